@@ -1,7 +1,7 @@
-// Package bus carries wake-ups between processes that share a store. A notice names the jobs
-// and queues that changed; the receiver reads the change itself from the store. Notices may
-// be lost, late, repeated or out of order. So every member also reads the store once a
-// second, and a lost notice costs a second and nothing else.
+// Package bus carries wake-ups between processes that share a store. A notice names the jobs and
+// queues that changed; the receiver reads the change itself from the store. Notices may be lost,
+// late, repeated or out of order. So every member also reads the store once a second, and a lost
+// notice causes only a delay of a second.
 package bus
 
 import (
@@ -18,15 +18,15 @@ type Notice struct {
 	Queues []string
 }
 
-// Empty says whether the notice names nothing.
+// Empty reports whether the notice names nothing.
 func (n *Notice) Empty() bool { return len(n.Jobs) == 0 && len(n.Queues) == 0 }
 
 // Bus connects the processes of one store. Any goroutine may call its methods.
 type Bus interface {
-	// Join makes the caller a member. The bus calls wake with each notice of another member
-	// that arrives, never with the member's own. It may call wake from any goroutine, and from
-	// several at once, during a Publish of another member. So wake must return at once, and
-	// must not call the bus. It may keep the notice but must not change it.
+	// Join makes the caller a member. The bus calls wake with each notice of another member that
+	// arrives, never with the member's own. It may call wake from any goroutine, from several at
+	// once, and during a Publish of another member. So wake must return at once, and must not
+	// call the bus. It may keep the notice but must not change it.
 	Join(wake func(Notice)) Member
 }
 
@@ -35,13 +35,13 @@ type Member interface {
 	// Publish sends a notice to the other members. It never blocks, and does not report
 	// whether the notice arrives. The caller must not change the notice afterwards.
 	Publish(Notice)
-	// Leave ends the membership. It waits for a running wake; once it has returned, wake is
-	// never called again. It must not be called from wake.
+	// Leave ends the membership. It waits for a running call of wake; after it has returned,
+	// wake is never called again. It must not be called from wake.
 	Leave()
 }
 
-// Local is a bus within one process: for engines in one program, or one test, that share a
-// store. It loses no notice. The zero value is ready to use.
+// Local is a bus within one process, for engines in one program or test that share a store. It
+// loses no notice. The zero value is ready to use.
 type Local struct {
 	mu      sync.RWMutex
 	members map[*localMember]bool // guarded by mu
@@ -66,7 +66,7 @@ func (b *Local) Join(wake func(Notice)) Member {
 
 // Publish wakes the other members; see [Member].
 func (m *localMember) Publish(n Notice) {
-	// A read lock: members publish at the same time, and Leave waits for all of them.
+	// A read lock, because members publish at the same time and Leave waits for all of them.
 	m.bus.mu.RLock()
 	defer m.bus.mu.RUnlock()
 	for other := range m.bus.members {

@@ -30,7 +30,7 @@ func TestPublishReachesOtherMembers(t *testing.T) {
 	}
 }
 
-// After Leave has returned a member is not woken, although others keep publishing.
+// After Leave has returned, wake is not called, although others keep publishing.
 func TestLeaveStopsWake(t *testing.T) {
 	t.Parallel()
 	var b bus.Local

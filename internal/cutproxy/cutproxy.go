@@ -20,8 +20,8 @@ type Proxy struct {
 	conns  []net.Conn // both ends of every connection made since the last Cut
 }
 
-// New listens on a free port of 127.0.0.1 until the test ends. Until SetTarget is called
-// the proxy closes every connection as soon as it is accepted.
+// New listens on a free port of 127.0.0.1 until the test ends. The proxy closes every new
+// connection until SetTarget is called.
 func New(t testing.TB) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -32,7 +32,7 @@ func New(t testing.TB) *Proxy {
 	p.goroutines.Go(p.accept)
 	t.Cleanup(func() {
 		_ = l.Close()
-		// A connection that was accepted just now must not be dialled after the cut.
+		// A connection that was just accepted must not be dialled after the cut.
 		p.SetTarget("")
 		p.Cut()
 		p.goroutines.Wait()
@@ -43,7 +43,7 @@ func New(t testing.TB) *Proxy {
 // URL returns the http:// URL of the proxy.
 func (p *Proxy) URL() string { return "http://" + p.listener.Addr().String() }
 
-// SetTarget sets the host:port that new connections are relayed to; "" closes them.
+// SetTarget sets the host:port to which new connections are relayed; with "" they are closed.
 // Existing connections keep their target.
 func (p *Proxy) SetTarget(addr string) {
 	p.mu.Lock()
@@ -81,7 +81,7 @@ func (p *Proxy) relay(client net.Conn) {
 	copyUntilClosed(server, client)
 }
 
-// dial connects to the target. It holds mu throughout, so that Cut sees the connection.
+// dial connects to the target. It holds mu during the call, so that Cut sees the connection.
 func (p *Proxy) dial(client net.Conn) (net.Conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// startServer starts a server that answers every request with text. An answer to /stay
-// does not end.
+// startServer starts a server that answers every request with text. Its answer to /stay does not
+// end.
 func startServer(t *testing.T, text string) (addr string) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, text)
@@ -26,7 +26,8 @@ func startServer(t *testing.T, text string) (addr string) {
 	return s.Listener.Addr().String()
 }
 
-// get reads an answer through the proxy. It cuts the answer to /stay after three bytes.
+// get reads an answer through the proxy. It reads only three bytes of the answer to /stay and
+// then calls Cut.
 func get(t *testing.T, p *Proxy, path string) (text string, err error) {
 	t.Helper()
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

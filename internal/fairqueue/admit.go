@@ -10,14 +10,14 @@ type Arrival struct {
 	Leased  bool // a worker is waiting for it
 }
 
-// added is what the earlier jobs of a group add to the numbers that limits bound.
+// added is the number of jobs that the earlier jobs of a group add to each limited count.
 type added struct {
 	running    int // running jobs of the queue
 	keyBusy    int // queued and running jobs of the key
 	keyWaiting int // waiting jobs of the key
 }
 
-// FirstState is the first state of a new job. It is Running only when a worker is waiting and
+// FirstState returns the first state of a new job. It is Running only if a worker is waiting and
 // no pause or limit forbids it.
 func (q *Queue) FirstState(a *Arrival) job.State { return q.firstState(a, added{}) }
 
@@ -38,7 +38,7 @@ func (q *Queue) firstState(a *Arrival, with added) job.State {
 	return job.Running
 }
 
-// Admit refuses a job with [job.KeyFull] when it would wait and its key has reached its limit
+// Admit refuses a job with [job.KeyFull] if the job would wait and its key has reached its limit
 // of waiting jobs.
 func (q *Queue) Admit(a *Arrival) error { return q.admit(a, added{}) }
 
@@ -54,11 +54,11 @@ func (q *Queue) admit(a *Arrival, with added) error {
 	return nil
 }
 
-// Group admits jobs that are stored all or none. It checks each job as if the jobs before it
-// were stored already. The zero value is ready to use.
+// Group admits jobs that are stored together or not at all. It checks each job as if the earlier
+// jobs were already stored. The zero value is ready to use.
 type Group struct {
 	running map[*Queue]int
-	added   map[queueKey]*added // without running, which is in the map above
+	added   map[queueKey]*added // without running, which is in the map running
 }
 
 type queueKey struct {
@@ -66,8 +66,8 @@ type queueKey struct {
 	key   Key
 }
 
-// Admit is [Queue.Admit] for the next job of the group. After a refusal the group is of no
-// further use.
+// Admit does the same as [Queue.Admit] for the next job of the group. After a refusal the group
+// must not be used.
 func (g *Group) Admit(q *Queue, a *Arrival) error {
 	if g.added == nil {
 		g.running, g.added = map[*Queue]int{}, map[queueKey]*added{}
@@ -94,23 +94,22 @@ func (g *Group) Admit(q *Queue, a *Arrival) error {
 	return nil
 }
 
-// Load is the number of a queue's jobs, those on their way to the store included, as far as one
-// process knows.
+// Load is the number of a queue's jobs, including pending submits, as far as one process knows.
 type Load struct {
 	Counts    job.Counts
-	Arriving  int // jobs on their way to the store, ready at once
-	Delayed   int // jobs on their way to the store, ready later
-	FreeSlots int // slots that would take a queued job at once; 0 while a pause or limit forbids that
+	Arriving  int // pending submits that will be ready at once
+	Delayed   int // pending submits that will be ready later
+	FreeSlots int // slots that could run a queued job at once; 0 while a pause or a limit forbids that
 }
 
-// Waiting is the number of scheduled, queued and parked jobs once all arriving jobs are stored.
-// A job that a free slot takes at once does not wait.
+// Waiting returns the number of scheduled, queued and parked jobs once all pending submits are
+// stored. A job that starts at once in a free slot does not wait.
 func (l *Load) Waiting() int64 {
 	c := &l.Counts
 	return c.Scheduled + c.Parked + int64(l.Delayed) + max(c.Queued+int64(l.Arriving)-int64(l.FreeSlots), 0)
 }
 
-// Full says whether the waiting jobs have reached depth; 0 is no limit. A full queue admits no
-// job, not even when a slot is free: a job whose attempt fails waits again, so a queue whose
+// Full reports whether the waiting jobs have reached depth; 0 is no limit. A full queue admits
+// no job, even if a slot is free. A failed attempt makes its job wait again, so a queue whose
 // attempts all fail would otherwise grow without bound.
 func (l *Load) Full(depth int) bool { return depth > 0 && l.Waiting() >= int64(depth) }

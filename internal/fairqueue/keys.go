@@ -5,39 +5,39 @@ import "github.com/meanwhile-run/meanwhile/internal/job"
 const (
 	// turnCost is how far one job moves the next turn of its key, and of its tenant.
 	turnCost = 1 << 10
-	// headStart is the worth of one step of priority: a thousand turns. A job of the highest
-	// priority is ahead of four thousand jobs of one key with the default, but of no more,
-	// so that no job starves.
+	// headStart is the value of one step of priority: a thousand turns. A job of the highest
+	// priority is ahead of four thousand jobs of one key with the default priority, but of no
+	// more, so that no job starves.
 	headStart = 1000 * turnCost
 	// maxDebts bounds the number of keys, and of tenants, that have no job and are kept only
 	// because their next turn is in the future.
 	maxDebts = 1 << 16
 )
 
-// keyTurns orders the queued jobs of one tenant. Its keys take turns, whatever number of jobs
-// each has.
+// keyTurns orders the queued jobs of one tenant. Its keys take turns, regardless of how many
+// jobs each has.
 //
-// A job that becomes queued gets the turn after its key's last job, but not one before now. A
-// store claims jobs by turn, the oldest first among equals. Each claim moves now forward: by
-// turnCost divided by the number of keys with queued jobs, and at least to the turn of the
-// claimed job. So now advances as if all of these keys were claimed from at once, and new keys
-// cannot overtake a waiting key for ever.
+// A job that becomes queued gets the turn after the last job of its key, but never a turn before
+// now. A store claims jobs by turn; among equal turns it claims the oldest job. Each claim moves
+// now forward: by turnCost divided by the number of keys with queued jobs, and at least to the
+// turn of the claimed job. So now advances as if all these keys were served at once, and new
+// keys cannot overtake a waiting key forever.
 //
-// A parked job has no turn in this order, and costs its key none, until it is queued. Its number
-// orders it among the parked jobs of its key only.
+// A parked job has no turn in this order, and uses no turn of its key, until it is queued. It
+// has a number that orders it among the parked jobs of its key.
 //
-// A key without jobs is kept while its next turn is after now: it is a debt. Otherwise a key
-// could submit one job at a time and skip the turns that it used up. A debt does not survive
-// the opening of a store.
+// A key without jobs is kept while its next turn is after now. Such a key is called a debt.
+// Without debts, a key could submit one job at a time and avoid waiting for its later turns. A
+// debt is lost when the store is opened again.
 type keyTurns struct {
 	now    int64 // the current turn
-	last   int64 // the first turn after all turns that were given
+	last   int64 // the first turn that is later than all given turns
 	active int   // keys with a queued job
 	queued int   // queued jobs
 	jobs   int   // unfinished jobs
 	keys   map[string]*keyState
 	debts  int // keys without a job
-	tidyAt int // the number of debts at which tidy looks for settled ones
+	tidyAt int // tidy looks for settled debts when there are this many debts
 }
 
 // keyState is a key with unfinished jobs, or with a turn in the future.
@@ -47,7 +47,7 @@ type keyState struct {
 	jobs       [job.Running + 1]int32 // by state
 }
 
-// busy is the number of jobs that count against the limit of running jobs.
+// busy returns the number of jobs that count against the limit of running jobs.
 func (k *keyState) busy() int { return int(k.jobs[job.Queued] + k.jobs[job.Running]) }
 
 func (k *keyState) waiting() int {
@@ -71,13 +71,13 @@ func (t *keyTurns) move(key string, priority int, from, to job.State) (k *keySta
 	if k == nil {
 		k = &keyState{}
 		t.keys[key] = k
-		t.debts++ // until its job is counted
+		t.debts++ // until count adds its job
 	}
 	switch to {
 	case job.Queued:
 		turn = t.nextTurn(k) + offset(priority)
 	case job.Parked:
-		// k.next stays, so that a parked job costs the key no turn. Its number only orders it
+		// Keep k.next, so that a parked job uses no turn of its key. Its number only orders it
 		// among the parked jobs of the key.
 		k.nextParked = max(t.now, k.next, k.nextParked) + turnCost
 		turn = k.nextParked - turnCost + offset(priority)
@@ -86,7 +86,7 @@ func (t *keyTurns) move(key string, priority int, from, to job.State) (k *keySta
 	return k, turn
 }
 
-// clearDebts settles all debts. It is called when no job is queued: then no key has been
+// clearDebts removes all debts. It is called when no job is queued, because then no key has been
 // overtaken.
 func (t *keyTurns) clearDebts() {
 	t.now = max(t.now, t.last)
@@ -95,7 +95,7 @@ func (t *keyTurns) clearDebts() {
 	}
 }
 
-// nextTurn gives the key a turn.
+// nextTurn gives a turn to the key.
 func (t *keyTurns) nextTurn(k *keyState) int64 {
 	turn := max(t.now, k.next)
 	k.next = turn + turnCost
@@ -130,7 +130,7 @@ func (t *keyTurns) count(name string, k *keyState, from, to job.State) {
 	}
 }
 
-// forgetIfSettled forgets a key that has lost its last job, unless it is a debt.
+// forgetIfSettled removes a key that has lost its last job, unless it is a debt.
 func (t *keyTurns) forgetIfSettled(name string, k *keyState) {
 	if k.next <= t.now {
 		delete(t.keys, name)
@@ -140,8 +140,8 @@ func (t *keyTurns) forgetIfSettled(name string, k *keyState) {
 	}
 }
 
-// tidy forgets settled debts, and all debts when they are too many. The more debts are left,
-// the later it runs again, so that its cost per key stays constant.
+// tidy removes settled debts, or all debts if there are too many. The more debts are left, the
+// later it runs again, so that its cost per key is constant.
 func (t *keyTurns) tidy() {
 	all := t.debts > maxDebts
 	for name, k := range t.keys {
@@ -158,7 +158,7 @@ func (t *keyTurns) advance(priority int, turn int64) {
 	t.now = max(t.now+max(turnCost/int64(max(t.active, 1)), 1), turn-offset(priority))
 }
 
-// restore counts a job that the store finds when it opens.
+// restore counts a job that the store reads when it opens.
 func (t *keyTurns) restore(key []byte, state job.State, priority int, turn int64) {
 	k := t.keys[string(key)]
 	if k == nil {

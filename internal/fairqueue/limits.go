@@ -6,13 +6,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A key with a limit of running jobs has at most that many queued and running jobs together;
-// its other ready jobs are parked. An op that removes a queued or running job queues the first
-// parked job of the key at its end, so that a claim need not check keys. When a limit was
-// raised, the next due queues the parked jobs that fit.
+// A key with a limit of running jobs has at most that many queued and running jobs together; its
+// other ready jobs are parked. When an op removes a queued or running job, the first parked job
+// of the key becomes queued at the end of the op, so that a claim need not check keys. When a
+// limit was raised, the next Due op queues the parked jobs that fit.
 
-// limitsOf are the limits that apply to a key. Jobs without a key do not share one: only the
-// limits of their queue apply.
+// limitsOf returns the limits that apply to a key. Jobs without a key have only the limits of
+// their queue.
 func (q *Queue) limitsOf(key string) job.Limits {
 	l := q.Limits
 	if key == "" {
@@ -21,7 +21,8 @@ func (q *Queue) limitsOf(key string) job.Limits {
 	return l
 }
 
-// ReadyState is the state of a job that becomes ready: Queued, or Parked at its key's limit.
+// ReadyState returns the state of a job that becomes ready: Queued, or Parked if its key has
+// reached its limit.
 func (q *Queue) ReadyState(k Key) job.State {
 	if limit := q.limitsOf(k.Name).KeyRunning; limit > 0 && q.keyState(k).busy() >= limit {
 		return job.Parked
@@ -29,14 +30,14 @@ func (q *Queue) ReadyState(k Key) job.State {
 	return job.Queued
 }
 
-// MayRun says whether the limit of its key allows a claim of a queued job. It may not, when the
-// limit was set or lowered after the job was queued.
+// MayRun reports whether the limit of its key allows a claim of a queued job. It returns false
+// only if the limit was set or lowered after the job was queued.
 func (q *Queue) MayRun(k Key) bool {
 	limit := q.limitsOf(k.Name).KeyRunning
 	return limit == 0 || int(q.keyState(k).jobs[job.Running]) < limit
 }
 
-// Claimable is how many jobs a claim that asks for want jobs may lease.
+// Claimable returns how many jobs a claim that requests want jobs may lease.
 func (q *Queue) Claimable(want int) int {
 	if q.Counts.Paused {
 		return 0
@@ -48,7 +49,7 @@ func (q *Queue) Claimable(want int) int {
 	return n
 }
 
-// Unparkable is how many parked jobs of a key may be queued now.
+// Unparkable returns how many parked jobs of a key may be queued now.
 func (q *Queue) Unparkable(k Key) int { return q.unparkable(k.Name, q.keyState(k)) }
 
 func (q *Queue) unparkable(name string, k *keyState) int {
@@ -59,27 +60,28 @@ func (q *Queue) unparkable(name string, k *keyState) int {
 	return parked
 }
 
-// TryUnpark says whether a parked job of a key may be queued because another job of the key
-// gave up its place. When it may not (the limit was lowered), the queue notes that parked jobs
-// must be looked for when the limit rises again.
+// TryUnpark reports whether a parked job of a key may be queued because another job of the key
+// ended or moved back. It returns false if the limit was lowered; then the queue records that a
+// scan for parked jobs is needed when the limit rises again.
 func (q *Queue) TryUnpark(k Key) bool {
 	ok := q.Unparkable(k) > 0
 	q.scanNeeded = q.scanNeeded || !ok
 	return ok
 }
 
-// NeedsUnparkScan says whether there may be parked jobs that could be queued.
+// NeedsUnparkScan reports whether there may be parked jobs that could be queued.
 func (q *Queue) NeedsUnparkScan() bool {
 	return q.scanNeeded || q.scannedKeyRunning != q.Limits.KeyRunning
 }
 
-// EndUnparkScan notes that the parked jobs of [Queue.UnparkableKeys] were queued. left says that
-// some were not.
+// EndUnparkScan records that the parked jobs of [Queue.UnparkableKeys] were queued. left is true
+// if some of them were not.
 func (q *Queue) EndUnparkScan(left bool) {
 	q.scannedKeyRunning, q.scanNeeded = q.Limits.KeyRunning, left
 }
 
-// UnparkableKeys lists the keys with parked jobs that may be queued now, and how many of each.
+// UnparkableKeys lists the keys that have parked jobs which may be queued now, with their
+// number.
 func (q *Queue) UnparkableKeys() iter.Seq2[Key, int] {
 	return func(yield func(Key, int) bool) {
 		for _, t := range q.tenants {

@@ -1,10 +1,10 @@
 // Package fairqueue computes the order of a queue's jobs, the limits of its keys, and the
-// admission of new jobs, in the same way for every store. The package is pure: it reads no
-// clock and no disk. A store reports every move of a job to it.
+// admission of new jobs, in the same way for every store. The package is pure: it reads no clock
+// and no disk. A store reports every change of a job's state to it.
 //
-// Turns have two levels. Tenants take turns, whatever number of keys and jobs each has; within
-// a tenant its keys take turns. A key is a tenant and a name: two tenants with the same name
-// of a key share nothing.
+// Turns have two levels. Tenants take turns, regardless of how many keys and jobs each has;
+// within a tenant its keys take turns. A key is a tenant and a name: two tenants that use the
+// same name have different keys.
 package fairqueue
 
 import (
@@ -16,7 +16,8 @@ import (
 // Queue is the in-memory state of one queue. A store builds it from the waiting and running
 // jobs when it opens. It has no lock: one goroutine at a time uses it.
 type Queue struct {
-	// Counts: Move keeps the counts of states and bytes; the store keeps the others.
+	// Counts of the queue's jobs. Move keeps the counts of states and bytes; the store keeps the
+	// others.
 	Counts job.Counts
 	// Limits are the current limits. The store sets them for each batch.
 	Limits job.Limits
@@ -27,7 +28,7 @@ type Queue struct {
 	ready      readyTimes
 
 	// scannedKeyRunning is Limits.KeyRunning at the last scan for parked jobs that may be
-	// queued. scanNeeded says that there may be such jobs since.
+	// queued. scanNeeded is true if there may be such jobs since then.
 	scannedKeyRunning int
 	scanNeeded        bool
 }
@@ -37,10 +38,10 @@ func New() *Queue {
 	return &Queue{tenants: map[string]*tenant{}, turns: tenantTurns{tidyAt: 64}, scanNeeded: true}
 }
 
-// Key takes turns within a queue.
+// Key identifies the jobs that take turns with other keys of a queue.
 type Key struct{ Tenant, Name string }
 
-// KeyOf is the key of a job.
+// KeyOf returns the key of a job.
 func KeyOf(j *job.Job) Key { return Key{j.Owner.Tenant, j.Key} }
 
 // tenant is a tenant with unfinished jobs in the queue, or with a turn in the future.
@@ -78,9 +79,9 @@ func (q *Queue) keyState(k Key) *keyState {
 	return &noJobs
 }
 
-// Move counts a job that has moved from a state to j.State; the zero state stands for a new job.
-// A job that became queued or parked gets a turn. j.RunAt is when it became ready. freed says
-// that parked jobs of its key may now be queued; see [Queue.TryUnpark].
+// Move counts a job that has changed from the state from to j.State; zero is the state of a new
+// job. A job that became queued or parked gets a turn. j.RunAt is when it became ready. freed is
+// true if parked jobs of its key may now be queued; see [Queue.TryUnpark].
 func (q *Queue) Move(j *job.Job, from job.State) (turn int64, freed bool) {
 	to := j.State
 	q.Counts.Move(from, to, j.InputBytes)
@@ -95,8 +96,8 @@ func (q *Queue) Move(j *job.Job, from job.State) (turn int64, freed bool) {
 	return turn, k.jobs[job.Parked] > 0 && busy(from) && !busy(to)
 }
 
-// Restore adds a job that the store finds when it opens: a running job, or a waiting job with
-// its turn. since is when a queued or parked job became ready. Counts are not changed.
+// Restore adds a job that the store reads when it opens: a running job, or a waiting job with
+// its turn. since is when a queued or parked job became ready. It does not change Counts.
 func (q *Queue) Restore(tenant, key []byte, state job.State, priority int, turn int64, since time.Time) {
 	if ready(state) {
 		q.ready.add(since)
@@ -109,7 +110,7 @@ func (q *Queue) Restore(tenant, key []byte, state job.State, priority int, turn 
 	q.turns.update(t)
 }
 
-// tidy forgets tenants without jobs when there are many.
+// tidy removes tenants without jobs if there are many.
 func (q *Queue) tidy() {
 	if len(q.tenants) < q.turns.tidyAt {
 		return
@@ -121,15 +122,15 @@ func (q *Queue) tidy() {
 		case all || t.turn <= q.turns.now:
 			delete(q.tenants, name)
 		default:
-			t.keyTurns = newKeyTurns() // without a waiting job the turns of its keys do not matter
+			t.keyTurns = newKeyTurns() // the turns of its keys do not matter without a waiting job
 		}
 	}
 	q.lastTenant = nil
 	q.turns.tidyAt = max(64, 2*len(q.tenants))
 }
 
-// ready says whether jobs of the state wait only for their turn.
+// ready reports whether jobs of the state wait only for their turn.
 func ready(s job.State) bool { return s == job.Queued || s == job.Parked }
 
-// busy says whether jobs of the state count against their key's limit of running jobs.
+// busy reports whether jobs of the state count against their key's limit of running jobs.
 func busy(s job.State) bool { return s == job.Queued || s == job.Running }

@@ -56,7 +56,7 @@ func (s *fakeStore) claim() (w waiting, ok bool) {
 	return w, true
 }
 
-// For any mix of tenants, keys and claims, a position is the number of claims before the job.
+// For random tenants, keys and claims, a job's position is the number of claims before it.
 func TestPositionCountsEarlierClaims(t *testing.T) {
 	t.Parallel()
 	seeds := uint64(50)
@@ -91,7 +91,8 @@ func TestPositionCountsEarlierClaims(t *testing.T) {
 	}
 }
 
-// Two tenants that always have queued jobs get equal shares, whatever number of keys each has.
+// Two tenants that always have queued jobs get equal shares, regardless of how many keys each
+// has.
 func TestWaitingTenantsGetEqualShares(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
@@ -120,7 +121,7 @@ func TestWaitingTenantsGetEqualShares(t *testing.T) {
 	}
 }
 
-// Tenants and keys that have no job any more are forgotten.
+// Tenants and keys without jobs are removed.
 func TestTidyForgetsTenantsWithoutJobs(t *testing.T) {
 	t.Parallel()
 	s := newFakeStore()
@@ -141,7 +142,7 @@ func TestTidyForgetsTenantsWithoutJobs(t *testing.T) {
 	}
 }
 
-// Jobs come and go in any order; the oldest one is found, to the second.
+// Jobs come and go in random order. OldestReady finds the oldest one, to the second.
 func TestOldestReadyFindsLongestWaiting(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(3, 4))
@@ -172,7 +173,7 @@ func TestOldestReadyFindsLongestWaiting(t *testing.T) {
 	}
 }
 
-// While one job waits for days, the seconds that pass cost no memory.
+// While one job waits for days, the passing seconds use no memory.
 func TestReadyTimesForgetsEmptySeconds(t *testing.T) {
 	t.Parallel()
 	q := New()

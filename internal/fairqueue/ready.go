@@ -6,19 +6,19 @@ import (
 )
 
 // readyTimes finds the time at which the longest waiting job became ready, to the second. It
-// counts the jobs that became ready within each second, so that its memory grows with the
-// seconds and not with the jobs.
+// counts the jobs that became ready within each second, so its memory grows with the number of
+// seconds, not of jobs.
 type readyTimes struct {
 	seconds map[int64]*second
-	order   secondHeap // of all in the map
-	empty   int        // how many seconds in order have no job
+	order   secondHeap // all seconds of the map
+	empty   int        // number of seconds in order without a job
 }
 
 // second counts the waiting jobs that became ready within one second (2^20 microseconds).
 type second struct {
 	number int64
 	jobs   int
-	first  int64 // the earliest time of all jobs that were counted here, in microseconds
+	first  int64 // the earliest time of all jobs counted so far, in microseconds
 }
 
 func secondOf(micros int64) int64 { return micros >> 20 }
@@ -49,7 +49,7 @@ func (r *readyTimes) remove(at time.Time) {
 			r.empty++
 		}
 	}
-	// OldestReady reads the first second, so that one must have a job.
+	// OldestReady reads the first second, so the first second must have a job.
 	for len(r.order) > 0 && r.order[0].jobs == 0 {
 		delete(r.seconds, r.order[0].number)
 		heap.Pop(&r.order)
@@ -60,8 +60,8 @@ func (r *readyTimes) remove(at time.Time) {
 	}
 }
 
-// dropEmpty removes the seconds without a job. The heap alone does not: while one job waits for
-// days, they never become its first element.
+// dropEmpty removes the seconds without a job. The heap alone does not remove them: while one
+// job waits for days, they never become its first element.
 func (r *readyTimes) dropEmpty() {
 	left := r.order[:0]
 	for _, s := range r.order {
@@ -76,7 +76,7 @@ func (r *readyTimes) dropEmpty() {
 	heap.Init(&r.order)
 }
 
-// OldestReady is when the longest waiting queued or parked job became ready; zero when no job
+// OldestReady returns when the longest waiting queued or parked job became ready; zero if no job
 // waits. It may be up to a second too early.
 func (q *Queue) OldestReady() time.Time {
 	if len(q.ready.order) == 0 {

@@ -3,33 +3,34 @@ package fairqueue
 import "container/heap"
 
 // tenantTurns orders tenants by start-time fair queueing, one job a turn. Every tenant with a
-// queued job has a turn. The tenant with the earliest turn is next; among equals, the one that
-// has waited longer. A claim moves its tenant to a later turn. now advances as in [keyTurns]:
-// by turnCost divided by the number of tenants with queued jobs.
+// queued job has a turn. The tenant with the earliest turn is next; among equal turns, the
+// tenant that has waited longer. A claim moves its tenant to a later turn. now advances as in
+// [keyTurns]: by turnCost divided by the number of tenants with queued jobs.
 //
 // A tenant's turn belongs to its next job and is not stored with jobs: when a job arrives, it is
-// not known how many jobs of the tenant's other keys will be claimed before it. So priority
-// orders the jobs within a tenant only.
+// unknown how many jobs of the tenant's other keys will be claimed before it. So priority orders
+// only the jobs within a tenant.
 type tenantTurns struct {
 	now         int64
-	last        int64 // the latest turn that was given
-	activations int64 // how often a tenant without queued jobs got one
+	last        int64 // the latest turn given so far
+	activations int64 // how often a tenant without queued jobs got a queued job
 	active      tenantHeap
-	tidyAt      int // the number of tenants at which tidy looks for those without jobs
+	tidyAt      int // tidy looks for tenants without jobs when there are this many tenants
 }
 
-// tenantPlace is the place of a tenant in the order of tenants.
+// tenantPlace is the position of a tenant in the order of tenants.
 type tenantPlace struct {
-	turn        int64 // of its next job
-	activatedAt int64 // tenantTurns.activations when it got a queued job; 0 while it has none
-	heapIndex   int   // in tenantTurns.active
+	turn        int64 // turn of its next job
+	activatedAt int64 // value of tenantTurns.activations when it got a queued job; 0 while it has none
+	heapIndex   int   // index in tenantTurns.active
 }
 
 func (p *tenantPlace) before(o *tenantPlace) bool {
 	return p.turn < o.turn || p.turn == o.turn && p.activatedAt < o.activatedAt
 }
 
-// update adds a tenant that has got a queued job to the order, and removes one without any.
+// update adds a tenant to the order when it has got a queued job, and removes it when it has
+// none.
 func (s *tenantTurns) update(t *tenant) {
 	switch {
 	case t.queued > 0 && t.activatedAt == 0:
@@ -77,9 +78,9 @@ func (p *tenantHeap) Pop() any {
 	return t
 }
 
-// NextTenant is the tenant of the next queued job, of all tenants or, when only is not nil, of
-// that one. share is about how many of the next limit jobs are this tenant's: a store may read
-// that many of its jobs at once. It is 0 when there is no queued job.
+// NextTenant returns the tenant of the next queued job: of all tenants, or, if only is not nil,
+// of that one. share is about how many of the next limit jobs belong to this tenant: a store may
+// read that many of its jobs at once. It is 0 if no job is queued.
 func (q *Queue) NextTenant(only *string, limit int) (tenant string, share int) {
 	if only != nil {
 		if t := q.tenants[*only]; t != nil {
@@ -107,15 +108,15 @@ func (q *Queue) AdvanceTurn(tenant string, priority int, turn int64) {
 	q.turns.advance(t)
 }
 
-// TenantTurn is the part of a tenant with queued jobs from which [Position] is computed.
+// TenantTurn has the data of a tenant with queued jobs from which [Position] is computed.
 type TenantTurn struct {
 	Tenant      string
 	Turn, Since int64
 	Queued      int
 }
 
-// TenantTurns lists the tenants with queued jobs in the buffer. The list is empty when there is
-// only one such tenant.
+// TenantTurns returns the tenants with queued jobs, in the buffer into. It returns none if there
+// is only one such tenant.
 func (q *Queue) TenantTurns(into []TenantTurn) []TenantTurn {
 	into = into[:0]
 	if len(q.turns.active) > 1 {
@@ -126,8 +127,8 @@ func (q *Queue) TenantTurns(into []TenantTurn) []TenantTurn {
 	return into
 }
 
-// Position is the number of jobs, of all tenants, that are claimed before a job of the tenant
-// with rank jobs of the same tenant before it.
+// Position returns the number of jobs, of all tenants, that are claimed before a given job. rank
+// is the number of jobs of the same tenant before it.
 func Position(all []TenantTurn, tenant string, rank int) int {
 	var own *TenantTurn
 	for i := range all {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// message is one message of a conversation. Its content is a string or a list of parts, some
-// of which are text.
+// message is one message of a conversation. Its content is a string or a list of parts, such as
+// text parts.
 type message struct {
 	Role    string          `json:"role"`
 	Content json.RawMessage `json:"content"`
@@ -33,7 +33,7 @@ func (m message) text() string {
 
 func (m message) wordCount() int { return len(strings.Fields(m.text())) }
 
-// answer returns a text about the last question. Everything in it is true.
+// answer returns a text about the last question. All its statements are true.
 func answer(messages []message) string {
 	return fmt.Sprintf(`%s
 
@@ -73,8 +73,8 @@ func describeHistory(messages []message) string {
 	}
 }
 
-// splitTokens splits a text into words, each with the white space after it. It cuts the text
-// short or repeats it to get count words; 0 means as many as it has.
+// splitTokens splits a text into words, each with the white space after it. It shortens or
+// repeats the text so that it has count words; 0 keeps the text.
 func splitTokens(text string, count int) []string {
 	all := strings.SplitAfter(text, " ")
 	if count == 0 {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// request is the part of a chat-completions request that the model reads.
+// request has the parts of a chat-completions request that the model uses.
 type request struct {
 	Model               string    `json:"model"`
 	Messages            []message `json:"messages"`
@@ -26,7 +26,7 @@ type request struct {
 	} `json:"stream_options"`
 	Sim overrides `json:"-"`
 
-	hash uint64 // of the body
+	hash uint64 // hash of the body
 }
 
 func parseRequest(body io.Reader) (request, error) {
@@ -58,7 +58,7 @@ func parseRequest(body io.Reader) (request, error) {
 	return req, nil
 }
 
-// maxTokens returns how many tokens the request allows; 0 for any number.
+// maxTokens returns how many tokens the request allows; 0 for no limit.
 func (r request) maxTokens() int {
 	for _, limit := range []*int{r.MaxCompletionTokens, r.MaxTokens} {
 		if limit != nil && *limit > 0 {
@@ -68,7 +68,7 @@ func (r request) maxTokens() int {
 	return 0
 }
 
-// call is a request that is being answered.
+// call is a request and its answer in progress.
 type call struct {
 	ctx          context.Context
 	w            http.ResponseWriter
@@ -127,7 +127,7 @@ func (c *call) writeStream() {
 			return
 		}
 	}
-	// An answer shorter than FaultAfter still meets its fault.
+	// If the answer is shorter than FaultAfter, the fault happens at its end.
 	if c.options.FaultAfter >= len(c.tokens) && c.failMidStream() {
 		return
 	}
@@ -138,7 +138,7 @@ func (c *call) writeStream() {
 	c.write([]byte("data: [DONE]\n\n"))
 }
 
-// writeWhole writes an unstreamed answer once all its tokens are due.
+// writeWhole writes an unstreamed answer at the time when its last token is due.
 func (c *call) writeWhole() {
 	if !c.sleepUntil(c.tokenDue(max(0, len(c.tokens)-1))) {
 		return
@@ -153,7 +153,7 @@ func (c *call) writeWhole() {
 	}
 }
 
-// tokenDue is when token i must be sent.
+// tokenDue returns when token i must be sent.
 func (c *call) tokenDue(i int) time.Time {
 	at := c.startedAt.Add(c.options.FirstToken)
 	if c.options.TokensPerSecond > 0 {
@@ -183,8 +183,8 @@ func (c *call) writeChunk(delta map[string]any, finish any) bool {
 	return c.writeEvent(c.makeObject("chat.completion.chunk", []any{choice}, nil))
 }
 
-// writeToken sends one token. It encodes everything around the token only once, because
-// benchmarks with thousands of streams must not measure the model.
+// writeToken sends one token. It encodes the JSON around the tokens only once, so that
+// benchmarks with thousands of streams do not measure this server.
 func (c *call) writeToken(token string) bool {
 	if c.eventHead == nil {
 		choice := map[string]any{"index": 0, "delta": map[string]any{"content": ""}, "logprobs": nil, "finish_reason": nil}

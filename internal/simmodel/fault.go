@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Fault is a way to fail: one of the constants, or an HTTP status from "400" to "599".
+// Fault is a simulated failure: one of the constants, or an HTTP status from "400" to "599".
 type Fault string
 
 // The faults. A mid-stream fault happens after [Options.FaultAfter] tokens, or after half of
@@ -47,7 +47,7 @@ func ParseFault(name string) (Fault, error) {
 	return "", fmt.Errorf("there is no fault %.40q: there are 400 to 599, %s", name, strings.Join(names, ", "))
 }
 
-// httpStatus returns the HTTP status that the fault stands for; 0 for a named fault.
+// httpStatus returns the HTTP status of the fault; 0 for a named fault.
 func (f Fault) httpStatus() int {
 	status, err := strconv.Atoi(string(f))
 	if err != nil || len(f) != 3 || status < 400 || status > 599 {
@@ -56,7 +56,7 @@ func (f Fault) httpStatus() int {
 	return status
 }
 
-// failInstead answers with a fault that replaces the answer. It returns false if there is
+// failInstead makes a fault that replaces the whole answer. It returns false if the request has
 // none.
 func (c *call) failInstead() bool {
 	f := c.options.Fault
@@ -79,8 +79,8 @@ func (c *call) failInstead() bool {
 	return true
 }
 
-// failMidStream makes a mid-stream fault happen. It returns false if there is none, and the
-// answer goes on.
+// failMidStream makes a mid-stream fault. It returns false if the request has none, and then the
+// answer continues.
 func (c *call) failMidStream() bool {
 	switch c.options.Fault {
 	case HangMidStream:
@@ -100,8 +100,8 @@ func (c *call) failMidStream() bool {
 	return true
 }
 
-// writeEnormousLine writes the line in parts, so that it costs its reader more memory than
-// this server.
+// writeEnormousLine writes the line in parts, so that this server does not need the memory for
+// all of it.
 func (c *call) writeEnormousLine() {
 	c.write([]byte("data: "))
 	piece := []byte(strings.Repeat("x", 64<<10))

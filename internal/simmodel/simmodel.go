@@ -1,9 +1,9 @@
-// Package simmodel is a simulated language model behind OpenAI's chat-completions API. It
-// needs no key, no network and no GPU. It answers every question, and gives the same answer to
-// the same question. A server without a configured model uses it, and so do tests and
-// benchmarks. It can also fail in every way that real model servers have been seen to fail.
+// Package simmodel is a simulated language model with OpenAI's chat-completions API. It needs
+// no key, no network and no GPU. It answers every question, and gives the same answer to the
+// same question. A server without a configured model uses it, and so do tests and benchmarks.
+// It can also fail in all known ways of real model servers.
 //
-// [Options] set how it behaves. A request may override them in a field of its own:
+// [Options] set its behaviour. A request may override them in the field "sim":
 //
 //	"sim": {
 //	  "first_token_ms": 500,  "tokens_per_s": 25,  "tokens": 100,
@@ -11,8 +11,8 @@
 //	  "fault_times": 2,  "key": "some name"
 //	}
 //
-// With fault_times only the first requests with the same key, up to that number, meet the
-// fault. Later ones are answered, so that a retry can succeed.
+// With fault_times only the first requests with the same key fail, up to that number. Later
+// requests are answered, so that a retry can succeed.
 package simmodel
 
 import (
@@ -25,18 +25,18 @@ import (
 	"time"
 )
 
-// Options set how the model behaves. The zero value answers at once and without a fault.
+// Options set the model's behaviour. The zero value answers at once and without a fault.
 type Options struct {
 	Models          []string      // the names in GET /v1/models; a request may use any name
 	FirstToken      time.Duration // from the request to the first token
-	TokensPerSecond float64       // 0 sends all at once
-	Tokens          int           // tokens of an answer; 0 for as many as the text has
+	TokensPerSecond float64       // 0 sends all tokens at once
+	Tokens          int           // number of tokens of an answer; 0 for the length of the text
 	Fault           Fault         // "" for none
 	FaultAfter      int           // tokens before a mid-stream fault
-	FaultTimes      int           // requests with the same key that meet the fault; 0 for all
-	RetryAfter      time.Duration // sent with a 429 or 503
-	// Timestamps makes each streamed token the time at which it is sent, in microseconds since
-	// 1970, followed by a space. A client can then measure how long it took.
+	FaultTimes      int           // number of requests with the same key that fail; 0 for all
+	RetryAfter      time.Duration // sent with status 429 or 503
+	// Timestamps replaces each streamed token with the time at which it is sent, in microseconds
+	// since 1970, followed by a space, so that a client can measure the delay.
 	Timestamps bool
 }
 
@@ -59,7 +59,7 @@ const (
 	maxRetryAfter      = 24 * time.Hour
 	maxFaultTimes      = 1_000_000
 	maxKey             = 256     // bytes
-	maxKeys            = 10_000  // remembered at once; one more clears all
+	maxKeys            = 10_000  // remembered at once; one more key clears all
 	maxBody            = 4 << 20 // bytes of a request
 )
 
@@ -113,7 +113,7 @@ type model struct {
 	options Options // set once
 
 	mu     sync.Mutex
-	faults map[string]int // requests that met a fault, by key
+	faults map[string]int // number of failed requests, by key
 }
 
 // New returns the model's handler: POST /v1/chat/completions, streamed or not, and GET
@@ -160,7 +160,7 @@ func (m *model) handleCompletion(w http.ResponseWriter, r *http.Request) {
 	newCall(w, r, req, o).answer()
 }
 
-// takeFault counts a request with this key and reports whether it meets the fault.
+// takeFault counts a request with this key and reports whether it must fail.
 func (m *model) takeFault(key string, times int) bool {
 	if times == 0 {
 		return true
@@ -170,7 +170,7 @@ func (m *model) takeFault(key string, times int) bool {
 	if m.faults[key] >= times {
 		return false
 	}
-	// Forgetting all keys only makes some faults happen again.
+	// Without the counts, some faults only happen again.
 	if len(m.faults) >= maxKeys {
 		clear(m.faults)
 	}

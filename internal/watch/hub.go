@@ -10,22 +10,22 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// maxUnread is the largest number of bytes of unread entries of one subscription.
+// maxUnread is the maximum number of bytes of unread entries of one subscription.
 const maxUnread = 256 << 10
 
 // Event is a committed change of a job. All subscribers share its parts and must not change
 // them.
 type Event struct {
 	Entries []job.Entry // new entries, in order
-	// Job is the job after the change, when more than its output changed.
+	// Job is the job after the change. nil if only its output changed.
 	Job *job.Job
-	// State and Revision are set, and Job is nil, when a commit changed only the state of a
-	// job that none of its ops names; see store.Batch.Moved. Otherwise they are zero.
+	// State and Revision are set, and Job is nil, if a commit changed only the state of a job
+	// that none of its ops names; see store.Batch.Moved. Otherwise they are zero.
 	State    job.State
 	Revision int64
-	// Progress is the job's progress, when that changed.
+	// Progress is the job's progress, if it changed.
 	Progress *job.Progress
-	// Result is the job's result, when it succeeded with a small one.
+	// Result is the job's result, if it has succeeded with a small result.
 	Result *job.Result
 }
 
@@ -64,13 +64,13 @@ func NewHub() *Hub {
 	return h
 }
 
-// shardOf finds a job's shard by the random end of its id.
+// shardOf returns the shard of a job. It uses the random end of its id.
 func (h *Hub) shardOf(id job.ID) *shard { return &h.shards[id[15]%64] }
 
-// Watchers is the number of subscriptions.
+// Watchers returns the number of subscriptions.
 func (h *Hub) Watchers() int { return int(h.watchers.Load()) }
 
-// Watched says whether the job has a subscription.
+// Watched reports whether the job has a subscription.
 func (h *Hub) Watched(id job.ID) bool {
 	s := h.shardOf(id)
 	s.mu.Lock()
@@ -96,8 +96,8 @@ func (s *Subscription) Close() {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	subs := sh.topics[s.id]
-	// The last one takes the place of this one, so that a job with many watchers loses one
-	// without a search.
+	// Move the last subscription here, so that the removal needs no search in a job with many
+	// watchers.
 	last := len(subs) - 1
 	subs[s.index], subs[last].index = subs[last], s.index
 	subs[last] = nil
@@ -139,8 +139,8 @@ func (s *Subscription) add(e Event) {
 	}
 }
 
-// Take returns the events since the last call, in the order of the commits. When missed is
-// true, events were dropped: Take then returns none, and the subscriber must read the log.
+// Take returns the events since the last call, in the order of the commits. If missed is true,
+// events were dropped: Take then returns none, and the subscriber must read the log.
 func (s *Subscription) Take() (events []Event, missed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -33,7 +33,7 @@ func TestPublishReachesItsWatchers(t *testing.T) {
 	}
 }
 
-// The events of a watcher that does not take them are dropped, and Take reports that.
+// If a watcher does not call Take, its events are dropped, and Take reports that.
 func TestSlowWatcherMissesEvents(t *testing.T) {
 	t.Parallel()
 	h := watch.NewHub()
@@ -57,7 +57,7 @@ func TestSlowWatcherMissesEvents(t *testing.T) {
 	}
 }
 
-// Watchers subscribe and leave while events are published; none is left in the end.
+// Watchers subscribe and leave while events are published. In the end no subscription is left.
 func TestConcurrentSubscriptionsLeaveNothing(t *testing.T) {
 	t.Parallel()
 	h := watch.NewHub()

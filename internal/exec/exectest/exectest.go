@@ -1,5 +1,5 @@
-// Package exectest tests what every executor promises, with one method per rule. An executor's
-// own tests cover only what is specific to it. [Recorder] is a sink for any test that runs an
+// Package exectest tests the promises of every executor, with one method per rule. An executor's
+// own tests cover only its own features. [Recorder] is a sink for any test that runs an
 // executor.
 package exectest
 
@@ -18,19 +18,19 @@ import (
 
 // Suite is an executor under test and the inputs to test it with.
 type Suite struct {
-	// New makes the executor. It first makes what the executor needs, such as a server or a
-	// file, and cleans up with t.Cleanup.
+	// New makes the executor. It also makes everything that the executor needs, such as a server
+	// or a file, and cleans up with t.Cleanup.
 	New func(t *testing.T) exec.Executor
 	// Good is an input whose attempt succeeds quickly and writes the text GoodOutput.
 	Good       []byte
 	GoodOutput string
 	// Failing is an input that passes Check and whose first attempt fails.
 	Failing []byte
-	// Endless is an input whose attempt writes text at once and again and again, for longer
+	// Endless is an input whose attempt writes text at once, and then repeatedly, for longer
 	// than any test lasts.
 	Endless []byte
-	// Invalid are inputs that Check must refuse. It may be empty, because some executors
-	// accept any input.
+	// Invalid are inputs that Check must refuse. It may be empty, because some executors accept
+	// every input.
 	Invalid [][]byte
 }
 
@@ -52,7 +52,7 @@ func (s *Suite) Run(t *testing.T) {
 		{"an error from the sink ends the attempt, and Execute returns it", s.returnsSinkError},
 	}
 	for _, r := range rules {
-		// Not parallel: goleak would see the goroutines of another rule.
+		// Not parallel, because goleak would detect the goroutines of another rule.
 		t.Run(r.name, func(t *testing.T) {
 			e := s.New(t)
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
@@ -185,7 +185,7 @@ func (s *Suite) returnsSinkError(t *testing.T, e exec.Executor) {
 	}
 }
 
-// Task returns the task of a first attempt.
+// Task returns a task for a first attempt.
 func Task(input []byte) exec.Task {
 	return exec.Task{Job: job.Job{ID: job.NewID(), Attempt: 1, MaxAttempts: job.DefaultMaxAttempts}, Input: input}
 }
@@ -199,7 +199,7 @@ type Attempt struct {
 	run  func(context.Context) error
 	ctx  context.Context
 	stop context.CancelCauseFunc
-	done chan error // receives what Execute returned; holds one
+	done chan error // receives the error of Execute; has a buffer of one
 }
 
 // Start starts an attempt. The caller must call Wait.

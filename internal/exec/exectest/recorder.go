@@ -21,19 +21,19 @@ type Recorder struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	record  Record
-	calls   int   // of the methods that return an error
-	failAt  int   // calls from this number on fail; 0 for none
-	failErr error // what they return
+	calls   int   // number of calls of the methods that return an error
+	failAt  int   // calls with this number and later ones fail; 0 for none
+	failErr error // the error that they return
 	failed  bool  // a call has failed
 	closed  bool  // Execute has returned
 }
 
-// Record is what an attempt has written so far.
+// Record is everything that an attempt has written so far.
 type Record struct {
 	Entries []Entry // in order
 	Results []job.Result
 	Usage   []string
-	Resets  int // calls of ResetTimeouts
+	Resets  int // number of calls of ResetTimeouts
 }
 
 // Entry is one piece of output. The data of progress is the JSON of a [job.Progress].
@@ -54,10 +54,10 @@ func NewRecorder(t ErrorReporter) *Recorder {
 	return r
 }
 
-// Text joins the pieces of text.
+// Text returns all text, joined.
 func (r Record) Text() string { return strings.Join(r.OfKind(job.KindText), "") }
 
-// OfKind lists the data of the entries of one kind.
+// OfKind returns the data of the entries of one kind.
 func (r Record) OfKind(kind job.Kind) []string {
 	var data []string
 	for _, s := range r.Entries {
@@ -68,7 +68,7 @@ func (r Record) OfKind(kind job.Kind) []string {
 	return data
 }
 
-// Progress lists the progress reports.
+// Progress returns the progress reports.
 func (r Record) Progress() []job.Progress {
 	var all []job.Progress
 	for _, data := range r.OfKind(job.KindProgress) {
@@ -82,7 +82,7 @@ func (r Record) Progress() []job.Progress {
 // HasText reports whether any text was written. It is a condition for [Recorder.WaitUntil].
 func HasText(r Record) bool { return r.Text() != "" }
 
-// Record returns what was recorded so far.
+// Record returns the record so far.
 func (r *Recorder) Record() Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -155,7 +155,7 @@ func (r *Recorder) Result(result job.Result) {
 	r.record.Results = append(r.record.Results, result)
 }
 
-// Usage records what the work cost, which must be valid JSON.
+// Usage records the usage, which must be valid JSON.
 func (r *Recorder) Usage(usage []byte) {
 	if !json.Valid(usage) {
 		r.t.Errorf("usage is not JSON: %s", truncate(usage))

@@ -7,7 +7,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// faultError is an error with a fault, which sets what follows it.
+// faultError is an error with a fault, which sets the class and the code of the attempt's
+// failure.
 type faultError struct {
 	error
 	fault *job.Fault
@@ -33,8 +34,8 @@ func Coded(code string, err error) error {
 	return withFault(err, func(f *job.Fault) { f.Code = code })
 }
 
-// withFullMessage returns err with its whole text as the fault's message, including what wraps
-// the faultError. It returns err unchanged if it has no faultError.
+// withFullMessage returns err with its whole text as the fault's message, including the text of
+// errors that wrap the faultError. It returns err unchanged if it contains no faultError.
 func withFullMessage(err error) error {
 	var wrapped faultError
 	if !errors.As(err, &wrapped) {

@@ -1,7 +1,6 @@
-// Package fn is the executor that calls a Go function of the embedding program. A job's input
-// is JSON that must fit the function's input type; other inputs are refused before the job is
-// stored. The result is the returned value as JSON, or the value itself if it is a
-// [job.Result].
+// Package fn is the executor that calls a Go function of the embedding program. A job's input is
+// JSON that must match the function's input type; other inputs are refused before the job is
+// stored. The result is the returned value as JSON, or the value itself if it is a [job.Result].
 package fn
 
 import (
@@ -32,8 +31,8 @@ func (executor[In, Out]) Kind() string { return "func" }
 // TakesFiles is true: a function opens the files of its job.
 func (executor[In, Out]) TakesFiles() bool { return true }
 
-// Check refuses an input that does not decode into In, has fields that In lacks, or fails In's
-// Validate method, if it has one.
+// Check refuses an input that does not decode into In, or has fields that In lacks, or for which
+// In's Validate method, if it has one, returns an error.
 func (executor[In, Out]) Check(input []byte) error {
 	var in In
 	if err := decodeStrict(input, &in); err != nil {
@@ -49,8 +48,8 @@ func (executor[In, Out]) Check(input []byte) error {
 	return nil
 }
 
-// Execute calls the function. It ignores input fields that In lacks: the job may have been
-// stored by a version of the program in which In had them.
+// Execute calls the function. It ignores input fields that In lacks, because an older version of
+// the program, whose In had them, may have stored the job.
 func (e executor[In, Out]) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
 	var in In
 	if err := json.Unmarshal(t.Input, &in); err != nil {
@@ -60,7 +59,7 @@ func (e executor[In, Out]) Execute(ctx context.Context, t exec.Task, out exec.Si
 		return context.Cause(ctx)
 	}
 	value, err := e.do(ctx, t, out, in)
-	// A function that was stopped returns an error of its own; the cause says more.
+	// A stopped function returns some error of its own; the cause is more specific.
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -88,7 +87,7 @@ func decodeStrict(input []byte, in any) error {
 	return nil
 }
 
-// inputError makes the error for an input that does not fit. It names the field where
+// inputError makes the error for an input that does not match. It names the field if
 // encoding/json does.
 func inputError(err error) *job.Error {
 	refusal := job.Errorf(job.Invalid, "the input does not fit what the queue takes: %s", strings.TrimPrefix(err.Error(), "json: "))
@@ -102,7 +101,7 @@ func inputError(err error) *job.Error {
 	return refusal
 }
 
-// jsonTypeName names the JSON type of a Go type, for people who submit over HTTP and know no
+// jsonTypeName returns the JSON name of a Go type, because callers of the HTTP API may not know
 // Go.
 func jsonTypeName(t reflect.Type) string {
 	if t == reflect.TypeFor[[]byte]() {
@@ -136,7 +135,7 @@ func withArticle(word string) string {
 	return "a " + word
 }
 
-// encodeResult makes a result of the function's value.
+// encodeResult makes a result from the function's value.
 func encodeResult(value any) (job.Result, error) {
 	if r, ok := value.(job.Result); ok {
 		return r, nil

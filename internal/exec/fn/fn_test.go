@@ -84,7 +84,7 @@ func TestCheckNamesTheField(t *testing.T) {
 	}
 }
 
-// The error names JSON types, for people who submit over HTTP and know no Go.
+// The error names JSON types, because callers of the HTTP API may not know Go.
 func TestCheckNamesJSONTypes(t *testing.T) {
 	t.Parallel()
 	for input, want := range map[string]string{
@@ -99,7 +99,7 @@ func TestCheckNamesJSONTypes(t *testing.T) {
 	}
 }
 
-// An input that was stored before a field was removed still runs.
+// An input that was stored before a field was removed is still accepted.
 func TestExecuteIgnoresRemovedFields(t *testing.T) {
 	t.Parallel()
 	a := exectest.Start(t, fn.New(work), exectest.Task([]byte(`{"words":["a"],"dropped":1}`)))
@@ -139,7 +139,7 @@ func TestExecuteEncodesTheResult(t *testing.T) {
 	}
 }
 
-// The outermost fault counts, and the cause can still be found.
+// The outermost fault counts, and errors.Is still finds the cause.
 func TestErrorsSetClassAndCode(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("the printer is out of paper")

@@ -17,7 +17,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
-// countingSink counts the bytes that are written and stores nothing.
+// countingSink counts the written bytes and stores nothing.
 type countingSink struct{ bytes int }
 
 func (h *countingSink) ResetTimeouts()              {}
@@ -28,8 +28,8 @@ func (h *countingSink) Progress(job.Progress) error { return nil }
 func (h *countingSink) Result(job.Result)           {}
 func (h *countingSink) Usage([]byte)                {}
 
-// BenchmarkStream measures a call to a simulated model over loopback that streams its tokens
-// as fast as it can, with both ends in this process.
+// BenchmarkStream measures a call to a simulated model over loopback that streams its tokens at
+// full speed. Both ends are in this process.
 func BenchmarkStream(b *testing.B) {
 	for _, tokens := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprintf("tokens=%d", tokens), func(b *testing.B) {
@@ -59,7 +59,7 @@ const tokenEvent = `data: {"id":"chatcmpl-0123456789","object":"chat.completion.
 
 const lastEvents = `data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}` + "\n\ndata: [DONE]\n\n"
 
-// tokenTransport is a transport whose answers have this number of tokens, one per read.
+// tokenTransport is a transport whose answers have the given number of tokens, one per read.
 type tokenTransport int
 
 func (m tokenTransport) RoundTrip(*http.Request) (*http.Response, error) {

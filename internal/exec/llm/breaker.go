@@ -13,15 +13,15 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// When a breaker opens, and for how long.
+// The conditions under which a breaker opens, and its times.
 const (
-	maxConsecutiveFailures = 5                // opens the breaker
-	windowSize             = 20               // most calls in the window
-	minWindowCalls         = 10               // with this many in the window, half of them failing opens it
-	windowAge              = 30 * time.Second // older calls do not count
-	minOpenTime            = time.Second      // before the first probe; each failed probe doubles it
-	maxOpenTime            = time.Minute      // before any later probe
-	maxWait                = time.Second      // an attempt waits this long before it is sent back
+	maxConsecutiveFailures = 5                // number that opens the breaker
+	windowSize             = 20               // maximum number of calls in the window
+	minWindowCalls         = 10               // from this number of calls on, the breaker opens if half of them failed
+	windowAge              = 30 * time.Second // older calls leave the window
+	minOpenTime            = time.Second      // time before the first probe; each failed probe doubles it
+	maxOpenTime            = time.Minute      // maximum time before a later probe
+	maxWait                = time.Second      // how long an attempt waits before it is sent back
 )
 
 // CircuitStatus is the state of a model's circuit breaker.
@@ -34,11 +34,11 @@ type CircuitStatus struct {
 }
 
 // breaker is the circuit breaker of one model. While it is closed, every call is permitted. It
-// opens when too many calls fail. Then attempts end without a call and go back to the queue,
-// which costs them no attempt, until one call, the probe, is answered.
+// opens when too many calls fail. Then attempts go back to the queue without a call and at no
+// cost, until one call, the probe, is answered.
 //
-// An attempt waits maxWait before it is sent back. This limits the rate at which an open
-// breaker takes jobs from the queue, and most of them keep their place there.
+// An attempt waits maxWait before it is sent back. This limits the rate at which an open breaker
+// takes jobs from the queue, so most jobs keep their position.
 type breaker struct {
 	// set once
 	model string
@@ -47,11 +47,11 @@ type breaker struct {
 	mu sync.Mutex
 	// guarded by mu
 	window      []callResult // the last calls, oldest first
-	failures    int          // consecutive ones
+	failures    int          // number of consecutive failures
 	lastFailure string       // message of the last failure
 	open        bool
 	since       time.Time
-	openTime    time.Duration // how long it stays open before the next probe
+	openTime    time.Duration // how long the breaker stays open before the next probe
 	retryAt     time.Time
 	probing     bool          // a probe is running
 	changed     chan struct{} // closed and replaced when a probe ends
@@ -71,11 +71,12 @@ type permit struct {
 	breaker   *breaker
 	probe     bool
 	answering bool // the server has begun to answer
-	returned  bool // by finish or release
+	returned  bool // finish or release was called
 }
 
-// acquire returns a permit. While the breaker is open, it waits up to maxWait for it to close
-// or for the turn to probe, and then returns a fault that sends the attempt back.
+// acquire returns a permit. While the breaker is open, it waits up to maxWait until the breaker
+// closes or this call may be the probe. After maxWait it returns a fault that sends the attempt
+// back.
 func (b *breaker) acquire(ctx context.Context, out exec.Sink) (*permit, error) {
 	p, changed := b.tryAcquire(time.Now())
 	if p != nil {
@@ -97,13 +98,13 @@ func (b *breaker) acquire(ctx context.Context, out exec.Sink) (*permit, error) {
 		}
 		probe.Stop()
 		if p, changed = b.tryAcquire(time.Now()); p != nil {
-			out.ResetTimeouts() // the wait was not the model's time
+			out.ResetTimeouts() // the wait counts for no timeout of the model
 			return p, nil
 		}
 	}
 }
 
-// tryAcquire returns a permit if there is one at the time now. Otherwise it returns the
+// tryAcquire returns a permit if one is available at the time now. Otherwise it returns the
 // channel to wait for.
 func (b *breaker) tryAcquire(now time.Time) (*permit, <-chan struct{}) {
 	b.mu.Lock()
@@ -118,7 +119,7 @@ func (b *breaker) tryAcquire(now time.Time) (*permit, <-chan struct{}) {
 	return nil, b.changed
 }
 
-// untilProbe returns how long to wait for a probe, unless the running one ends before.
+// untilProbe returns how long to wait for the next probe, unless a running probe ends earlier.
 func (b *breaker) untilProbe(now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -136,14 +137,14 @@ func (b *breaker) openFault(now time.Time) *job.Fault {
 		Message: fmt.Sprintf("the server of the model %s keeps failing and is not called for a while; its last failure: %s", job.Quote(b.model), b.lastFailure)}
 }
 
-// retryAfterLocked returns when an attempt should come back: after the next probe, spread by a
-// random time.
+// retryAfterLocked returns when an attempt should come back: after the next probe, plus a random
+// time.
 func (b *breaker) retryAfterLocked(now time.Time) time.Duration {
 	return max(b.retryAt.Sub(now), 0) + rand.N(b.openTime/4+time.Second)
 }
 
-// markAnswering notes that the server has begun to answer. A probe closes the breaker then,
-// without waiting for the end of its answer.
+// markAnswering records that the server has begun to answer. If the call is a probe, the breaker
+// closes now, without waiting for the end of the answer.
 func (p *permit) markAnswering() {
 	if p.answering {
 		return
@@ -189,12 +190,12 @@ func (p *permit) finishAt(ctx context.Context, err error, now time.Time) error {
 		b.openLocked(now, min(2*b.openTime, maxOpenTime), err)
 	case !b.open && b.shouldOpenLocked(now):
 		b.openLocked(now, minOpenTime, err)
-		return err // the server was not known to fail when this call began, so it counts
+		return err // the breaker was closed when this call began, so the failure counts
 	}
 	if !b.open || f == nil {
 		return err
 	}
-	// The server is known to fail, so this failure says nothing about the job.
+	// The server is known to fail, so the job is not the cause of this failure.
 	waiting := *f
 	waiting.Class, waiting.RetryAfter = job.Wait, max(f.RetryAfter, b.retryAfterLocked(now))
 	return &waiting
@@ -211,7 +212,7 @@ func (p *permit) release() {
 	p.releaseLocked()
 }
 
-// releaseLocked lets another call be the probe, if this one was.
+// releaseLocked lets another call be the probe, if this call was it.
 func (p *permit) releaseLocked() {
 	if p.probe && !p.answering {
 		p.breaker.probing = false
@@ -219,27 +220,27 @@ func (p *permit) releaseLocked() {
 	}
 }
 
-// callClass is what a call shows about the server.
+// callClass is the state of the server that a call indicates.
 type callClass int
 
 const (
-	inconclusive callClass = iota // the call was stopped from our side
+	inconclusive callClass = iota // the call was stopped by this side
 	answered                      // the server works, even if it refused the request
 	failed
 )
 
-// classify returns what a call that ended with err shows about the server.
+// classify returns the class of a call that ended with err.
 func (p *permit) classify(ctx context.Context, err error) callClass {
 	f, isFault := errors.AsType[*job.Fault](err)
 	switch {
 	case err == nil:
 		return answered
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), exec.ErrTimeout) && !p.answering:
-		return failed // it did not begin to answer in all the time that the attempt had
+		return failed // it did not begin to answer before the attempt's timeout
 	case ctx.Err() != nil || !isFault:
 		return inconclusive
 	case f.Class == job.Final || f.Code == codeRateLimited || f.Code == codeConflict:
-		return answered // it refuses this request, or is busy: it works
+		return answered // it refuses this request or is busy, so it works
 	}
 	return failed
 }
@@ -274,10 +275,10 @@ func (b *breaker) shouldOpenLocked(now time.Time) bool {
 	return calls >= minWindowCalls && 2*failures >= calls
 }
 
-// openLocked opens the breaker, or keeps it open, until the next probe. It waits at least as
-// long as the server asked for, up to maxOpenTime.
+// openLocked opens the breaker, or keeps it open, until the next probe. The time until the probe
+// is at least the time that the server asked for, but at most maxOpenTime.
 func (b *breaker) openLocked(now time.Time, openTime time.Duration, last error) {
-	// A longer wait than maxOpenTime is the job's own: its fault carries it.
+	// A wait longer than maxOpenTime applies only to this job, through its fault.
 	if f, ok := errors.AsType[*job.Fault](last); ok {
 		openTime = max(openTime, min(f.RetryAfter, maxOpenTime))
 	}

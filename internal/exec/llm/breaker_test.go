@@ -20,7 +20,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
-// upstream is a model server that a test can make fail and repair, and that counts its calls.
+// upstream is a model server that a test can break and repair. It counts its calls.
 type upstream struct {
 	calls atomic.Int64
 	fault atomic.Pointer[simmodel.Fault]
@@ -60,8 +60,8 @@ func faultOf(t *testing.T, err error) *job.Fault {
 func TestCircuitOpensOnServerFailures(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		faults []simmodel.Fault // in a cycle; "" is an answer
-		after  int              // calls until the circuit opens; 0 for never
+		faults []simmodel.Fault // repeated in a cycle; "" is a successful answer
+		after  int              // number of calls that opens the circuit; 0 for never
 	}{
 		"an error, five times":              {[]simmodel.Fault{"500"}, 5},
 		"unavailable, five times":           {[]simmodel.Fault{"503"}, 5},
@@ -99,7 +99,7 @@ func TestCircuitOpensOnServerFailures(t *testing.T) {
 	}
 }
 
-// openBreaker returns a model whose server answers 500 and whose circuit is open.
+// openBreaker returns a model with an open circuit, whose server answers 500.
 func openBreaker(t *testing.T) (*upstream, *Executor) {
 	u := newUpstream()
 	e := newInMemory(t, u)
@@ -164,8 +164,8 @@ func TestOpenTimeDoublesUntilTheServerAnswers(t *testing.T) {
 	})
 }
 
-// Of a hundred attempts one is the probe. When it begins to be answered, all others follow,
-// before its answer is over.
+// Of a hundred attempts one is the probe. When its answer begins, all others are sent, before
+// the answer ends.
 func TestAnsweredProbeClosesTheCircuit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -211,7 +211,7 @@ func TestFailedProbeIsTheOnlyCall(t *testing.T) {
 	})
 }
 
-// A cancelled probe shows nothing about the server, so the next attempt is the probe.
+// A cancelled probe proves nothing about the server, so the next attempt is the probe.
 func TestCancelledProbeIsReplaced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -256,7 +256,7 @@ func TestRunningCallsCostNoAttemptOnceOpen(t *testing.T) {
 	})
 }
 
-// The breaker does not probe earlier than the server asked for.
+// The breaker does not probe before the time that the server asked for.
 func TestOpenTimeHonoursRetryAfter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -319,8 +319,8 @@ func TestCircuitLogsOpeningAndClosing(t *testing.T) {
 	})
 }
 
-// TestCircuitInvariants lets calls start, be answered, fail and be cancelled in random order
-// while time passes.
+// TestCircuitInvariants starts, answers, fails and cancels calls in random order while time
+// passes.
 func TestCircuitInvariants(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

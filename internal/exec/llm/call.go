@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	maxErrorBody = 64 << 10               // bytes that are read of an error answer
-	drainTimeout = 100 * time.Millisecond // for the end of a stream after its last event
+	maxErrorBody = 64 << 10               // bytes to read of an error answer
+	drainTimeout = 100 * time.Millisecond // how long to read a stream after its last event
 )
 
-// errRequestTimeout ends a call whose server took too long.
+// errRequestTimeout ends a call whose server did not answer in time.
 var errRequestTimeout = errors.New("llm: the model server did not answer in time")
 
 // call is one request and its answer. One goroutine uses it.
@@ -35,11 +35,11 @@ type call struct {
 	timer   *time.Timer // ends the call after timeout; nil without a limit
 
 	completion completion // the streamed answer so far
-	size       int        // bytes written, of text and events
-	chunks     int        // chunks that were written
-	percent    float64    // the last one reported
-	status     int        // HTTP status of the answer; 0 while there is none
-	usage      []byte     // the last one that the server sent
+	size       int        // bytes of text and events written so far
+	chunks     int        // number of chunks written so far
+	percent    float64    // the last percentage reported
+	status     int        // HTTP status of the answer; 0 before it
+	usage      []byte     // the last usage that the server sent
 }
 
 // do sends the request and writes the answer to the sink.
@@ -72,10 +72,11 @@ func (c *call) readResponse(ctx context.Context, resp *http.Response) error {
 	switch {
 	case kind == "text/event-stream":
 		if c.timer != nil {
-			c.timer.Stop() // the answer has begun; the runner limits its silences
+			c.timer.Stop() // the answer has begun, so from here on the runner limits its pauses
 		}
 		return c.readStream(ctx, resp.Body)
-	// A server that ignores "stream" answers like this. The timer runs until all of it is read.
+	// A server that ignores "stream" sends a whole completion. The timer runs until all of it is
+	// read.
 	case kind == "application/json" || strings.HasSuffix(kind, "+json"):
 		return c.readWhole(ctx, resp.Body)
 	}
@@ -83,7 +84,7 @@ func (c *call) readResponse(ctx context.Context, resp *http.Response) error {
 }
 
 func (c *call) newRequest(ctx context.Context, body []byte) *http.Request {
-	// Not http.NewRequest: the URL is parsed already.
+	// Not http.NewRequest, because the URL is already parsed.
 	req := (&http.Request{
 		Method:        http.MethodPost,
 		URL:           c.model.url,
@@ -132,7 +133,7 @@ func (c *call) drain(body io.Reader) {
 
 // handleEvent processes the data of one event.
 func (c *call) handleEvent(data []byte) error {
-	// The fast path, which nearly every event takes.
+	// The fast path, for nearly every event.
 	if text, ok := c.completion.parsePlain(data); ok {
 		if err := c.writeText(text); err != nil {
 			return err
@@ -147,7 +148,8 @@ func (c *call) handleEvent(data []byte) error {
 	if !isEmpty(k.Error) {
 		return c.model.faultForError(k.Error)
 	}
-	// Only after the check for an error: a server that answers 200 and then fails does not work.
+	// After the check for an error: a server that answers 200 and then reports an error does not
+	// work.
 	c.permit.markAnswering()
 	if err := c.writeChunk(data, k); err != nil {
 		return err
@@ -156,8 +158,8 @@ func (c *call) handleEvent(data []byte) error {
 	return nil
 }
 
-// writeChunk writes a chunk to the sink: first as an event if it carries more than text, then
-// its text.
+// writeChunk writes a chunk to the sink: as an event if it contains more than text, and then its
+// text.
 func (c *call) writeChunk(data []byte, k chunk) error {
 	if !isEmpty(k.Usage) {
 		c.usage = k.Usage
@@ -200,14 +202,14 @@ func (c *call) writeText(text string) error {
 	return c.out.Text(text)
 }
 
-// endStream handles a stream that ended with err and without [DONE]. Many servers omit [DONE],
-// so the answer is complete if every choice has a finish reason.
+// endStream handles a stream that ended with err and without [DONE]. The answer is complete if
+// every choice has a finish reason, because many servers omit [DONE].
 func (c *call) endStream(ctx context.Context, err error) error {
 	var f *job.Fault
 	switch {
 	case ctx.Err() != nil || errors.As(err, &f):
 		return c.transferFault(ctx, err)
-	// Before io.EOF and network errors: nothing that matters is missing.
+	// Before io.EOF and network errors, because all relevant data has arrived.
 	case c.completion.allFinished():
 		return c.finishStream()
 	case errors.Is(err, io.EOF):
@@ -226,9 +228,9 @@ func (c *call) finishStream() error {
 	return c.setResult(c.completion.encode())
 }
 
-// readWhole reads an answer that is not streamed, from a server that ignores "stream".
+// readWhole reads a whole completion from a server that ignores "stream".
 func (c *call) readWhole(ctx context.Context, body io.Reader) error {
-	// One byte more than allowed shows that the answer is too large.
+	// One byte above the limit shows that the answer is too large.
 	data, err := io.ReadAll(io.LimitReader(body, job.MaxOutput+1))
 	if err != nil {
 		return c.transferFault(ctx, err)
@@ -246,7 +248,7 @@ func (c *call) readWhole(ctx context.Context, body io.Reader) error {
 	if len(k.Choices) == 0 {
 		return c.model.fault(codeBadAnswer, job.Retryable, "answered without a choice", nil)
 	}
-	// The answer becomes the result as it is, except for white space around it.
+	// The answer becomes the result unchanged, except for white space around it.
 	data = bytes.TrimSpace(data)
 	if err := c.writeChunk(data, k); err != nil {
 		return err
@@ -262,7 +264,7 @@ func (c *call) setResult(completion []byte) error {
 	return nil
 }
 
-// reportChunk advances the progress with each chunk: quickly at first, and never to 100
+// reportChunk increases the progress with each chunk: quickly at first, and never to 100
 // percent, because the number of tokens is unknown.
 func (c *call) reportChunk() error {
 	n := float64(c.chunks)

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// chunk is one event of a streamed answer, or a whole answer. They differ only in that a
-// choice has a delta or a message.
+// chunk is one event of a streamed answer, or a whole answer. In a streamed answer choices have
+// a delta, in a whole one a message.
 type chunk struct {
 	ID          string          `json:"id"`
 	Created     float64         `json:"created"`
@@ -34,7 +34,7 @@ func (c choice) fields() map[string]json.RawMessage {
 	return c.Message
 }
 
-// text returns the choice's content if that is a string.
+// text returns the choice's content if it is a string.
 func (c choice) text() string {
 	raw := c.fields()["content"]
 	if !isString(raw) {
@@ -45,7 +45,8 @@ func (c choice) text() string {
 	return s
 }
 
-// needsEvent reports whether the choice carries more than a role and text of the first choice.
+// needsEvent reports whether the choice contains anything but a role and text of the first
+// choice.
 func (c choice) needsEvent() bool {
 	if !isEmpty(c.Logprobs) {
 		return true

@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// completion is the answer rebuilt from the chunks so far.
+// completion is the answer that is rebuilt from the chunks so far.
 type completion struct {
-	head    chunk // id, model and the like, each from the first chunk that has it
+	head    chunk // id, model and so on, each from the first chunk that has it
 	usage   json.RawMessage
 	choices map[int]*choiceBuilder
 }
@@ -46,7 +46,7 @@ func (c *completion) add(k chunk) {
 	}
 }
 
-// allFinished reports whether there is a choice and every choice has a finish reason.
+// allFinished reports whether there is a choice and all choices have a finish reason.
 func (c *completion) allFinished() bool {
 	for _, b := range c.choices {
 		if b.finishReason == nil {
@@ -81,8 +81,8 @@ func (c *completion) encode() []byte {
 	}{c.head.ID, "chat.completion", int64(c.head.Created), c.head.Model, choices, c.usage, c.head.Fingerprint, c.head.Tier})
 }
 
-// encodable returns the message as encoding/json can write it. It adds a missing role and
-// content, and removes the index of tool calls, which only a stream has.
+// encodable returns the message in a form that encoding/json can write. It adds a missing role
+// and content, and removes the index of tool calls, which exists only in streams.
 func (b *choiceBuilder) encodable() any {
 	message := plainValue(b.message).(map[string]any)
 	if message["role"] == nil {
@@ -100,18 +100,18 @@ func (b *choiceBuilder) encodable() any {
 	return message
 }
 
-// Values that grow while deltas are merged. Other values are kept as they came.
+// Values that grow while deltas are merged. Other values are kept unchanged.
 type (
 	mergedObject map[string]any
 	mergedList   struct {
 		items []any
-		at    map[string]int // position of the item with an index
+		at    map[string]int // position of each item by its index
 	}
 	mergedText struct{ bytes.Buffer }
 )
 
-// merge merges a piece of the value called name into old. Strings, objects and lists grow;
-// items of a list are matched by their index; other values are replaced.
+// merge merges a piece of the member called name into the value old. Strings, objects and lists
+// grow; list items are matched by their index; other values are replaced.
 func merge(name string, old any, piece json.RawMessage) any {
 	if len(piece) == 0 || string(piece) == "null" {
 		return old
@@ -133,8 +133,8 @@ func merge(name string, old any, piece json.RawMessage) any {
 	return slices.Clone(piece)
 }
 
-// mergeText appends s to a string. Identifying values are replaced instead, because some
-// servers repeat them whole in every piece.
+// mergeText appends s to a string. It replaces strings that identify something, because some
+// servers repeat those in every piece.
 func mergeText(name string, old any, s string) any {
 	t, ok := old.(*mergedText)
 	if !ok {

@@ -19,7 +19,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Codes that are used in more than one place.
+// Codes with several uses.
 const (
 	codeBadStream = "upstream_bad_stream"
 	codeBadAnswer = "upstream_bad_answer"
@@ -29,7 +29,7 @@ const (
 	codeConflict    = "upstream_conflict"
 )
 
-// fault returns a fault with the message "the server of the model … did".
+// fault returns a fault whose message begins with "the server of the model …", followed by did.
 func (m *model) fault(code string, class job.Class, did string, cause error) *job.Fault {
 	return &job.Fault{Code: code, Class: class, Err: cause,
 		Message: fmt.Sprintf("the server of the model %s %s", job.Quote(m.Name), did)}
@@ -46,8 +46,8 @@ func (c *call) statusFault(ctx context.Context, resp *http.Response) error {
 	return f
 }
 
-// faultForStatus maps an HTTP status to a fault: its code, whether to retry, and a message.
-// how tells where the status came from, and message is the server's own.
+// faultForStatus maps an HTTP status to a fault: its code, whether to retry, and a message. how
+// is the origin of the status, and message is the server's own.
 func (m *model) faultForStatus(status int, how, message string) *job.Fault {
 	code, class, did := "upstream_rejected", job.Final, "does not accept the request"
 	switch {
@@ -63,7 +63,7 @@ func (m *model) faultForStatus(status int, how, message string) *job.Fault {
 		code, did = "upstream_redirect", "redirects elsewhere, which is not followed: set base_url to where it leads"
 	case status == http.StatusRequestTimeout:
 		code, class, did = codeTimeout, job.Retryable, "took too long"
-	// These say nothing about the request itself, so it may succeed later.
+	// These errors do not depend on the request itself, so it may succeed later.
 	case status == http.StatusConflict || status == http.StatusTooEarly:
 		code, class, did = codeConflict, job.Retryable, "cannot do it at this moment"
 	// A wait costs the job no attempt.
@@ -89,13 +89,13 @@ func (m *model) keyAdvice() string {
 }
 
 // faultForError returns the fault of an error object inside an answer. Servers put an HTTP
-// status or a word into its code, status or type.
+// status or an error name into its code, status or type.
 func (m *model) faultForError(raw json.RawMessage) *job.Fault {
 	var e struct{ Code, Type, Status any }
 	_ = json.Unmarshal(raw, &e)
-	// An error without a known code may go away.
+	// An error without a known code may be temporary.
 	status := http.StatusInternalServerError
-	// The most specific one comes first.
+	// The most specific field comes first.
 	for _, v := range []any{e.Code, e.Status, e.Type} {
 		if s := statusForCode(fmt.Sprint(v)); s != 0 {
 			status = s
@@ -105,8 +105,7 @@ func (m *model) faultForError(raw json.RawMessage) *job.Fault {
 	return m.faultForStatus(status, " (in its answer)", m.errorMessage(encodeJSON(map[string]json.RawMessage{"error": raw})))
 }
 
-// statusForCode returns the HTTP status that a code of an error object stands for; 0 if it is
-// unknown.
+// statusForCode returns the HTTP status for a code of an error object; 0 for an unknown code.
 func statusForCode(word string) int {
 	if n, err := strconv.Atoi(word); err == nil && n >= 400 && n <= 599 {
 		return n
@@ -128,7 +127,7 @@ func statusForCode(word string) int {
 	return 0
 }
 
-// errorMessage returns the message of an error body: shortened, printable, and without the API
+// errorMessage returns the message of an error body, shortened and printable. It removes the API
 // key, which some servers repeat.
 func (m *model) errorMessage(body []byte) string {
 	text := strings.ToValidUTF8(findMessage(body), "�")
@@ -143,7 +142,7 @@ func (m *model) errorMessage(body []byte) string {
 	return text
 }
 
-// findMessage returns the message from any of the shapes that servers use for an error body.
+// findMessage returns the message of an error body in any of the formats that servers use.
 func findMessage(body []byte) string {
 	var shape struct {
 		Error   json.RawMessage
@@ -184,8 +183,8 @@ func (c *call) tooLargeFault() *job.Fault {
 		fmt.Sprintf("gave an answer of more than %d MiB", job.MaxOutput>>20), nil)
 }
 
-// transferFault returns the error of a call that was interrupted by the request timeout, by
-// the end of its context, by a limit, or by the network.
+// transferFault returns the fault of an interrupted call. The cause is the request timeout, the
+// end of its context, a limit, or the network.
 func (c *call) transferFault(ctx context.Context, err error) error {
 	var f *job.Fault
 	switch {
@@ -213,7 +212,7 @@ func (m *model) networkFault(err error) *job.Fault {
 		return m.fault(badTLS, job.Final, fmt.Sprintf("at %s does not speak https: start its base_url with http://", m.url.Host), err)
 	case errors.As(err, &cert):
 		return m.fault(badTLS, job.Final, fmt.Sprintf("at %s has a certificate that is not trusted here", m.url.Host), err)
-	// A server that restarts refuses connections for a while, so the job waits at no cost.
+	// A restarting server refuses connections for a while, so the job waits at no cost.
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return m.fault(unreachable, job.Wait, fmt.Sprintf("refuses connections at %s: start it, or check base_url", m.url.Host), err)
 	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
@@ -222,8 +221,8 @@ func (m *model) networkFault(err error) *job.Fault {
 	return m.fault("upstream_disconnected", job.Retryable, "broke off the connection", err)
 }
 
-// retryAfter returns how long the server asks to wait: the header retry-after-ms, or
-// Retry-After as seconds or as a date (RFC 9110, section 10.2.3). It is 0 if there is none.
+// retryAfter returns how long the server asks to wait: the header retry-after-ms, or Retry-After
+// as seconds or as a date (RFC 9110, section 10.2.3); 0 without such a header.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	if ms, err := strconv.ParseFloat(h.Get("Retry-After-Ms"), 64); err == nil {
 		return clampSeconds(ms / 1000)

@@ -36,7 +36,7 @@ func runFailing(t *testing.T, e exec.Executor, input string) (*job.Fault, execte
 type wantFault struct {
 	code    string
 	class   job.Class
-	message string // part of it
+	message string // a part of the message
 }
 
 func (w wantFault) check(t *testing.T, name string, f *job.Fault) {
@@ -49,7 +49,7 @@ func (w wantFault) check(t *testing.T, name string, f *job.Fault) {
 	}
 }
 
-// The server shows every fault of the simulated model, over a real connection.
+// Every fault of the simulated model becomes the right fault of the job, over a real connection.
 func TestFaultsOfAnUpstream(t *testing.T) {
 	t.Parallel()
 	base := serve(t, simmodel.New(simmodel.Options{FaultAfter: 2, RetryAfter: 7 * time.Second}))
@@ -97,7 +97,7 @@ func TestHangingUpstreamTimesOut(t *testing.T) {
 	wantFault{"upstream_timeout", job.Retryable, "did not answer within 20ms"}.check(t, "hang", f)
 }
 
-// unusedAddr returns an address on which nothing can listen until the test ends: the near end
+// unusedAddr returns an address on which nothing can listen until the test ends: the local end
 // of a connection.
 func unusedAddr(t *testing.T) string {
 	t.Helper()
@@ -135,7 +135,7 @@ func TestUnreachableUpstream(t *testing.T) {
 	}
 }
 
-// The transport returns errors that a test cannot provoke on a real network.
+// The transport returns errors that a test cannot cause on a real network.
 func TestNetworkErrors(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

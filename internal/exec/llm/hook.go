@@ -8,7 +8,7 @@ import "context"
 // JSON or nil, and the error of the call or nil.
 type CallHook func(ctx context.Context, model string) (trace string, ended func(status int, usage []byte, err error))
 
-// doWithHook does the call and runs the hook, if there is one.
+// doWithHook makes the call and runs the hook, if there is one.
 func (c *call) doWithHook(ctx context.Context, follow CallHook, body []byte) error {
 	if follow == nil {
 		return c.do(ctx, body)

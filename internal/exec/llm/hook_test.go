@@ -12,7 +12,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
-// sentTraceparent returns the traceparent that a server receives for a job with the trace "of
+// sentTraceparent returns the traceparent that a server receives for a job whose trace is "of
 // the job".
 func sentTraceparent(t *testing.T, hook CallHook) string {
 	t.Helper()
@@ -34,7 +34,7 @@ func sentTraceparent(t *testing.T, hook CallHook) string {
 	return sent
 }
 
-// The server gets the trace of the job, or the one that the hook returns.
+// The server gets the trace of the job, or the trace that the hook returns.
 func TestCallSendsTraceparent(t *testing.T) {
 	t.Parallel()
 	if got := sentTraceparent(t, nil); got != "of the job" {

@@ -1,25 +1,25 @@
 // Package llm is the executor that calls a language model, on any server that speaks OpenAI's
 // chat-completions API.
 //
-// A job's input is the body of a chat-completions request. It is forwarded as it is, unknown
-// fields included, with three exceptions: "model" is filled in or translated, and "stream" and
-// "stream_options" are set, because the executor always asks for a stream. The result is the
+// A job's input is the body of a chat-completions request. It is forwarded unchanged, including
+// unknown fields, with three exceptions: "model" is filled in or translated, and "stream" and
+// "stream_options" are set, because the executor always requests a stream. The result is the
 // completion object, rebuilt from the stream.
 //
-// The job's log has everything that is needed to stream the answer again. The text of the
-// first choice is written as text. A chunk that carries anything else (a tool call, reasoning,
-// log probabilities, another choice) is written verbatim as an event, before its text of the
-// first choice. That text is written as text too, so a reader of both must skip it in the
-// event. Role, finish reason and usage are in the result.
+// The job's log contains everything that is needed to stream the answer again. The text of the
+// first choice is written as text. A chunk with anything else (a tool call, reasoning, log
+// probabilities, another choice) is written verbatim as an event, before its text of the first
+// choice. That text is written as text too, so a reader of both must skip it in the event. Role,
+// finish reason and usage are in the result.
 //
 // The files follow a call: llm.go (configuration and models), request.go (the request),
 // breaker.go (the circuit breaker), call.go (one call), sse.go (server-sent events), chunk.go
-// and plainchunk.go (chunks), completion.go (the rebuilt completion), fault.go (errors and
-// their consequences).
+// and plainchunk.go (chunks), completion.go (the rebuilt completion), fault.go (errors and their
+// consequences).
 //
-// The runner enforces the timeouts of the attempt and of its output. This package enforces
-// only [job.Timeouts.Request]: how long the server may take to begin a streamed answer, or to
-// complete one that is not streamed.
+// The runner enforces the timeouts of the attempt and of its output. This package enforces only
+// [job.Timeouts.Request]: how long the server may take to begin a streamed answer, or to
+// complete an answer that is not streamed.
 package llm
 
 import (
@@ -42,8 +42,8 @@ type Config struct {
 	Models []Model // at least one
 	// Default is the name of the model for jobs that name none; "" means the first model.
 	Default string
-	// Transport carries the calls to models without a transport of their own; nil means one
-	// with limits on dialling, idle connections and headers.
+	// Transport makes the calls to models without their own transport; nil means one with limits
+	// on dialling, idle connections and headers.
 	Transport http.RoundTripper
 	// OnCall is called for every call to a model; nil for no hook.
 	OnCall CallHook
@@ -54,15 +54,15 @@ type Config struct {
 type Model struct {
 	Name        string            // the name that jobs use
 	Upstream    string            // the name that its server uses; "" for Name
-	BaseURL     string            // http or https; "/chat/completions" is appended
+	BaseURL     string            // http or https; without the path "/chat/completions"
 	APIKey      string            // sent as a bearer token, to this server only; "" for none
-	APIKeyEnv   string            // the variable that the key came from, named in error messages
-	Concurrency int               // the most calls at once; further calls wait; 0 for no limit
+	APIKeyEnv   string            // the variable that contained the key, for error messages
+	Concurrency int               // maximum number of calls at once; further calls wait; 0 for no limit
 	Transport   http.RoundTripper // nil for Config.Transport
 }
 
-// Executor calls models. Many queues may share it: the concurrency limits of its models then
-// hold for all of them together.
+// Executor calls models. Many queues may share it; then its models' concurrency limits apply to
+// all of them together.
 type Executor struct {
 	// set once
 	models       map[string]*model
@@ -102,8 +102,8 @@ func New(c Config) (*Executor, error) {
 	return e.WithDefault(c.Default)
 }
 
-// WithDefault returns an executor that uses another model for jobs that name none. Both
-// executors share the models and their limits.
+// WithDefault returns an executor with another model for jobs that name none. Both executors
+// share the models and their limits.
 func (e *Executor) WithDefault(name string) (*Executor, error) {
 	m := e.models[name]
 	if m == nil {
@@ -140,7 +140,7 @@ func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) erro
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	// The slot comes first: an attempt that waits for one must not hold the only probe.
+	// First the slot, because an attempt that waits for a slot must not occupy the only probe.
 	if err := req.model.acquireSlot(ctx, out); err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) erro
 	if err != nil {
 		return err
 	}
-	defer permit.release() // for a panic in the hook or the sink
+	defer permit.release() // in case the hook or the sink panics
 	c := call{model: req.model, permit: permit, out: out, timeout: t.Job.Policy.Timeouts.Request, trace: t.Job.Trace}
 	return permit.finish(ctx, c.doWithHook(ctx, e.onCall, req.body()))
 }
@@ -193,7 +193,7 @@ func newModel(m Model, c Config) (*model, error) {
 		return nil, errors.New("its base_url must be without a user, a query and a fragment; a key goes into the variable that api_key_env names")
 	}
 	ready := &model{Model: m, url: base.JoinPath("chat/completions"), breaker: newBreaker(m.Name, c.Log)}
-	// Do not follow redirects: one could send the API key to another host.
+	// Do not follow redirects, because one could send the API key to another host.
 	ready.client = &http.Client{Transport: m.Transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
@@ -203,10 +203,9 @@ func newModel(m Model, c Config) (*model, error) {
 	return ready, nil
 }
 
-// newTransport returns a transport that limits what a misbehaving server can cost, apart from
-// the size of its answer. It asks for no compression, because a compressed stream arrives in
-// bursts. The write buffer is small because thousands of calls may be open; a larger request
-// is written past it.
+// newTransport returns a transport with limits against misbehaving servers, except for the size
+// of answers. It requests no compression, because a compressed stream arrives in bursts. The
+// write buffer is small because thousands of calls may be open; larger requests bypass it.
 func newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
@@ -221,8 +220,8 @@ func newTransport() *http.Transport {
 	}
 }
 
-// acquireSlot waits for a free slot of the model. Each second it resets the attempt's
-// timeouts, so that this wait counts for none of them.
+// acquireSlot waits for a free slot of the model. It resets the attempt's timeouts each second,
+// so that the wait counts for none of them.
 func (m *model) acquireSlot(ctx context.Context, out exec.Sink) error {
 	if m.slots == nil {
 		return nil

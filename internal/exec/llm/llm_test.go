@@ -155,7 +155,7 @@ func TestNewRefusesInvalidConfig(t *testing.T) {
 	}
 }
 
-// The server gets the input unchanged, except for what the executor sets.
+// The server gets the input unchanged, except for the members that the executor sets.
 func TestInputIsForwardedUnchanged(t *testing.T) {
 	t.Parallel()
 	var got map[string]json.RawMessage
@@ -374,7 +374,7 @@ func (p pipeListener) Accept() (net.Conn, error) {
 func (p pipeListener) Close() error   { return nil }
 func (p pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// A connection that carried an answer is used for the next call.
+// The connection of an answered call is used for the next call.
 func TestConnectionsAreReused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) { // in a bubble, so that drainTimeout cannot pass

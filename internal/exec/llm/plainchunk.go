@@ -6,19 +6,18 @@ import (
 	"unicode/utf8"
 )
 
-// plainChunk parses a chunk that only adds text to the first choice. Nearly every chunk is
-// one, so it is parsed in place, without encoding/json. Any chunk that is unusual in some way
-// is left to encoding/json and [completion.add], which give the same result for a plain chunk,
-// but more slowly.
+// plainChunk parses a chunk that only adds text to the first choice. Nearly every chunk does, so
+// it is parsed in place, without encoding/json. All other chunks are left to encoding/json and
+// [completion.add], which give the same result for a plain chunk, but more slowly.
 type plainChunk struct {
 	scanner
 	head       *chunk
-	message    mergedObject // the first choice's, so far
-	hasChoices bool         // the choices were read
+	message    mergedObject // the first choice so far
+	hasChoices bool         // "choices" was read
 	content    []byte       // the quoted text; nil before it was read
 }
 
-// parsePlain returns the text of a plain chunk, which is not empty and belongs to the first
+// parsePlain returns the text of a plain chunk. The text is not empty and belongs to the first
 // choice. ok is false for any other chunk and for invalid JSON.
 func (c *completion) parsePlain(data []byte) (text string, ok bool) {
 	// The first chunks of a stream create the choice and its message, so they are not plain.
@@ -39,8 +38,8 @@ func (c *completion) addText(s string) {
 	c.choices[0].message.(mergedObject)["content"].(*mergedText).WriteString(s)
 }
 
-// parseMember parses a member of the chunk. Members that the completion keeps the first value
-// of are skipped only if it has one already.
+// parseMember parses a member of the chunk. The completion keeps the first value of some
+// members: these are skipped only if it has a value already.
 func (p *plainChunk) parseMember(name []byte) bool {
 	switch string(name) {
 	case "id":
@@ -75,15 +74,15 @@ func (p *plainChunk) parseChoice(name []byte) bool {
 		return p.acceptNull()
 	case "delta":
 		return p.object(p.parseDelta)
-	// A whole message instead of a delta is not a stream's.
+	// A whole message instead of a delta does not occur in a stream.
 	case "message":
 		return false
 	}
 	return p.skipValue(0)
 }
 
-// parseDelta parses a member of the delta. Apart from the content, it must change nothing in
-// the message.
+// parseDelta parses a member of the delta. Members other than the content must not change the
+// message.
 func (p *plainChunk) parseDelta(name []byte) bool {
 	old, _ := p.message[string(name)].(*mergedText)
 	switch {
@@ -106,7 +105,7 @@ func (p *plainChunk) skipText() bool {
 	return ok
 }
 
-// acceptText accepts a string if it is quoted exactly like that.
+// acceptText accepts a string whose quoted form equals quoted.
 func (p *plainChunk) acceptText(quoted []byte) bool {
 	next, ok := p.asciiString()
 	return ok && bytes.Equal(next, quoted)

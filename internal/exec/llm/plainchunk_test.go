@@ -5,10 +5,10 @@ import (
 	"testing"
 )
 
-// firstChunk is the first chunk of a stream. It makes the chunks after it plain.
+// firstChunk is the first chunk of a stream. Later chunks can be plain.
 const firstChunk = `{"id":"c1","created":5,"model":"mm","system_fingerprint":"fp","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":""}}]}`
 
-// plainChunks are chunks as servers send them for a token, with their text.
+// plainChunks are typical chunks of servers for one token, with their text.
 var plainChunks = map[string]string{
 	`{"id":"c1","object":"chat.completion.chunk","created":5,"model":"mm","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}`: "a",
 	`{"choices":[{"delta":{"content":"a"},"logprobs":null,"index":0}],"created":-6.5,"usage":null,"model":"other","id":""}`:                      "a",
@@ -19,7 +19,7 @@ var plainChunks = map[string]string{
 	"{\"choices\":[{\"delta\":{\"content\":\"a\xff\"}}]}":                                                                                        "a\ufffd",
 }
 
-// otherChunks look like plain ones, but carry more or are invalid.
+// otherChunks look like plain ones, but contain more or are invalid.
 var otherChunks = []string{
 	firstChunk, "", "null", "{}", "[DONE]", `{"choices":[]}`, `{"choices":null}`, `{"error":{"code":429}}`, `{"choices":[{"delta":null}]}`,
 	`{"choices":[{"delta":{"content":"a"}}],"error":"x"}`, `{"choices":[{"delta":{"content":"a"}}],"Error":"x"}`, `{"choices":[{"delta":{"content":"a"}}],"usage":{"total_tokens":3}}`,
@@ -38,7 +38,7 @@ var otherChunks = []string{
 	`{"choices":[{"delta":{"content":"a\q"}}]}`, "{\"choices\":[{\"delta\":{\"content\":\"a\n\"}}]}", `{"choices":[{"delta":{"content":"a\"}}]}`, `{"choices":[{"delta":{"content":"a"}}]} x`, `{"choices":[{"delta":{"content":"a"}}]`,
 }
 
-// completionAfter returns a completion with the chunk first, if that is valid.
+// completionAfter returns a completion to which the chunk was added, if that is valid.
 func completionAfter(first string) (c completion) {
 	var k chunk
 	if json.Unmarshal([]byte(first), &k) == nil {
@@ -68,7 +68,7 @@ func TestOtherChunksAreNotPlain(t *testing.T) {
 	}
 }
 
-// No chunk is plain before the stream has named itself and begun its text.
+// No chunk is plain before the first chunk of its choice.
 func TestFirstChunkIsNotPlain(t *testing.T) {
 	t.Parallel()
 	for _, first := range []string{``, `{}`, `{"choices":[{}]}`, `{"id":"c1","created":5,"choices":[{"delta":{"content":""}}]}`, `{"id":"c1","created":5,"model":"mm","choices":[{"delta":{"content":[]}}]}`} {
@@ -79,7 +79,7 @@ func TestFirstChunkIsNotPlain(t *testing.T) {
 	}
 }
 
-// FuzzPlain checks that encoding/json reads a plain chunk too, with the same result.
+// FuzzPlain checks that encoding/json reads every plain chunk with the same result.
 func FuzzPlain(f *testing.F) {
 	for data := range plainChunks {
 		f.Add(firstChunk, data)

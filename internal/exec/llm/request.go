@@ -17,8 +17,8 @@ type request struct {
 	options map[string]json.RawMessage // the members of its stream_options
 }
 
-// parseRequest checks the parts of the input that the executor uses. It leaves the rest for
-// the model's server to check.
+// parseRequest checks the parts of the input that the executor uses. The model's server checks
+// the rest.
 func (e *Executor) parseRequest(input []byte) (request, *job.Error) {
 	req := request{model: e.defaultModel}
 	// JSON must be UTF-8, but encoding/json accepts other bytes.
@@ -66,7 +66,7 @@ func checkMessages(raw json.RawMessage) *job.Error {
 
 // body returns the body to send: the input with model, stream and stream_options set.
 func (r request) body() []byte {
-	// Usage is requested even if the input turns it off: the result must have it.
+	// Usage is requested even if the input disables it, because the result must contain it.
 	options := map[string]json.RawMessage{"include_usage": json.RawMessage("true")}
 	for name, value := range r.options {
 		if name != "include_usage" {

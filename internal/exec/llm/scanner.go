@@ -2,12 +2,12 @@ package llm
 
 // scanner reads JSON in place. It accepts only the common forms: ASCII names, numbers without
 // exponents, little depth. Its methods return false for anything else and for invalid JSON;
-// the scanner must not be used after that.
+// after that the scanner must not be used.
 //
-// Package strictjson, which explains every refusal, would take a fifth longer for a plain
-// chunk and more than twice as long for another. It would also have to learn what
-// encoding/json reads in its own way, such as names in capitals and long numbers.
-// encoding/json/v2 may replace both once it is no experiment any more.
+// Package strictjson, which explains every refusal, would take a fifth longer for a plain chunk
+// and more than twice as long for another. It would also have to accept special forms of
+// encoding/json, such as names in capitals and long numbers. encoding/json/v2 may replace both
+// when it is no longer experimental.
 type scanner struct{ rest []byte }
 
 // maxSkipDepth is how deep a skipped value may be nested.
@@ -69,8 +69,8 @@ func (s *scanner) object(member func(name []byte) bool) bool {
 	}
 }
 
-// name reads a name of lower-case letters, digits and underscores. encoding/json matches other
-// names without regard to case, so they are left to it.
+// name reads a name of lower-case letters, digits and underscores. Other names are left to
+// encoding/json, which ignores case.
 func (s *scanner) name() ([]byte, bool) {
 	quoted, ok := s.asciiString()
 	if !ok {

@@ -20,9 +20,9 @@ const readBuffer = 2 << 10
 // chat completions do not use.
 type eventReader struct {
 	src     *bufio.Reader
-	line    []byte // the last line that readLine read
-	data    []byte // of the current event
-	afterCR bool   // the last line ended with CR, so an LF that follows belongs to it
+	line    []byte // the last line read
+	data    []byte // data of the current event
+	afterCR bool   // the last line ended with CR, so a following LF belongs to it
 	started bool   // the first line was read
 }
 
@@ -30,9 +30,9 @@ func newEventReader(stream io.Reader) *eventReader {
 	return &eventReader{src: bufio.NewReaderSize(stream, readBuffer)}
 }
 
-// next returns the data of the next event, which is valid until the next call. It does not
-// return an event that the end of the stream cuts off. The error is io.EOF at a clean end, a
-// *[job.Fault] past a limit, or the stream's own.
+// next returns the data of the next event, which is valid until the next call. It drops an event
+// that is incomplete at the end of the stream. The error is io.EOF at a clean end, a
+// *[job.Fault] above a limit, or the error of the stream.
 func (e *eventReader) next() ([]byte, error) {
 	// Fill the buffer first, so that nextSimple can look at all that has arrived.
 	if _, err := e.src.Peek(1); err != nil {
@@ -64,9 +64,9 @@ func (e *eventReader) next() ([]byte, error) {
 	}
 }
 
-// nextSimple returns the data of the next event, without a copy, if the event is complete in
-// the buffer, has one data line only, and ends with two LFs. Nearly every event does. ok is
-// false for any other event.
+// nextSimple returns the data of the next event, without a copy, if the event is complete in the
+// buffer, has only one data line, and ends with two LFs. This is true of nearly every event. ok
+// is false for any other event.
 func (e *eventReader) nextSimple() (data []byte, ok bool) {
 	// The byte order mark and a pending LF are left to readLine.
 	if e.afterCR || !e.started {
@@ -82,7 +82,7 @@ func (e *eventReader) nextSimple() (data []byte, ok bool) {
 	return bytes.TrimPrefix(line, []byte(" ")), true
 }
 
-// readLine reads a line and removes its end, which is CR LF, LF or CR.
+// readLine reads a line and removes its line end: CR LF, LF or CR.
 func (e *eventReader) readLine() error {
 	e.line = e.line[:0]
 	for ended := false; !ended; {

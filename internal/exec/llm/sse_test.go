@@ -50,7 +50,7 @@ func TestEventsFollowTheStandard(t *testing.T) {
 	}
 }
 
-// Events may end anywhere in the read buffer.
+// An event may end at any place of the read buffer.
 func TestEventsOfAllLengths(t *testing.T) {
 	t.Parallel()
 	var stream strings.Builder
@@ -82,8 +82,8 @@ func TestLineAndEventAreLimited(t *testing.T) {
 	}
 }
 
-// FuzzEvents checks that a stream has the same events however it arrives, that none contains a
-// line end of the stream, and that none exceeds the limit.
+// FuzzEvents checks that the events of a stream do not depend on how it is split into reads,
+// that none contains a line end of the stream, and that none exceeds the limit.
 func FuzzEvents(f *testing.F) {
 	for _, seed := range []string{
 		"data: a\n\n", "data: a\r\ndata: b\r\n\r\n", ":c\rdata\r\r", "\ufeffdata:\n\n", "event: e\ndata: {\"error\":1}\n\n", "data: [DONE]\n\n\n",

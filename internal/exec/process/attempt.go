@@ -5,8 +5,8 @@ import (
 	"encoding/hex"
 )
 
-// attemptVar is the variable with the attempt's token. The command passes it on to the
-// processes that it starts.
+// attemptVar is the variable with the attempt's token. The processes that the command starts
+// inherit it.
 const attemptVar = "MEANWHILE_ATTEMPT"
 
 // tokenSize is the length of a token.
@@ -14,11 +14,11 @@ const tokenSize = 32
 
 // attempt identifies the processes of one attempt.
 type attempt struct {
-	token   string // the value of attemptVar
+	token   string // value of attemptVar
 	slot    int64  // its slot in the PID file; 0 for none
-	pid     int    // of the command, which leads a process group; 0 before it starts
+	pid     int    // process number of the command, which leads a process group; 0 before it starts
 	start   uint64 // when the command started, in clock ticks since boot
-	session int    // of the command
+	session int    // session of the command
 }
 
 func newAttempt() attempt {

@@ -30,7 +30,7 @@ func recogniser(t *testing.T) *Executor {
 	return e
 }
 
-// recognise runs the example on a file with this content.
+// recognise runs the example on a file with the given content.
 func recognise(t *testing.T, picture []byte) (exectest.Record, error) {
 	t.Helper()
 	e := recogniser(t)
@@ -75,7 +75,7 @@ func TestExampleRefusesOtherFiles(t *testing.T) {
 	for picture, want := range map[string]string{
 		"":                       "is not a picture",
 		"no picture":             "is not a picture",
-		elsewhere + "\n":         "is not a picture", // tesseract itself would read that page
+		elsewhere + "\n":         "is not a picture", // tesseract itself would accept that page
 		"\x89PNG\r\n\x1a\n oops": "is not a picture that tesseract can read",
 	} {
 		var f *job.Fault

@@ -13,11 +13,11 @@ import (
 
 // Placeholders for the job's files in a command's arguments.
 const (
-	fileArg  = "{file}"  // inside an argument: the path of the only file
-	filesArg = "{files}" // as an argument: the path of each file, as one argument each
+	fileArg  = "{file}"  // inside an argument: replaced by the path of the only file
+	filesArg = "{files}" // as an argument: replaced by one argument for each file, its path
 )
 
-// Variables for the job's files. None is set for a job without files.
+// Variables for the job's files. Without files none is set.
 const (
 	filesVar      = "MEANWHILE_FILES" // a JSON array of [fileInfo]
 	fileVarPrefix = "MEANWHILE_FILE_" // followed by 1, 2, …: the path of that file
@@ -49,8 +49,8 @@ func expandArgs(args []string, files []exec.File) []string {
 	return out
 }
 
-// filesFault returns the fault of a job that lacks the files which the command's arguments
-// need; nil if it has them.
+// filesFault returns the fault of a job that does not have the files which the command's
+// arguments need; nil if it has them.
 func (e *Executor) filesFault(files []exec.File) *job.Fault {
 	one := slices.ContainsFunc(e.config.Command, func(arg string) bool { return strings.Contains(arg, fileArg) })
 	all := slices.Contains(e.config.Command, filesArg)

@@ -17,7 +17,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// runWithFiles runs one attempt of a job with files of these names.
+// runWithFiles runs one attempt of a job with files of the given names.
 func runWithFiles(t *testing.T, e exec.Executor, input string, names ...string) (text string, files []exec.File, err error) {
 	t.Helper()
 	task, dir := exectest.Task([]byte(input)), t.TempDir()
@@ -52,7 +52,7 @@ func TestArgumentsNameFiles(t *testing.T) {
 	}
 }
 
-// A command that works on files is not run without them.
+// A command that needs files is not run without them.
 func TestMissingFilesFailTheJob(t *testing.T) {
 	for _, tt := range []struct {
 		arg   string
@@ -91,8 +91,7 @@ func TestEnvironmentNamesFiles(t *testing.T) {
 	}
 }
 
-// The most files that a job may have, with the longest names, fit into the environment of a
-// process.
+// The maximum number of files, with the longest names, fits in the environment of a process.
 func TestMaxFilesFitTheEnvironment(t *testing.T) {
 	var names []string
 	for i := range job.MaxFiles {

@@ -11,7 +11,7 @@ func processGroupAttr() *syscall.SysProcAttr {
 }
 
 // lockThread keeps the current thread alive until release is called. The kernel treats the
-// thread that started a process as the parent whose end kills it.
+// thread that started a process as its parent, and kills the process when that thread ends.
 func lockThread() (release func()) {
 	runtime.LockOSThread()
 	return runtime.UnlockOSThread

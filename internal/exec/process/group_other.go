@@ -8,7 +8,7 @@ import (
 )
 
 // supported is false because [New] refuses systems without process groups: there the executor
-// could not stop what a command starts. The rest of this file exists to compile.
+// could not stop the processes that a command starts. The rest of this file exists to compile.
 const supported = false
 
 func terminate(int)                             {}

@@ -11,11 +11,11 @@ import (
 )
 
 // killLeftovers kills the attempt's processes until it finds none. It returns false if some
-// are still there after the time limit.
+// still exist after the time limit.
 //
-// It stops all of them before it kills the first one. A stopped process starts no other. And a
-// process that was just started is recognised by its parent, which must not be gone before the
-// child was looked for.
+// It stops all of them before it kills the first one, for two reasons. A stopped process starts
+// no other processes. And a new process is found through its parent, which must not be killed
+// before the search for its children.
 func (a *attempt) killLeftovers(within time.Duration) bool {
 	pause := time.Millisecond
 	stopped := map[process]bool{}
@@ -34,14 +34,14 @@ func (a *attempt) killLeftovers(within time.Duration) bool {
 				p.signal(syscall.SIGSTOP)
 			}
 		}
-		// A process that was not stopped before may have started others since: look again.
+		// A process that was not stopped before may have started others since, so search again.
 		if found && !late {
 			continue
 		}
 		for _, p := range left {
 			p.signal(syscall.SIGKILL)
 		}
-		// Some processes cannot be killed, such as one that the kernel blocks in I/O.
+		// Some processes cannot be killed, such as a process that the kernel blocks in I/O.
 		if late {
 			return false
 		}
@@ -80,9 +80,9 @@ func (a *attempt) processes() (found []process) {
 	return found
 }
 
-// inGroup reports whether a process is in the group of the attempt's command. A group's number
-// is reused once the group is gone, so the session must be the same, and the process must not
-// be older than the command.
+// inGroup reports whether a process is in the group of the attempt's command. The kernel reuses
+// a group's number after its end, so the session must be the same, and the process must not be
+// older than the command.
 func (a *attempt) inGroup(p process) bool {
 	return a.pid > 0 && p.group == a.pid && p.session == a.session && p.start >= a.start
 }
@@ -123,13 +123,13 @@ func allProcesses() map[int]process {
 	return all
 }
 
-// readProcess reads a process from /proc; ok is false if there is none.
+// readProcess reads a process from /proc; ok is false if it does not exist.
 func readProcess(pid int) (process, bool) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return process{}, false
 	}
-	// The program's name is in parentheses and may contain some itself.
+	// The program's name is in parentheses and may contain parentheses itself.
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	const state, parent, group, session, start = 0, 1, 2, 3, 19
 	if len(fields) <= start {
@@ -145,10 +145,10 @@ func readProcess(pid int) (process, bool) {
 	return p, err == nil
 }
 
-// signal sends a signal to this process, and to no other that got its number since it was
-// read.
+// signal sends a signal to this process. It sends nothing if another process has its number by
+// now.
 func (p process) signal(signal syscall.Signal) {
-	// A handle (pidfd) stays with the process even if its number is reused.
+	// A pidfd refers to one process, even if its number is reused.
 	handle, err := os.FindProcess(p.pid)
 	if err != nil {
 		return

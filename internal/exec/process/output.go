@@ -18,20 +18,20 @@ import (
 
 // Limits of a command's output.
 const (
-	maxLine        = 16 << 10 // bytes of a line; a longer one is split
-	maxLogBytes    = 1 << 20  // bytes of an attempt's log; the rest is dropped
-	maxTailRunes   = 500      // characters of standard error in a fault's message
-	maxStatusRunes = 200      // characters of a progress report's status
+	maxLine        = 16 << 10 // maximum bytes of a line; a longer line is split
+	maxLogBytes    = 1 << 20  // maximum bytes of an attempt's log; the rest is dropped
+	maxTailRunes   = 500      // maximum characters of standard error in a fault's message
+	maxStatusRunes = 200      // maximum characters of a progress report's status
 	droppedLog     = "the rest of the log is dropped: it is longer than 1 MiB"
 )
 
-// output collects what a command writes. One goroutine uses it.
+// output processes the output of a command. One goroutine uses it.
 type output struct {
 	sink exec.Sink // set once
 
 	stdout    []byte
 	binary    bool   // standard output is not UTF-8
-	logBytes  int    // bytes that were logged
+	logBytes  int    // bytes logged so far
 	stderrEnd []byte // the last part of standard error
 }
 
@@ -45,7 +45,7 @@ func (o *output) add(line outputLine) error {
 			Message: fmt.Sprintf("the command wrote more than a result may hold (%d MiB)", job.MaxResult>>20)}
 	}
 	o.stdout = append(o.stdout, line.data...)
-	// Output that is not UTF-8 cannot be shown as text, and neither can what follows it.
+	// Output that is not UTF-8 cannot be shown as text, and neither can the output after it.
 	if o.binary = o.binary || !utf8.Valid(line.data) || bytes.IndexByte(line.data, 0) >= 0; o.binary {
 		return nil
 	}
@@ -119,20 +119,20 @@ func (o *output) result() job.Result {
 // characters.
 type lineReader struct {
 	in      *bufio.Reader
-	partial []byte // an incomplete character that was cut off the last piece
+	partial []byte // an incomplete character from the end of the last piece
 }
 
 func newLineReader(from io.Reader) *lineReader {
 	return &lineReader{in: bufio.NewReaderSize(from, maxLine)}
 }
 
-// next returns the next line. It returns nil at the end of the stream, on a read error and
+// next returns the next line. It returns nil at the end of the stream, after a read error and
 // after the deadline.
 func (l *lineReader) next() []byte {
 	part, err := l.in.ReadSlice('\n')
 	line := append(l.partial, part...)
 	l.partial = nil
-	// The buffer is full without a line end: return a part, up to the last whole character.
+	// The buffer is full and has no line end, so return a part, up to the last whole character.
 	if errors.Is(err, bufio.ErrBufferFull) {
 		whole := len(line) - partialRuneLen(line)
 		l.partial = append(l.partial, line[whole:]...)
@@ -144,7 +144,7 @@ func (l *lineReader) next() []byte {
 	return line
 }
 
-// partialRuneLen returns the number of bytes at the end of b that are an incomplete character.
+// partialRuneLen returns the length of an incomplete character at the end of b, in bytes.
 func partialRuneLen(b []byte) int {
 	for n := 1; n <= min(utf8.UTFMax-1, len(b)); n++ {
 		if tail := b[len(b)-n:]; utf8.RuneStart(tail[0]) {

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// PIDFile records the running attempts in a file. A server that is killed leaves the file, and
+// PIDFile records the running attempts in a file. When a server is killed, the file remains, and
 // the next server finds the attempts' processes with it. A nil PIDFile records nothing.
 //
-// The file consists of slots of equal size. Slot 0 identifies the file and the PID space of
-// its process numbers. Every other slot records one attempt or is blank. The file is not
-// synced, because it is of no use after a reboot.
+// The file consists of slots of equal size. Slot 0 identifies the file and the PID space of its
+// process numbers. Every other slot records one attempt or is blank. The file is not synced,
+// because it is not needed after a reboot.
 type PIDFile struct {
 	path string // set once
 
@@ -25,18 +25,18 @@ type PIDFile struct {
 	// guarded by mu
 	file *os.File // nil until there is an attempt to record
 	free []int64  // blank slots
-	last int64    // the last slot that was ever used
+	last int64    // the largest number of a slot used so far
 }
 
 const (
 	slotSize = 96
-	// leftoversTimeout is how long the processes of a killed server may take to be gone.
+	// leftoversTimeout is how long the next server waits for the end of the killed processes.
 	leftoversTimeout = 5 * time.Second
 )
 
-// OpenPIDFile first kills what is left of the attempts that an earlier server recorded in the
-// file at path, waits until it is gone, and removes the file. Call it before any command runs.
-// It logs what it cannot kill. The file need not exist.
+// OpenPIDFile first kills the remaining processes of the attempts that an earlier server
+// recorded in the file at path, waits for their end, and removes the file. Call it before any
+// command runs. It logs the processes that it cannot kill. The file need not exist.
 func OpenPIDFile(path string, log *slog.Logger) (*PIDFile, error) {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -59,9 +59,9 @@ func OpenPIDFile(path string, log *slog.Logger) (*PIDFile, error) {
 }
 
 // parseAttempts parses the attempts in a PID file. It returns none if the file is a copy,
-// because its attempts are another server's. An entry that was cut short gives only the token.
-// So does an entry from before the last boot of the machine or container, because its process
-// number may belong to an unrelated process by now.
+// because then the attempts belong to another server. It returns only the token of an incomplete
+// entry, and of an entry from before the last boot of the machine or container: the process
+// number may belong to an unrelated process now.
 func parseAttempts(text []byte, here string) (attempts []attempt) {
 	slot := func() string {
 		var s []byte
@@ -76,7 +76,7 @@ func parseAttempts(text []byte, here string) (attempts []attempt) {
 	for len(text) > 0 {
 		var a attempt
 		switch n, _ := fmt.Sscan(slot(), &a.token, &a.pid, &a.start, &a.session); {
-		case len(a.token) != tokenSize: // blank, or no entry at all
+		case len(a.token) != tokenSize: // blank or invalid
 		case n < 4 || !samePIDs:
 			attempts = append(attempts, attempt{token: a.token})
 		default:
@@ -86,7 +86,7 @@ func parseAttempts(text []byte, here string) (attempts []attempt) {
 	return attempts
 }
 
-// pidSpace identifies what process numbers refer to: the boot of the machine, and the PID
+// pidSpace identifies the space of process numbers: the boot of the machine, and the PID
 // namespace of the container.
 func pidSpace() string {
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -94,7 +94,7 @@ func pidSpace() string {
 	return strings.ReplaceAll(strings.TrimSpace(string(boot)), "-", "") + " " + namespace
 }
 
-// fileIdentity returns an identity that a copy of the file does not have.
+// fileIdentity returns an identity of the file that differs from that of a copy.
 func fileIdentity(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -128,7 +128,7 @@ func (p *PIDFile) addAttempt(a *attempt) error {
 		}
 	}
 	slot := p.last + 1
-	// Reuse a blank slot, so that the file does not grow beyond the most attempts at once.
+	// Reuse a blank slot, so that the file has no more slots than attempts ran at once.
 	if i := len(p.free) - 1; i >= 0 {
 		slot = p.free[i]
 	}
@@ -165,8 +165,8 @@ func (p *PIDFile) writeLocked(slot int64, text string) error {
 	return err
 }
 
-// addCommand adds the command to the attempt and to its entry. If that fails, processes that
-// keep the token in their environment are still found.
+// addCommand adds the command to the attempt and to its entry. If it fails, the next server
+// still finds the processes that have the token in their environment.
 func (p *PIDFile) addCommand(a *attempt, pid int) {
 	if proc, ok := readProcess(pid); ok {
 		a.pid, a.start, a.session = pid, proc.start, proc.session

@@ -18,8 +18,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// startServer starts a server that runs script, and returns when the script has written
-// something.
+// startServer starts a server that runs script, and returns when the script has written a line.
 func startServer(t *testing.T, script, pidFile string) *exec.Cmd {
 	t.Helper()
 	server := exec.Command(os.Args[0])
@@ -42,7 +41,7 @@ func killServer(server *exec.Cmd) {
 	_ = server.Wait()
 }
 
-// The kernel kills the running commands of a killed server.
+// When a server is killed, the kernel kills its running commands.
 func TestKilledServerLeavesNoCommand(t *testing.T) {
 	alive, gone := fifo(t)
 	killServer(startServer(t, "exec 3>"+alive+"; echo ready; exec sleep 1000", ""))
@@ -92,7 +91,7 @@ func leftovers(t *testing.T) map[string]string {
 	}
 }
 
-// A server that starts after another was killed kills what that one left.
+// When a server was killed, the next server kills the remaining processes of its commands.
 func TestNextServerKillsLeftovers(t *testing.T) {
 	for what, start := range leftovers(t) {
 		t.Run(what, func(t *testing.T) {
@@ -212,7 +211,7 @@ func startUnrelated(t *testing.T) (process, <-chan struct{}) {
 	return p, gone
 }
 
-// A reused process number and an entry of another server kill nothing.
+// Entries with a reused process number, and entries of another server, kill no process.
 func TestUnrelatedProcessesAreNotKilled(t *testing.T) {
 	p, gone := startUnrelated(t)
 	path := filepath.Join(t.TempDir(), "commands")
@@ -220,11 +219,11 @@ func TestUnrelatedProcessesAreNotKilled(t *testing.T) {
 	for _, c := range []struct{ header, entry string }{
 		{"", ""}, {"here", ""}, {"here", "rubbish"}, {"here", token}, {"here", token + " -1 0 0"}, {"here", token + " 0 0 0"},
 		{"here", fmt.Sprint(token, " ", p.pid, " ", p.start+1, " ", p.session)}, // the process is older
-		{"here", fmt.Sprint(token, " ", p.pid, " ", p.start, " ", p.session+1)}, // the process is of another session
-		{"here", fmt.Sprint(token, " ", p.pid, " ", p.start)},                   // the entry was cut short
+		{"here", fmt.Sprint(token, " ", p.pid, " ", p.start, " ", p.session+1)}, // the process belongs to another session
+		{"here", fmt.Sprint(token, " ", p.pid, " ", p.start)},                   // the entry is incomplete
 		{"1-1", fmt.Sprint(token, " ", p.pid, " ", p.start, " ", p.session)},    // the file is a copy
-		{"here", fmt.Sprint(token, " ", os.Getpid(), " 0 ", p.session)},         // this process
-		{"before", fmt.Sprint(token, " ", p.pid, " ", p.start, " ", p.session)}, // the machine was started since
+		{"here", fmt.Sprint(token, " ", os.Getpid(), " 0 ", p.session)},         // the number of this process
+		{"before", fmt.Sprint(token, " ", p.pid, " ", p.start, " ", p.session)}, // the machine was rebooted since
 	} {
 		file, err := os.Create(path)
 		if err != nil {
@@ -243,7 +242,7 @@ func TestUnrelatedProcessesAreNotKilled(t *testing.T) {
 		}
 		openPIDFile(t, path)
 	}
-	process{pid: p.pid, start: p.start - 1}.signal(syscall.SIGKILL) // another process got the number since
+	process{pid: p.pid, start: p.start - 1}.signal(syscall.SIGKILL) // another process has the number now
 	select {
 	case <-gone:
 		t.Fatal("an unrelated process was killed")

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// PIDFile does nothing: only on Linux can the processes of an attempt be found.
+// PIDFile does nothing, because the processes of an attempt can be found only on Linux.
 type PIDFile struct{}
 
 // OpenPIDFile does nothing.

@@ -52,15 +52,15 @@ import (
 )
 
 // Grace is the time between SIGTERM and SIGKILL. It is well below a queue's cancel grace, so
-// that a command which ignores SIGTERM is gone before its slot is freed.
+// that a command which ignores SIGTERM has ended before its slot is freed.
 const Grace = 3 * time.Second
 
 // Config configures an executor.
 type Config struct {
 	Command []string // the program, looked up in PATH, and its arguments
-	Env     []string // names of the server's variables that the command sees too
+	Env     []string // names of the server's variables that the command gets too
 	Dir     string   // working directory; "" for the server's own
-	PIDFile *PIDFile // records the running attempts, of several executors together; nil for none
+	PIDFile *PIDFile // records the running attempts; several executors may share it; nil for none
 }
 
 // Executor runs the command. It keeps no state between attempts.
@@ -73,10 +73,10 @@ type Executor struct {
 // timeouts are how long the executor waits for a command.
 type timeouts struct {
 	grace time.Duration // between SIGTERM and SIGKILL
-	// output is how long to read its outputs after it has ended and its group was killed. A
-	// process that left the group may hold them open.
+	// output is how long to read the outputs after the command has ended and its group was
+	// killed. A process that left the group may keep them open.
 	output    time.Duration
-	leftovers time.Duration // for processes of a failed attempt to be gone once they are killed
+	leftovers time.Duration // how long to wait for the end of a failed attempt's killed processes
 }
 
 // New makes an executor. It does not check that the program exists, because it may be
@@ -91,7 +91,7 @@ func New(c Config) (*Executor, error) {
 	return &Executor{config: c, timeouts: timeouts{grace: Grace, output: time.Second, leftovers: time.Second}}, nil
 }
 
-// CheckInstalled returns an error if the program cannot be found or executed now.
+// CheckInstalled returns an error if the program does not exist or cannot be executed now.
 func (e *Executor) CheckInstalled() error {
 	_, err := osexec.LookPath(e.config.Command[0])
 	return err
@@ -106,12 +106,12 @@ func (e *Executor) TakesFiles() bool { return true }
 // Check accepts any input: the command checks it.
 func (e *Executor) Check(input []byte) error { return nil }
 
-// Execute runs the command. It returns when the command and what it left are gone.
+// Execute runs the command. It returns when the command and its remaining processes have ended.
 func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	defer lockThread()() // the command dies with this thread, so keep it until the end
+	defer lockThread()() // the command is killed when this thread ends, so keep the thread
 	if f := e.filesFault(t.Files); f != nil {
 		return f
 	}
@@ -127,7 +127,7 @@ func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) erro
 			err = f
 		}
 	}
-	// The attempt may have failed only after the command had exited successfully.
+	// The attempt may have failed after the command had exited successfully.
 	if err != nil && !r.leftoversKilled {
 		r.attempt.killLeftovers(e.timeouts.leftovers)
 	}
@@ -173,11 +173,11 @@ func (e *Executor) startFault(err error) *job.Fault {
 	return f
 }
 
-// exitDataErr is the status with which a command refuses its input.
+// exitDataErr is the exit status of a command that refuses its input.
 const exitDataErr = 65
 
-// exitFault returns the fault for an exit state, with the end of standard error in its
-// message. It returns nil for a success.
+// exitFault returns the fault for an exit status, with the end of standard error in its message.
+// It returns nil for a success.
 func (e *Executor) exitFault(state *os.ProcessState, tail string) *job.Fault {
 	if state.Success() {
 		return nil

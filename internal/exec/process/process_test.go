@@ -60,9 +60,9 @@ func runFailing(t *testing.T, e exec.Executor, input string) *job.Fault {
 	return f
 }
 
-// fifo returns the path of a named pipe, and a channel that is closed when the pipe has been
-// opened for writing and every writer has closed it again. A script opens it and then starts
-// processes, so that the test can wait until all of them have ended.
+// fifo returns the path of a named pipe, and a channel that is closed when every writer of the
+// pipe has closed it. A script opens the pipe and then starts processes, so that the test can
+// wait until all of them have ended.
 func fifo(t *testing.T) (path string, gone <-chan struct{}) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "alive")
@@ -100,7 +100,7 @@ func TestInputIsStandardInput(t *testing.T) {
 	if r.Text() != input || string(r.Results[0].Body) != input {
 		t.Errorf("of %d bytes, %d were written as output and %d as result", len(input), len(r.Text()), len(r.Results[0].Body))
 	}
-	runSucceeding(t, newExecutor(t, "true"), input) // reads none of it
+	runSucceeding(t, newExecutor(t, "true"), input) // does not read its input
 }
 
 func TestResultIsStandardOutput(t *testing.T) {
@@ -310,7 +310,7 @@ func TestLongLinesAreSplitBetweenCharacters(t *testing.T) {
 	}
 }
 
-// Output that the command wrote in time is not lost when it is read late.
+// Output that the command wrote in time is not lost if it is read late.
 func TestPipeIsReadPastTheDeadline(t *testing.T) {
 	ours, theirs, err := os.Pipe()
 	if err != nil {

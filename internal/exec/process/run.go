@@ -21,14 +21,14 @@ type run struct {
 	cmd        *osexec.Cmd
 	attempt    attempt
 	timeouts   timeouts
-	pipeEnds   []*os.File      // our ends of its pipes: stdin, stdout, stderr
-	lines      chan outputLine // its output; closed when both outputs are at their end
+	pipeEnds   []*os.File      // our ends of the command's pipes: stdin, stdout, stderr
+	lines      chan outputLine // lines of output; closed when both outputs have ended
 	exited     chan struct{}   // closed when the command has exited and state is set
 	goroutines sync.WaitGroup
 
 	state *os.ProcessState // set before exited is closed
-	// leftoversKilled is set once the leftovers of the attempt were killed. It is owned by
-	// waitAndRelay's goroutine.
+	// leftoversKilled is true once the remaining processes of the attempt were killed.
+	// waitAndRelay's goroutine owns it.
 	leftoversKilled bool
 }
 
@@ -88,14 +88,15 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// writeInput writes the input. A command need not read all of it, so errors are ignored.
+// writeInput writes the input. It ignores errors, because a command need not read all of its
+// input.
 func (r *run) writeInput(input []byte) {
 	_, _ = io.Copy(r.pipeEnds[0], bytes.NewReader(input))
 	_ = r.pipeEnds[0].Close()
 }
 
 func (r *run) waitForExit() {
-	_ = r.cmd.Wait() // the state says how it ended
+	_ = r.cmd.Wait() // the state has the exit status
 	r.state = r.cmd.ProcessState
 	close(r.exited)
 }
@@ -118,11 +119,11 @@ func (r *run) readLines(from io.Reader, stderr bool) {
 	}
 }
 
-// waitAndRelay relays the command's output until the command and what it left are gone. It
-// stops the command when ctx ends or out returns an error, and returns the cause.
+// waitAndRelay relays the command's output until the command and its remaining processes have
+// ended. It stops the command when ctx ends or out returns an error, and returns the cause.
 func (r *run) waitAndRelay(ctx context.Context, out *output) (stopCause error) {
 	var graceOver <-chan time.Time
-	// Each channel is set to nil once it has served its purpose.
+	// Each channel is set to nil after its last use.
 	done, exited, lines := ctx.Done(), r.exited, r.lines
 	stop := func(cause error) {
 		if stopCause = cause; exited != nil {
@@ -133,7 +134,7 @@ func (r *run) waitAndRelay(ctx context.Context, out *output) (stopCause error) {
 	for exited != nil || lines != nil {
 		select {
 		case line, more := <-lines:
-			// After a stop the lines are still read, so that a full pipe blocks nothing.
+			// Read lines after a stop too, so that a full pipe blocks no process.
 			if !more {
 				lines = nil
 			} else if stopCause == nil {
@@ -158,11 +159,11 @@ func (r *run) waitAndRelay(ctx context.Context, out *output) (stopCause error) {
 	return stopCause
 }
 
-// cleanUp kills what is left of the command's group, and limits the time for reading its
-// outputs. If the attempt has failed, another may follow, so it also kills the processes that
-// left the group.
+// cleanUp kills the rest of the command's group, and limits the time for reading its outputs. If
+// the attempt has failed, another may follow, so it also kills the processes that left the
+// group.
 func (r *run) cleanUp(failed bool) {
-	if failed { // before the group is killed: its processes lead to those that left it
+	if failed { // before the group is killed, because the others are found through its processes
 		r.attempt.killLeftovers(r.timeouts.leftovers)
 		r.leftoversKilled = true
 	}
@@ -172,17 +173,17 @@ func (r *run) cleanUp(failed bool) {
 	}
 }
 
-// pipeReader reads one of the command's outputs. After the deadline that cleanUp sets, it
-// still reads what the pipe holds, because the command wrote that in time. It only stops
+// pipeReader reads one of the command's outputs. After the deadline that cleanUp sets, it still
+// reads the data that is in the pipe, because the command wrote it in time. It only stops
 // waiting for more.
 type pipeReader struct {
 	file      *os.File
-	grace     time.Duration // how long to wait for more, past the deadline
-	lateReads int           // reads past the deadline
+	grace     time.Duration // how long to wait for more data, past the deadline
+	lateReads int           // number of reads past the deadline
 }
 
-// maxLateReads is more than a full pipe needs. It keeps a process that left the group from
-// delaying the attempt by writing on and on.
+// maxLateReads is more than a full pipe needs. Without it, a process that left the group and
+// writes without end would delay the attempt.
 const maxLateReads = 16
 
 func (r *pipeReader) Read(p []byte) (int, error) {

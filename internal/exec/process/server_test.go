@@ -10,8 +10,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 )
 
-// The variables that make this test program a server which runs one script, for tests that
-// kill the server.
+// These variables make the test program a server that runs one script, for tests that kill the
+// server.
 const (
 	serverScriptVar  = "MEANWHILE_TEST_SCRIPT"
 	serverPIDFileVar = "MEANWHILE_TEST_PID_FILE"

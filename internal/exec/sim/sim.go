@@ -55,7 +55,7 @@ func (Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	// Without its context and without the sink's errors, nothing can stop the work.
+	// Without its context and without the sink's errors, nothing stops the work.
 	if p.ignoreCancel {
 		ctx, out = context.WithoutCancel(ctx), ignoreErrors{out}
 	}
@@ -71,7 +71,7 @@ func (Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
 	return nil
 }
 
-// ignoreErrors is a sink whose errors are dropped, for work that ignores a cancel.
+// ignoreErrors is a sink that drops errors, for work that ignores a cancel.
 type ignoreErrors struct{ exec.Sink }
 
 func (s ignoreErrors) Text(piece string) error       { _ = s.Sink.Text(piece); return nil }
@@ -82,7 +82,7 @@ type attempt struct {
 	params
 	out     exec.Sink
 	text    []byte
-	percent float64 // the last one reported
+	percent float64 // the last percentage reported
 }
 
 func (a *attempt) run(ctx context.Context) error {
@@ -113,7 +113,7 @@ func (a *attempt) wait(ctx context.Context) error {
 	return nil
 }
 
-// writeWords writes the words. Each word is due at a fixed time after the first, so a late
+// writeWords writes the words. Each word is due at a fixed time after the first, so that a late
 // word does not delay the others.
 func (a *attempt) writeWords(ctx context.Context) error {
 	start := time.Now()
@@ -136,7 +136,7 @@ func (a *attempt) writeWords(ctx context.Context) error {
 	return nil
 }
 
-// wordDue is when word i is due, counted from the first.
+// wordDue returns when word i is due, counted from the first.
 func (a *attempt) wordDue(i int) time.Duration {
 	if a.perSecond == 0 {
 		return 0
@@ -144,7 +144,7 @@ func (a *attempt) wordDue(i int) time.Duration {
 	return time.Duration(min(float64(i)/a.perSecond*float64(time.Second), float64(job.MaxDuration)))
 }
 
-// waitShare is the part of the whole time that passes before the first word.
+// waitShare returns the part of the whole time that passes before the first word.
 func (a *attempt) waitShare() float64 {
 	if a.tokens == 0 {
 		return 1
@@ -156,7 +156,8 @@ func (a *attempt) waitShare() float64 {
 	return float64(a.duration) / float64(whole)
 }
 
-// reportProgress reports how much is done, from 0 to 1, if that is at least one percent more.
+// reportProgress reports the progress done, from 0 to 1, if it is at least one percent higher
+// than the last.
 func (a *attempt) reportProgress(done float64) error {
 	percent := math.Floor(done * 100)
 	if percent <= a.percent {

@@ -170,7 +170,7 @@ func TestZeroDurationWritesNoOutput(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that the standard library reads an accepted input the same way.
+// FuzzParse checks that the standard library reads every accepted input with the same result.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `{"echo":[1,{"a":"\"]}"}],"tokens":3}`, ` {"\u0065cho" : "\\" , "duration_ms":1e3}`, `{"fail_code":"wait:x","ignore_cancel":true}`, `{"":{}}`,
