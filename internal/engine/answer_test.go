@@ -13,8 +13,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// Once an op is on disk, its answer is a success. A read after the commit may find the
-// job deleted, or the disk may fail it: that changes nothing.
+// Once an op is on disk, its answer is a success, even if the read after the commit finds the
+// job deleted or fails.
 func TestCommittedOpSucceedsDespiteFailedRead(t *testing.T) {
 	t.Parallel()
 	keyed := engine.Request{Owner: local, Queue: "sim", IdempotencyKey: "known"}
@@ -101,7 +101,7 @@ func TestCancelledSubmitAndWaitReturnsStoredJob(t *testing.T) {
 	}
 }
 
-// cancelOnSubmit is an observer that calls cancel when a submit was answered.
+// cancelOnSubmit is an observer that calls cancel when a submit is answered.
 type cancelOnSubmit struct {
 	countingObserver
 	cancel func()
@@ -113,8 +113,8 @@ func (l *cancelOnSubmit) OpSettled(lane engine.Lane, _ time.Duration) {
 	}
 }
 
-// A submit to a full queue is refused if the job of its idempotency key is deleted
-// meanwhile: the key then has no job.
+// A submit to a full queue is refused if the job of its idempotency key is deleted meanwhile,
+// because the key then has no job.
 func TestSubmitWithKeyOfDeletedJobIsRefusedWhenFull(t *testing.T) {
 	t.Parallel()
 	gone := make(chan struct{}, 1)

@@ -13,7 +13,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// RetryAll returns an error on a full disk. It does not silently pass over the jobs.
+// RetryAll returns an error on a full disk. It does not skip the jobs silently.
 func TestRetryAllIsRefusedOnFullDisk(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -36,8 +36,8 @@ func TestRetryAllIsRefusedOnFullDisk(t *testing.T) {
 	})
 }
 
-// At its deadline a bulk call submits no more ops, and counts those that it has submitted
-// once they are on disk.
+// A bulk call whose deadline passes submits no more ops. It counts the submitted ops once they
+// are on disk.
 func TestDeleteAllCountsOpsUnderWayAtDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

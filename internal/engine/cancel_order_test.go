@@ -9,8 +9,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// A cancel that another process stored reaches the worker with the answer to its next
-// write, even if no caller waits for that answer.
+// A worker gets a cancel that another process stored with the answer to its next write, even if
+// no caller waits for that answer.
 func TestEveryWriteReportsCancel(t *testing.T) {
 	t.Parallel()
 	for name, write := range map[string]func(w *sweepHarness, l job.Lease) error{

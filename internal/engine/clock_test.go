@@ -8,8 +8,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// When the store's clock jumps, every lease seems to have lapsed or to last for ever. No
-// job is swept for that: renewals come first and correct the leases.
+// When the store's clock jumps, leases seem to have lapsed, or to last forever. No job is swept
+// because of the jump: renewals correct the leases first.
 func TestClockJumpSweepsNoLease(t *testing.T) {
 	t.Parallel()
 	for name, by := range map[string]time.Duration{"forwards": 24 * time.Hour, "back": -24 * time.Hour} {

@@ -18,12 +18,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// cluster is one store that several processes share, each through a storeLink of its own.
-// It lives in a synctest bubble, so all delays are in virtual time.
+// cluster is one store that several processes share, each through its own storeLink. It lives in
+// a synctest bubble, so all delays are in virtual time.
 type cluster struct {
 	store.Store
 	path     string
-	applying chan struct{} // holds a value while a batch is applied; never closed
+	applying chan struct{} // has a value while a batch is applied; never closed
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -40,7 +40,7 @@ func withCluster(t *testing.T, test func(t *testing.T, p *cluster)) {
 	})
 }
 
-// stallDisk stalls the disk for this long, for all processes.
+// stallDisk stalls the disk for all processes, for the given time.
 func (p *cluster) stallDisk(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -64,9 +64,9 @@ var (
 	errUnreadable = errors.New("the disk cannot be read")
 )
 
-// storeLink is the store as one process uses it. It remembers the batches that the
-// process applied, as a shared database does: a batch that is applied again has the same
-// answers, whatever other processes have committed since.
+// storeLink is the store as one process uses it. It remembers the batches that the process
+// applied, as a shared database does: a batch that is applied again gets the same answers, even
+// if other processes have committed since.
 type storeLink struct {
 	store.Store
 	cluster    *cluster

@@ -20,8 +20,8 @@ type diskHarness struct {
 	*sweepHarness
 	faulty *faulty.Store
 	free   atomic.Int64
-	// fault decides what becomes of a commit; nil breaks nothing. It is replaced while the
-	// engine runs.
+	// fault returns the fault of a batch's commit; nil for no faults. The test replaces it while
+	// the engine runs.
 	fault atomic.Pointer[func(b *store.Batch) faulty.Fault]
 }
 
@@ -46,7 +46,7 @@ func newDiskHarness(t *testing.T, o sqlite.Options) *diskHarness {
 	return r
 }
 
-// failCommits makes the commits fail that match.
+// failCommits makes the commits of matching batches fail.
 func (r *diskHarness) failCommits(step faulty.Step, match func(b *store.Batch) bool) {
 	f := func(b *store.Batch) faulty.Fault {
 		if match(b) {
@@ -77,8 +77,8 @@ func oneEntry(seq int64) []job.Entry {
 	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("word")}}
 }
 
-// With less free space than MinFree the engine refuses new work, without a write. It
-// still answers known idempotency keys, and running jobs go on. It accepts new work again
+// While the disk has less free space than MinFree, the engine refuses new work without a write.
+// It still answers known idempotency keys, and running jobs continue. It accepts new work again
 // when there is space.
 func TestLowDiskSpaceRefusesNewWork(t *testing.T) {
 	t.Parallel()
@@ -121,8 +121,8 @@ func TestLowDiskSpaceRefusesNewWork(t *testing.T) {
 	}
 }
 
-// On a full disk the engine stores renewals and finishes before output, which waits. No
-// lease is swept, nothing is lost, and no caller has to repeat its op.
+// On a full disk the engine stores renewals and finishes before output, which waits. No lease is
+// swept, nothing is lost, and no caller has to repeat its op.
 func TestFullDiskAcceptsRenewalsAndFinishes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -132,7 +132,7 @@ func TestFullDiskAcceptsRenewalsAndFinishes(t *testing.T) {
 		r.failCommits(faulty.DiskFull, func(b *store.Batch) bool { return len(b.Appends)+len(b.Dues)+len(b.Writes)+len(b.Submits) > 0 })
 		appended := make(chan error, 1)
 		go func() { appended <- r.Append(t.Context(), c.Lease(), oneEntry(1), nil) }()
-		synctest.Wait() // the op has met the full disk
+		synctest.Wait() // the op has failed for lack of space
 		for range 2 {
 			if err := r.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil {
 				t.Fatalf("a renewal on a full disk: %v", err)
@@ -178,7 +178,7 @@ func TestFullDiskAcceptsRenewalsAlone(t *testing.T) {
 			_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
 			ended <- err
 		}()
-		synctest.Wait() // the op has met the full disk
+		synctest.Wait() // the op has failed for lack of space
 		for range 2 {
 			if err := r.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil && job.CodeOf(err) != job.LeaseLost {
 				t.Fatalf("a renewal on a full disk: %v", err)
@@ -209,7 +209,7 @@ func TestStopDoesNotWaitForDiskSpace(t *testing.T) {
 			_, err := r.Finish(context.Background(), c.Lease(), job.Outcome{})
 			ended <- err
 		}()
-		synctest.Wait() // the op has met the full disk
+		synctest.Wait() // the op has failed for lack of space
 		r.stop()
 		if err := <-ended; job.CodeOf(err) != job.NoSpace {
 			t.Errorf("the end is answered %v", err)
@@ -272,7 +272,7 @@ func TestUnwritableDiskKeepsRunningJobs(t *testing.T) {
 			_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
 			ended <- err
 		}()
-		synctest.Wait() // the finish waits as well
+		synctest.Wait() // the finish waits too
 		r.stopFailing()
 		if err := <-ended; err != nil {
 			t.Errorf("the running job: %v", err)
@@ -368,8 +368,8 @@ func TestSlowDiskSweepsNoLease(t *testing.T) {
 	})
 }
 
-// tenRenewals runs a job with ten renewals: each follows ten seconds after the answer to
-// the one before.
+// tenRenewals runs a job and renews its lease ten times, each time ten seconds after the
+// previous answer.
 func tenRenewals(e *Engine, c job.Claimed, ended *atomic.Int32) {
 	for range 10 {
 		time.Sleep(10 * time.Second)
@@ -382,8 +382,8 @@ func tenRenewals(e *Engine, c job.Claimed, ended *atomic.Int32) {
 	}
 }
 
-// While syncs are slow, a batch has renewals first, and pending submits are bounded. No
-// time passes, so that no submit is refused because it waited too long.
+// While syncs are slow, renewals come first in each batch, and the number of pending submits is
+// bounded. No time passes, so that no submit is refused because it waited too long.
 func TestSlowDiskBoundsPendingSubmits(t *testing.T) {
 	if testing.Short() {
 		t.Skip("stores 64 MiB")
@@ -403,7 +403,7 @@ func TestSlowDiskBoundsPendingSubmits(t *testing.T) {
 		}
 		go ask(1)
 		<-stuck
-		const asked, fit = 100, 63 // MiB, and a little more for each
+		const asked, fit = 100, 63 // MiB, and a few bytes more for each op
 		for range asked {
 			go ask(1 << 20)
 		}
@@ -438,8 +438,8 @@ func TestSlowDiskBoundsPendingSubmits(t *testing.T) {
 	})
 }
 
-// An accepted submit counts against the free space until it is on disk and the space was
-// measured again. It counts twice because it is written twice.
+// An accepted submit is subtracted from the free space until it is on disk and the space was
+// measured again. It counts twice, because it is written twice.
 func TestPendingSubmitsCountAgainstDiskSpace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -484,8 +484,8 @@ func TestPendingSubmitsCountAgainstDiskSpace(t *testing.T) {
 	})
 }
 
-// Output counts against the free space, too, and does not use the last of it. A finish
-// with a little output does.
+// Output is subtracted from the free space too, and does not use the reserve at its end. A
+// finish with a little output may use it.
 func TestOutputLeavesSpaceForFinishes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -494,7 +494,7 @@ func TestOutputLeavesSpaceForFinishes(t *testing.T) {
 		r.Consume(job.Worker{Name: "second", Queue: "q", Slots: 1, Deliver: func(c job.Claimed) { more <- c }})
 		r.submit(Request{})
 		r.submit(Request{})
-		talks, ends := <-r.jobs, <-more
+		large, small := <-r.jobs, <-more
 		r.submit(Request{}) // waits for a slot and for space
 		r.free.Store(-1)
 		r.remeasure()
@@ -502,11 +502,11 @@ func TestOutputLeavesSpaceForFinishes(t *testing.T) {
 		long := oneEntry(1)
 		long[0].Data = make([]byte, maxFullDiskOutput)
 		appended := make(chan error, 1)
-		go func() { appended <- r.Append(t.Context(), talks.Lease(), long, nil) }()
-		if err := r.Append(t.Context(), ends.Lease(), oneEntry(1), nil); err != nil {
+		go func() { appended <- r.Append(t.Context(), large.Lease(), long, nil) }()
+		if err := r.Append(t.Context(), small.Lease(), oneEntry(1), nil); err != nil {
 			t.Errorf("a little output on a full disk: %v", err)
 		}
-		if state, err := r.Finish(t.Context(), ends.Lease(), job.Outcome{}); err != nil || state != job.Succeeded {
+		if state, err := r.Finish(t.Context(), small.Lease(), job.Outcome{}); err != nil || state != job.Succeeded {
 			t.Errorf("a finish on a full disk: %v, %v", state, err)
 		}
 		if len(appended) > 0 {
@@ -552,7 +552,7 @@ func TestLargeResultDoesNotDelayDelete(t *testing.T) {
 	})
 }
 
-// When not even a cancel or a delete fits, the engine refuses them instead of hanging.
+// When not even a cancel or a delete fits on the disk, the engine refuses them after a while.
 // Due jobs wait, and sweeps continue.
 func TestFullDiskRefusesInsteadOfHanging(t *testing.T) {
 	t.Parallel()

@@ -15,8 +15,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// FinishAsync calls its callback once: when the finish is on disk, or with the reason why
-// it never will be.
+// FinishAsync calls its callback once: when the finish is on disk, or with an error when it can
+// no longer be stored.
 func TestFinishAsyncReportsOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -70,7 +70,7 @@ func TestStartLogsJobsOfUnknownQueues(t *testing.T) {
 	}
 }
 
-// A submit that meets a free worker runs at once, and its result can be read.
+// A submit starts at once if a worker is free, and its result can be read.
 func TestSubmitRunsAndEnds(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -127,7 +127,7 @@ func TestSubmitAndWait(t *testing.T) {
 	}
 }
 
-// A full queue refuses submits, but not those whose idempotency key it knows.
+// A full queue refuses submits, except those with a known idempotency key.
 func TestFullQueueRefusesNewKeysOnly(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -145,7 +145,7 @@ func TestFullQueueRefusesNewKeysOnly(t *testing.T) {
 	}
 }
 
-// A failed attempt is followed by another after a backoff, until no attempt is left.
+// After a failed attempt and a backoff comes another attempt, until the maximum is reached.
 func TestRetriesThenFails(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -168,8 +168,8 @@ func TestRetriesThenFails(t *testing.T) {
 	}
 }
 
-// The cancel of a running job reaches its worker. The job then ends as cancelled,
-// whatever outcome the worker reports.
+// The cancel of a running job reaches its worker. The job ends as cancelled, even if the worker
+// reports another outcome.
 func TestCancelReachesTheWorker(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -219,8 +219,7 @@ func TestWatchDeliversEveryEntryOnce(t *testing.T) {
 	}
 }
 
-// A start reclaims at once the jobs that the dead predecessor was running, and counts the
-// attempt.
+// A start reclaims the running jobs of the dead predecessor at once, and counts their attempts.
 func TestRestartReclaimsRunningJobs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -242,8 +241,7 @@ func TestRestartReclaimsRunningJobs(t *testing.T) {
 	})
 }
 
-// Past MaxWatchers the engine refuses another watcher, until one has left. Jobs are not
-// affected.
+// Above MaxWatchers the engine refuses watchers, until one has left. Jobs are not affected.
 func TestWatchersAreBounded(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -271,8 +269,8 @@ func TestWatchersAreBounded(t *testing.T) {
 	again.Close()
 }
 
-// The text and the cursor that Get returns belong together. A reader that continues at
-// the cursor misses nothing and reads nothing twice.
+// The text that Get returns ends at the cursor that Get returns. A reader that continues at the
+// cursor misses nothing and reads nothing twice.
 func TestGetReturnsTextMatchingCursor(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -289,10 +287,10 @@ func TestGetReturnsTextMatchingCursor(t *testing.T) {
 			}
 		}
 	}()
-	for talking := true; talking; {
+	for appending := true; appending; {
 		select {
 		case <-done:
-			talking = false
+			appending = false
 		default:
 		}
 		snap, err := h.Get(context.Background(), local, id)

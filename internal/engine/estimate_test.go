@@ -13,8 +13,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// loadSim is a queue under a load that the test changes: the duration of its jobs, the
-// rate of submits and the number of slots.
+// loadSim is a queue whose load the test changes: the duration of its jobs, the rate of submits
+// and the number of slots.
 type loadSim struct {
 	*harness
 	rng  *rand.Rand
@@ -22,18 +22,18 @@ type loadSim struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	meanDuration time.Duration // each job takes up to a third more or less
-	ended        int           // jobs since the load changed
-	samples      []*sample     // since then
+	meanDuration time.Duration // the duration of a job is up to a third more or less
+	ended        int           // number of jobs that ended since the load changed
+	samples      []*sample     // samples since the load changed
 	work         sync.WaitGroup
 }
 
-// sample is a job for which an estimate was given.
+// sample is a job and its estimate.
 type sample struct {
 	submittedAt time.Time
 	estimate    time.Duration
 	position    int
-	endedBefore int // jobs that had ended since the load changed
+	endedBefore int // number of jobs that had ended since the load changed
 	took        time.Duration
 }
 
@@ -47,7 +47,7 @@ func newLoadSim(t *testing.T) *loadSim {
 	}
 }
 
-// addWorker adds a worker with this number of slots.
+// addWorker adds a worker with the given number of slots.
 func (s *loadSim) addWorker(slots int) (stop func()) {
 	return s.Consume(job.Worker{Name: "shop", Queue: "sim", Slots: slots, Deliver: func(c job.Claimed) { s.work.Go(func() { s.runJob(c) }) }})
 }
@@ -119,9 +119,9 @@ func (s *loadSim) countGood(name string) (good, all int) {
 	return good, all
 }
 
-// The estimate given at a submit is within a factor of two of the time until the job
-// ends: for 90 % of the jobs under any load, and for 95 % over all loads, once five jobs
-// have ended since the load changed. Keys take turns and priorities overtake.
+// The estimate at a submit is within a factor of two of the time until the job ends: for 90 % of
+// the jobs under each load, and for 95 % over all loads, once five jobs have ended under the
+// current load. Keys take turns, and jobs with priority overtake others.
 func TestEstimatesStayWithinFactorOfTwo(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a simulation")
@@ -154,7 +154,7 @@ func TestEstimatesStayWithinFactorOfTwo(t *testing.T) {
 			s.submitFor(load.lasts, load.every)
 			check(load.name)
 		}
-		time.Sleep(10 * time.Minute) // until all have run
+		time.Sleep(10 * time.Minute) // until all jobs have ended
 		s.setLoad(2 * time.Second)
 		s.submitFor(time.Minute, time.Second)
 		time.Sleep(10 * time.Minute)
@@ -176,7 +176,7 @@ func TestEstimatesStayWithinFactorOfTwo(t *testing.T) {
 	})
 }
 
-// Get estimates the remaining time of a job that runs, is delayed, or waits in a queue
+// Get estimates the remaining time of a job that is running, delayed, or waiting in a queue
 // without workers.
 func TestEstimateInEachState(t *testing.T) {
 	t.Parallel()
@@ -229,7 +229,7 @@ func TestEstimateInEachState(t *testing.T) {
 		if _, err := s.SetPaused(context.Background(), "sim", false); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Hour) // until all have run, also the delayed ones
+		time.Sleep(2 * time.Hour) // until all jobs have ended, including the delayed ones
 		stop()
 		want("without workers", estimate(ask(engine.Request{})), 0)
 		s.stop()

@@ -16,11 +16,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// histories is the value of the flag of that name.
+// histories is the value of the flag -histories.
 var histories = flag.Uint64("histories", 0, "how many random histories each simulation runs; 0 for a few")
 
-// Seeds returns the seeds of the random histories that a simulation runs: as many as the
-// flag says, or few of them, or a single one with -short.
+// Seeds returns the seeds of the random histories that a simulation runs. Their number is the
+// flag's value, or a small default, or one with -short.
 func Seeds(few uint64) (list []uint64) {
 	n := few
 	switch {
@@ -35,8 +35,8 @@ func Seeds(few uint64) (list []uint64) {
 	return list
 }
 
-// RunInBackground runs an engine, or a part of it, until stop is called. stop waits for its
-// end.
+// RunInBackground runs an engine, or a part of it, until stop is called. stop waits until it has
+// ended.
 func RunInBackground(run func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup

@@ -33,7 +33,7 @@ func TestUnknownOutcomesApplyOnce(t *testing.T) {
 		})
 		for i := range jobs {
 			key := fmt.Sprint("key ", i)
-			for range 2 { // the second time the same request
+			for range 2 { // each request is sent twice
 				_, _, err := h.SubmitAndWait(context.Background(), engine.Request{Owner: local, Queue: "sim", IdempotencyKey: key}, 0)
 				if err != nil && job.CodeOf(err) != job.QueueFull && job.CodeOf(err) != job.Unavailable {
 					t.Fatal(err)
@@ -69,8 +69,7 @@ func (h *harness) submitUntilAccepted(key string) (engine.Snapshot, bool, error)
 	}
 }
 
-// An op whose data the store cannot take is refused. The other ops of its batch are
-// stored.
+// An op with data that the store cannot store is refused. The other ops of its batch are stored.
 func TestUnstorableOpIsRefusedAlone(t *testing.T) {
 	t.Parallel()
 	gate := make(chan struct{})
@@ -82,14 +81,14 @@ func TestUnstorableOpIsRefusedAlone(t *testing.T) {
 	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { <-gate }})
 	inputs := []string{"first", "a", "poison", "b"}
 	errs := make([]error, len(inputs))
-	var asking sync.WaitGroup
+	var callers sync.WaitGroup
 	for i, input := range inputs {
-		asking.Go(func() {
+		callers.Go(func() {
 			_, _, errs[i] = h.Submit(context.Background(), engine.Request{Owner: local, Queue: "wide", Input: []byte(input)})
 		})
 	}
 	close(gate)
-	asking.Wait()
+	callers.Wait()
 	for i, err := range errs {
 		want := job.Code("")
 		if inputs[i] == "poison" {
@@ -120,8 +119,7 @@ func TestFullDiskRefusesSubmitsOnly(t *testing.T) {
 	}
 }
 
-// A failed sync ends the engine. No caller is told that its op is stored, and Run returns
-// the reason.
+// A failed sync ends the engine. No caller gets a success for its op, and Run returns the error.
 func TestBadSyncEndsTheEngine(t *testing.T) {
 	t.Parallel()
 	s := faulty.New(newStore(t), faulty.Plan{})
@@ -145,8 +143,8 @@ func TestBadSyncEndsTheEngine(t *testing.T) {
 	_ = s.Close()
 }
 
-// While the disk stalls, the engine holds a bounded number of submits. It refuses the
-// others at once, and stores the accepted ones when the disk continues.
+// While the disk stalls, the engine accepts a bounded number of submits and refuses the others
+// at once. It stores the accepted ones when the disk works again.
 func TestStalledDiskBoundsPendingSubmits(t *testing.T) {
 	if testing.Short() {
 		t.Skip("stores 64 MiB")
@@ -181,7 +179,7 @@ func TestStalledDiskBoundsPendingSubmits(t *testing.T) {
 	}
 }
 
-// A client leaves while its submit is pending. The job is stored and runs.
+// A client leaves while its submit is pending. The job is nevertheless stored and runs.
 func TestCancelledSubmitStillStoresJob(t *testing.T) {
 	t.Parallel()
 	gate, stuck := make(chan struct{}), make(chan struct{})
@@ -208,8 +206,8 @@ func TestCancelledSubmitStillStoresJob(t *testing.T) {
 	}
 }
 
-// A store that refuses everything ends the engine, also while a worker has a free slot
-// for a waiting job.
+// A store that refuses everything ends the engine, even while a waiting job and a free slot
+// cause claims.
 func TestDamagedStoreEndsEngineWithFreeWorker(t *testing.T) {
 	t.Parallel()
 	withCluster(t, func(t *testing.T, p *cluster) {

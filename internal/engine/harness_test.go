@@ -45,8 +45,8 @@ func openStore(t testing.TB, path string) store.Store {
 	return engine.OpenTestStore(t, path, sqlite.Options{})
 }
 
-// openUnsynced opens a store whose commits are not synced. For simulations, which make the
-// commits slow by themselves, and for tests in which it does not matter.
+// openUnsynced opens a store whose commits are not synced, for tests in which syncs do not
+// matter and for simulations, which delay the commits themselves.
 func openUnsynced(t testing.TB, path string) store.Store {
 	t.Helper()
 	return engine.OpenTestStore(t, path, sqlite.Options{Unsynced: true})
@@ -58,7 +58,7 @@ func newStore(t testing.TB) store.Store {
 	return openUnsynced(t, filepath.Join(t.TempDir(), "jobs.db"))
 }
 
-// harness is an engine over a store, with a worker whose jobs the test receives one by
+// harness is an engine over a store, with a worker. The test receives the worker's jobs one by
 // one.
 type harness struct {
 	*engine.Engine
@@ -74,13 +74,13 @@ func newHarness(t testing.TB) *harness {
 	return startHarness(t, openStore(t, filepath.Join(t.TempDir(), "jobs.db")))
 }
 
-// newFaultyHarness starts an engine over a store that fails as planned.
+// newFaultyHarness starts an engine over a store with the given faults.
 func newFaultyHarness(t *testing.T, p faulty.Plan) (*harness, *faulty.Store) {
 	s := faulty.New(newStore(t), p)
 	return startHarness(t, s), s
 }
 
-// newLimitedHarness is a harness whose queue sim has these limits, and a worker with
+// newLimitedHarness returns a harness whose queue sim has the given limits, with a worker of
 // eight slots.
 func newLimitedHarness(t *testing.T, limit func(q *engine.Queue)) *harness {
 	t.Helper()
@@ -95,14 +95,13 @@ func newLimitedHarness(t *testing.T, limit func(q *engine.Queue)) *harness {
 // startHarness starts an engine with the default queues. See startWithConfig.
 func startHarness(t testing.TB, s store.Store) *harness { return startWithQueues(t, s, queues()) }
 
-// startWithQueues starts an engine with these queues. See startWithConfig.
+// startWithQueues starts an engine with the given queues. See startWithConfig.
 func startWithQueues(t testing.TB, s store.Store, q []engine.Queue) *harness {
 	t.Helper()
 	return startWithConfig(t, engine.Config{Store: s, Queues: q})
 }
 
-// startWithConfig starts an engine and stops it when the test ends. It also closes the
-// store then.
+// startWithConfig starts an engine. It stops the engine and closes the store when the test ends.
 func startWithConfig(t testing.TB, c engine.Config) *harness {
 	t.Helper()
 	c.Alone = true
@@ -118,8 +117,8 @@ func startWithConfig(t testing.TB, c engine.Config) *harness {
 	return h
 }
 
-// startWorker starts a worker with this number of slots. Its jobs go to h.jobs, its
-// orders to h.orders.
+// startWorker starts a worker with the given number of slots. Its jobs go to h.jobs, its orders
+// to h.orders.
 func (h *harness) startWorker(slots int) {
 	h.t.Cleanup(h.Consume(job.Worker{
 		Name: "local", Queue: "sim", Slots: slots,
@@ -152,7 +151,7 @@ func textEntry(seq int64, content string) []job.Entry {
 	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte(content)}}
 }
 
-// readAll reads a watch to its end. It returns the text, followed by the final state.
+// readAll reads a watch to its end. It returns the text and the final state, joined.
 func readAll(w *engine.Watch) string {
 	var read strings.Builder
 	for {
@@ -172,7 +171,7 @@ func readAll(w *engine.Watch) string {
 	}
 }
 
-// nextJob waits for a job, for as long as another process may take.
+// nextJob waits for a job, at most as long as a change by another process may take.
 func (h *harness) nextJob(what string) (c job.Claimed) {
 	h.t.Helper()
 	select {
@@ -193,7 +192,7 @@ func (h *harness) expectNoJob(what string) {
 	}
 }
 
-// submitWithKey submits a job of a key.
+// submitWithKey submits a job with a key.
 func (h *harness) submitWithKey(key string) engine.Snapshot {
 	h.t.Helper()
 	return h.submit(engine.Request{Key: key, Input: []byte(key)})
@@ -208,9 +207,8 @@ func (h *harness) nextJobs(n int) (claims []job.Claimed) {
 	return claims
 }
 
-// expectNoMoreJobs fails the test if the worker receives another job. It writes
-// something, and the jobs of an earlier commit are delivered before that write is
-// answered.
+// expectNoMoreJobs fails the test if the worker receives another job. It makes a write and waits
+// for the answer, because the jobs of earlier commits are delivered before that answer.
 func (h *harness) expectNoMoreJobs() {
 	h.t.Helper()
 	if _, err := h.Queues(context.Background()); err != nil {
@@ -224,7 +222,7 @@ func (h *harness) expectNoMoreJobs() {
 	}
 }
 
-// expectHeldBackBy checks why a job does not run.
+// expectHeldBackBy checks the reason why a job does not start.
 func (h *harness) expectHeldBackBy(what string, id job.ID, want job.HeldBackBy) {
 	h.t.Helper()
 	s, err := h.Get(h.t.Context(), local, id)
@@ -236,7 +234,7 @@ func (h *harness) expectHeldBackBy(what string, id job.ID, want job.HeldBackBy) 
 	}
 }
 
-// expectQueueHeldBackBy checks why the jobs of the queue do not run.
+// expectQueueHeldBackBy checks the reason why the jobs of the queue do not start.
 func (h *harness) expectQueueHeldBackBy(what string, want job.HeldBackBy) {
 	h.t.Helper()
 	all, err := h.Queues(h.t.Context())

@@ -9,13 +9,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// waitForPoll passes the time after which a change by another process shows here.
+// waitForPoll waits until this process has read the changes of other processes.
 func waitForPoll() {
 	time.Sleep(pollBound)
 	synctest.Wait()
 }
 
-// Each reason to wait is reported.
+// Jobs and queues report each reason to wait.
 func TestHeldBackByReportsReason(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -60,8 +60,8 @@ func TestHeldBackByReportsReason(t *testing.T) {
 	})
 }
 
-// A pause through another process shows here within about a second, and so does a worker
-// there.
+// A pause through another process appears here within about a second, and so does another
+// process's worker.
 func TestHeldBackByFollowsOtherProcess(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {

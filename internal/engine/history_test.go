@@ -16,30 +16,30 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// history is a random history of the processes of a cluster, with the answers that
-// callers, watchers and workers got.
+// history is a random history of a cluster's processes, with the answers that callers, watchers
+// and workers got.
 type history struct {
 	t       *testing.T
 	cluster *cluster
 	rng     *rand.Rand
 	bus     *lossyBus
 
-	pending sync.WaitGroup // calls that are not answered
+	pending sync.WaitGroup // calls without an answer
 	stop    context.CancelFunc
 	ctx     context.Context
 
 	mu sync.Mutex
 	// Guarded by mu.
 	limits         engine.Queue // the current configuration
-	slots          int          // of each worker
-	processes      []*worker    // one in each running process
+	slots          int          // slots of each worker
+	processes      []*worker    // the running processes, each with a worker
 	attempts       map[job.Lease]*attempt
-	voidLeases     []job.Lease // certainly void
+	voidLeases     []job.Lease // leases that are certainly void
 	jobs           map[job.ID]*knownJob
 	order          []job.ID // the keys of jobs in the order of their submits
 	files          map[job.ID]int
 	violations     []string
-	endedProcesses int // count of ended processes
+	endedProcesses int // number of ended processes
 	startedAt      time.Time
 	notes          []string // the latest events
 }
@@ -49,34 +49,34 @@ type worker struct {
 	*process
 	limits        engine.Queue
 	slots         int
-	usedSlots     int // slots in use since it began to consume
-	consumption   int // how often it began to consume
+	usedSlots     int // slots used since it last began to consume
+	consumption   int // how many times it began to consume
 	consuming     bool
 	stopConsuming func()
-	faultsUntil   int // the number of the last commit that is to fail
+	faultsUntil   int // the number of the last commit that will fail
 }
 
-// attempt is a job that a worker has.
+// attempt is a job that a worker is running.
 type attempt struct {
 	w           *worker
 	consumption int
 	claim       job.Claimed
-	silent      bool // the worker has died, its process has not
+	silent      bool // the worker is dead, but not its process
 	cancelled   bool // a cancel was ordered
 	ending      bool // a write by its worker is pending
 	uncertain   bool // the outcome of its finish is unknown
 	seq         int64
 }
 
-// knownJob is what callers know about a job.
+// knownJob is a job as its callers know it.
 type knownJob struct {
 	owner           job.Owner
 	id              job.ID
-	endRequested    bool // a cancel or delete was asked for, so its worker may lose it after the grace
-	deleteRequested bool // a delete was asked for
+	endRequested    bool // a cancel or a delete was called, so its worker may lose it after the grace
+	deleteRequested bool // a delete was called
 	deleted         bool // the delete was acknowledged
-	cancelled       bool // a cancel was acknowledged, before it had ended
-	retryRequested  bool // a retry was asked for
+	cancelled       bool // a cancel was acknowledged while it had not ended
+	retryRequested  bool // a retry was called
 	files           bool
 }
 
@@ -101,7 +101,7 @@ func newHistory(t *testing.T, p *cluster, seed uint64) *history {
 	return h
 }
 
-// note records an event for the report of a failure.
+// note adds an event to the report of a failure.
 func (h *history) note(format string, args ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -153,7 +153,8 @@ func (h *history) startWorker(w *worker) {
 	})
 }
 
-// deliver gives a job to a worker. It is a violation if a healthy worker has the job.
+// deliver records a job that a worker received. It is a violation if a healthy worker is running
+// the job.
 func (h *history) deliver(w *worker, c job.Claimed) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -183,13 +184,14 @@ func (h *history) deliver(w *worker, c job.Claimed) {
 	}
 }
 
-// healthyLocked reports that nothing may take the job from its worker.
+// healthyLocked reports whether the worker of an attempt may lose its job only by its own
+// actions.
 func (h *history) healthyLocked(x *attempt) bool {
 	k := h.jobs[x.claim.Job.ID]
 	return !x.silent && !x.ending && !x.uncertain && (k == nil || !k.endRequested)
 }
 
-// loseLocked takes a job from its worker.
+// loseLocked records that a worker has lost its job.
 func (h *history) loseLocked(x *attempt) {
 	l := x.claim.Lease()
 	if h.attempts[l] == x {
@@ -278,7 +280,7 @@ func (h *history) filesRemoved(w *worker, ids []job.ID) {
 	}
 }
 
-// endProcess ends a process: as kill -9 does, or in good order, which releases its jobs.
+// endProcess ends a process. It kills the process, or shuts it down, which releases its jobs.
 func (h *history) endProcess(i int, kill bool) *worker {
 	h.mu.Lock()
 	w := h.processes[i]
@@ -340,7 +342,7 @@ func (h *history) end(x *attempt, by *worker, o job.Outcome) {
 	}
 }
 
-// entryText is the text of one entry, which no other job has.
+// entryText returns a text for one entry that no other job has.
 func entryText(id job.ID, seq int64) string { return fmt.Sprintf("%s %d;", id, seq) }
 
 // appendOutput appends the next entry of a job.
@@ -362,7 +364,7 @@ func (h *history) appendOutput(x *attempt) {
 	}
 }
 
-// async runs a call in the background. pending waits for all of them.
+// async makes a call in the background. pending waits for all such calls.
 func (h *history) async(do func()) {
 	h.pending.Go(do)
 }
@@ -381,7 +383,7 @@ func (h *history) anyJob() *knownJob {
 	if len(h.order) == 0 {
 		return nil
 	}
-	n := min(len(h.order), 12) // the latest jobs have mostly not ended
+	n := min(len(h.order), 12) // most of the latest jobs have not ended
 	if h.intn(4) == 0 {
 		n = len(h.order)
 	}
@@ -409,7 +411,7 @@ func (h *history) submit(w *worker) {
 	})
 }
 
-// step does one thing through one of the processes. An op may be refused.
+// step makes one random call through one of the processes. The engine may refuse it.
 func (h *history) step() {
 	w := h.anyProcess()
 	switch h.intn(12) {
@@ -429,7 +431,7 @@ func (h *history) step() {
 	}
 }
 
-// workOn does what a worker may do with its job.
+// workOn makes one random call of a worker for its job.
 func (h *history) workOn(x *attempt) {
 	outcome := []job.Outcome{{}, {}, {Fault: &job.Fault{Code: "x", Message: "x", Class: job.Retryable}}, {Released: true}}[h.intn(4)]
 	switch h.intn(8) {
@@ -448,7 +450,7 @@ func (h *history) workOn(x *attempt) {
 	}
 }
 
-// changeJob deletes, retries or cancels a job, as an owner does.
+// changeJob deletes, retries or cancels a job, as its owner.
 func (h *history) changeJob(w *worker, x *knownJob) {
 	verb := h.intn(4)
 	h.mu.Lock()
@@ -489,8 +491,8 @@ func (h *history) failCommits(w *worker) {
 	h.failNextCommits(w, fmt.Sprint("step ", step), faults...)
 }
 
-// failNextCommits makes the next commits of a process fail, unless some are going to fail
-// already. A process without a successful commit for a whole lease loses its jobs.
+// failNextCommits makes the next commits of a process fail, unless earlier faults are pending.
+// If no commit of a process succeeds during a whole lease, it loses its jobs.
 func (h *history) failNextCommits(w *worker, how string, faults ...faulty.Fault) {
 	if w.store.Commits() < w.faultsUntil {
 		return
@@ -500,7 +502,7 @@ func (h *history) failNextCommits(w *worker, how string, faults ...faulty.Fault)
 	w.store.Next(faults...)
 }
 
-// changeLimits changes the configuration: all processes restart with it.
+// changeLimits changes the configuration and restarts all processes.
 func (h *history) changeLimits() {
 	h.mu.Lock()
 	h.limits.MaxRunning, h.limits.KeyRunning = []int{0, 1, 4, 6}[h.intn(4)], []int{0, 1, 2}[h.intn(3)]
@@ -512,8 +514,8 @@ func (h *history) changeLimits() {
 	}
 }
 
-// restartProcess ends a process and starts another, which may know that the former is
-// dead.
+// restartProcess ends a process and starts another. The new one may have the old one among its
+// DeadProcesses.
 func (h *history) restartProcess() (killed bool) {
 	killed = h.intn(2) == 0
 	h.mu.Lock()
@@ -528,7 +530,7 @@ func (h *history) restartProcess() (killed bool) {
 	return killed
 }
 
-// endCancelled ends most of the jobs whose cancel was ordered.
+// endCancelled ends most of the jobs whose workers got a cancel order.
 func (h *history) endCancelled() {
 	for _, x := range h.attemptsOf(nil) {
 		h.mu.Lock()
@@ -550,7 +552,7 @@ func (h *history) failOnViolations() {
 	}
 }
 
-// close ends everything.
+// close ends all processes and calls.
 func (h *history) close() {
 	h.stop()
 	for len(h.processes) > 0 {

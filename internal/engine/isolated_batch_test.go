@@ -16,8 +16,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// isolatingStore cannot take the data of one submit, so that its batch is isolated. When
-// that submit is alone, applyAlone decides.
+// isolatingStore rejects the data of one submit, so that its batch is isolated. When that submit
+// is alone, applyAlone decides the result.
 type isolatingStore struct {
 	store.Store
 	applyAlone func() (synced func() error, err error)
@@ -36,8 +36,8 @@ func (p *isolatingStore) Apply(ctx context.Context, b *store.Batch) (func() erro
 	return p.Store.Apply(ctx, b)
 }
 
-// The first part of an isolated batch is stored and the last is not. Each caller is told
-// what became of its own op, and the engine ends.
+// The first part of an isolated batch is stored and the last is not. Each caller gets the
+// outcome of its own op, and the engine ends.
 func TestIsolatedBatchAnswersEachPart(t *testing.T) {
 	t.Parallel()
 	for name, alone := range map[string]func() (func() error, error){
@@ -70,26 +70,26 @@ func testIsolatedBatch(t *testing.T, alone func() (func() error, error)) {
 		t.Fatal(err)
 	}
 
-	held := make(chan struct{})
-	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { <-held }})
-	var asking sync.WaitGroup
-	asking.Go(func() { _ = submit(job.NewID(), "first") })
+	gate := make(chan struct{})
+	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { <-gate }})
+	var callers sync.WaitGroup
+	callers.Go(func() { _ = submit(job.NewID(), "first") })
 	synctest.Wait()
 	stored := job.NewID()
 	var cancelled, submitted, poison error
-	asking.Go(func() { _, cancelled = e.Cancel(context.Background(), local, waiting) })
-	asking.Go(func() { submitted = submit(stored, "sound") })
+	callers.Go(func() { _, cancelled = e.Cancel(context.Background(), local, waiting) })
+	callers.Go(func() { submitted = submit(stored, "valid") })
 	synctest.Wait()
-	asking.Go(func() { poison = submit(job.NewID(), "poison") })
+	callers.Go(func() { poison = submit(job.NewID(), "poison") })
 	synctest.Wait()
-	close(held)
-	asking.Wait()
+	close(gate)
+	callers.Wait()
 
 	if cancelled != nil || submitted != nil {
 		t.Errorf("ops that are on disk were answered %v and %v", cancelled, submitted)
 	}
 	if job.CodeOf(poison) != job.Unavailable {
-		t.Errorf("the op that is not was answered %v", poison)
+		t.Errorf("the op that is not on disk was answered %v", poison)
 	}
 	if j, err := file.Job(context.Background(), local, waiting); err != nil || j.State != job.Cancelled {
 		t.Errorf("the cancelled job is %s, %v", j.State, err)
@@ -102,8 +102,8 @@ func testIsolatedBatch(t *testing.T, alone func() (func() error, error)) {
 	}
 }
 
-// A part of an isolated batch that meets a full disk delays the others only for a short
-// time. Then it waits like any other op without space.
+// If the disk is full for a part of an isolated batch, that part delays the others only for a
+// short time. Then it waits like any other op without space.
 func TestIsolatedPartOnFullDiskDelaysOthersBriefly(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -128,18 +128,18 @@ func TestIsolatedPartOnFullDiskDelaysOthersBriefly(t *testing.T) {
 			_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "wide", Input: []byte(input)})
 			return err
 		}
-		held := make(chan struct{})
-		s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { <-held }})
+		gate := make(chan struct{})
+		s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { <-gate }})
 		go func() { _ = submit("first") }()
 		synctest.Wait()
-		finished, poison, sound := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+		finished, poison, valid := make(chan error, 1), make(chan error, 1), make(chan error, 1)
 		go func() { _, err := h.Finish(context.Background(), c.Lease(), job.Outcome{}); finished <- err }()
 		go func() { poison <- submit("poison") }()
-		go func() { sound <- submit("sound") }()
+		go func() { valid <- submit("valid") }()
 		synctest.Wait()
 		full.Store(true)
-		close(held)
-		for what, answer := range map[string]chan error{"bad": poison, "sound": sound} {
+		close(gate)
+		for what, answer := range map[string]chan error{"bad": poison, "valid": valid} {
 			select {
 			case err := <-answer:
 				if err == nil {
@@ -156,11 +156,11 @@ func TestIsolatedPartOnFullDiskDelaysOthersBriefly(t *testing.T) {
 	})
 }
 
-// halfDamagedStore cannot take the data of one submit, so that its batch is halved. It
-// reports damage when the half with that submit is committed.
+// halfDamagedStore rejects the data of one submit, so that its batch is halved. It reports
+// damage when the half with that submit is committed.
 type halfDamagedStore struct {
 	store.Store
-	tries int // batches with that submit; owned by the engine's loop
+	tries int // number of batches with that submit; owned by the engine's loop
 }
 
 func (s *halfDamagedStore) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
@@ -176,9 +176,8 @@ func (s *halfDamagedStore) Apply(ctx context.Context, b *store.Batch) (func() er
 	return s.Store.Apply(ctx, b)
 }
 
-// The second half of a batch cannot be applied. The jobs of the first half are
-// acknowledged and delivered to workers. Then the engine ends, although no other op
-// comes.
+// The second half of a batch cannot be applied. The jobs of the first half are acknowledged and
+// delivered to workers. Then the engine ends, although no further op arrives.
 func TestAppliedHalfOfBatchIsAcknowledged(t *testing.T) {
 	t.Parallel()
 	s := &halfDamagedStore{Store: newStore(t)}

@@ -13,8 +13,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// A finish is stored and its answer is late. Meanwhile the check of the leases finds the
-// job ended. The worker gets no OrderLost: its own finish ended the job.
+// A finish is stored, but its answer is late. Meanwhile the check of the leases finds that the
+// job has ended. The worker gets no OrderLost, because its own finish ended the job.
 func TestLateFinishIsNotReportedAsLost(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func(late bool) faulty.Fault{

@@ -11,8 +11,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A key has at most KeyRunning jobs running. Its other jobs are parked, jobs of other
-// keys pass them, and each end unparks the next one in order.
+// At most KeyRunning jobs of a key run. Its other jobs are parked, jobs of other keys pass them,
+// and each end unparks the next job in order.
 func TestKeyRunningLimitParksJobs(t *testing.T) {
 	t.Parallel()
 	h := newLimitedHarness(t, func(q *engine.Queue) { q.KeyRunning = 2 })
@@ -21,7 +21,7 @@ func TestKeyRunningLimitParksJobs(t *testing.T) {
 		big = append(big, h.submitWithKey("big"))
 	}
 	small := h.submitWithKey("small")
-	claims := h.nextJobs(3)[:2] // the third one, small's, keeps running
+	claims := h.nextJobs(3)[:2] // the third job, with the key small, keeps running
 	if small.State != job.Running || big[1].State != job.Running || big[2].State != job.Parked || big[4].State != job.Parked {
 		t.Fatalf("small is %v; of big the second is %v, the third %v, the last %v", small.State, big[1].State, big[2].State, big[4].State)
 	}
@@ -50,8 +50,8 @@ func TestCancelUnparksNextJob(t *testing.T) {
 	}
 }
 
-// A key with KeyWaiting waiting jobs is refused with KeyFull. Other keys are not, and a
-// known idempotency key is answered.
+// A submit is refused with KeyFull if its key has KeyWaiting waiting jobs. Other keys are not
+// refused, and a known idempotency key is answered.
 func TestKeyWaitingLimitRefusesSubmits(t *testing.T) {
 	t.Parallel()
 	h := newLimitedHarness(t, func(q *engine.Queue) { q.KeyRunning, q.KeyWaiting = 1, 2 })
@@ -81,7 +81,7 @@ func TestKeyWaitingLimitRefusesSubmits(t *testing.T) {
 	}
 }
 
-// At most MaxRunning jobs of a queue run, however many slots are free.
+// At most MaxRunning jobs of a queue run, even if more slots are free.
 func TestMaxRunningLimitsQueue(t *testing.T) {
 	t.Parallel()
 	h := newLimitedHarness(t, func(q *engine.Queue) { q.MaxRunning = 3 })
@@ -127,7 +127,7 @@ func TestPausedQueueDeliversNothing(t *testing.T) {
 	}
 }
 
-// A limit that is removed or raised at a restart unparks jobs.
+// If a limit is removed or raised at a restart, parked jobs are queued.
 func TestRestartWithoutLimitUnparksJobs(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
@@ -143,7 +143,7 @@ func TestRestartWithoutLimitUnparksJobs(t *testing.T) {
 	h.nextJobs(3)
 }
 
-// The retry of a failed job respects the limit of its key.
+// The retry of a failed job is parked if its key is at its limit.
 func TestRetryIsParkedByKeyLimit(t *testing.T) {
 	t.Parallel()
 	h := newLimitedHarness(t, func(q *engine.Queue) { q.KeyRunning = 1 })
@@ -179,8 +179,8 @@ func TestDueJobIsParkedByKeyLimit(t *testing.T) {
 	}
 }
 
-// Slots that cannot be used do not add to max_depth. A queue that is paused or at a limit
-// has at most max_depth waiting jobs.
+// Unusable slots do not add to max_depth. A queue that is paused or at a limit has at most
+// max_depth waiting jobs.
 func TestMaxDepthIgnoresUnusableSlots(t *testing.T) {
 	t.Parallel()
 	const slots, depth = 100, 5
@@ -226,9 +226,8 @@ func TestMaxDepthIgnoresUnusableSlots(t *testing.T) {
 	}
 }
 
-// A job that starts at once in a free slot does not count as waiting. An idle queue
-// accepts as many jobs as it has slots and max_depth together, also when they come at the
-// same time.
+// A job that starts at once in a free slot does not count as waiting. An idle queue accepts as
+// many jobs as it has slots and max_depth together, even if they arrive at the same time.
 func TestMaxDepthIgnoresJobsThatRunAtOnce(t *testing.T) {
 	t.Parallel()
 	for range 20 {

@@ -12,12 +12,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// countingObserver counts the calls of an engine.
+// countingObserver counts its calls.
 type countingObserver struct {
 	mu sync.Mutex
 	// guarded by mu
 	counts      map[string]int
-	ops         int // of all batches
+	ops         int // bytes of all batches
 	outputBytes int64
 }
 
@@ -117,7 +117,7 @@ func TestObserverCountsEverythingOnce(t *testing.T) {
 	observer.expect(t, map[string]int{"ended sim lost": 1}, "lane")
 }
 
-// expect compares the counts with want. It ignores names with the prefix.
+// expect compares the counts with want. It ignores names with the prefix exceptPrefix.
 func (t *countingObserver) expect(tt *testing.T, want map[string]int, exceptPrefix string) {
 	tt.Helper()
 	got := maps.Clone(t.counts)

@@ -56,8 +56,8 @@ func TestStoreOrderIsStable(t *testing.T) {
 	}
 }
 
-// Callers are answered in the order in which the store applied their ops. A cancel that
-// came before a finish is answered after it.
+// Callers are answered in the order in which the store applied their ops: a finish before an
+// earlier cancel of the same batch.
 func TestCallersAreAnsweredInStoreOrder(t *testing.T) {
 	t.Parallel()
 	s := NewTestStore(t, sqlite.Options{})

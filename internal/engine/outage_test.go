@@ -19,8 +19,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// outageHarness is an engine with a runner, over a store whose commits and reads the test
-// delays. It lives in a synctest bubble.
+// outageHarness is an engine with a runner. The test delays the commits and reads of its store.
+// It lives in a synctest bubble.
 type outageHarness struct {
 	*Engine
 	t          *testing.T
@@ -30,9 +30,9 @@ type outageHarness struct {
 	readDelay  atomic.Int64 // duration of a read of the sweep, in ns
 	readsFail  atomic.Bool  // whether the reads of the sweep fail
 
-	sweptLeases atomic.Int32 // leases that a sweep took because they lapsed
-	attempts    atomic.Int32 // attempts that began
-	overlaps    atomic.Int32 // attempts that began while the job was already running
+	sweptLeases atomic.Int32 // number of lapsed leases that were swept
+	attempts    atomic.Int32 // number of attempts that began
+	overlaps    atomic.Int32 // number of attempts that began while the job was already running
 	mu          sync.Mutex
 	runs        map[job.ID]int
 }
@@ -59,7 +59,7 @@ func newOutageHarness(t *testing.T, lease, renewEvery time.Duration) *outageHarn
 	return h
 }
 
-// sleepFor returns a function that sleeps for as long as d says when it is called.
+// sleepFor returns a function that sleeps for the current value of d.
 func sleepFor(d *atomic.Int64) func() {
 	return func() { time.Sleep(time.Duration(d.Load())) }
 }
@@ -75,7 +75,7 @@ func (h *outageHarness) read(method string) error {
 	return nil
 }
 
-// sweepCounter counts the leases that a sweep took because they lapsed.
+// sweepCounter counts the lapsed leases that were swept.
 type sweepCounter struct {
 	noObserver
 	n *atomic.Int32
@@ -87,7 +87,7 @@ func (l sweepCounter) LeaseSwept(cancelled bool) {
 	}
 }
 
-// startRunner starts a runner whose jobs take this long. It runs until the engine is
+// startRunner starts a runner whose jobs take the given time. It runs until the engine is
 // stopped.
 func (h *outageHarness) startRunner(renewEvery, duration time.Duration) {
 	r := runner.New(runner.Config{
@@ -119,7 +119,7 @@ func (h *outageHarness) countRunning(id job.ID, n int) {
 	}
 }
 
-// executorFunc makes an executor of a function.
+// executorFunc is a function as an executor.
 type executorFunc func(ctx context.Context, t exec.Task) error
 
 func (executorFunc) Kind() string       { return "test" }
@@ -133,8 +133,8 @@ func (h *outageHarness) submit() (err error) {
 	return err
 }
 
-// One sync takes longer than a renewal interval. The worker renews on time, so it keeps
-// its job, whenever in the interval the job was delivered.
+// One sync takes longer than a renewal interval. The worker renews on time, so it keeps its job,
+// at whatever time in the interval the job was delivered.
 func TestSlowSyncSweepsNoRenewedLease(t *testing.T) {
 	t.Parallel()
 	for at := 100 * time.Millisecond; at < 2*time.Second; at += 150 * time.Millisecond {
@@ -158,7 +158,7 @@ func TestSlowSyncSweepsNoRenewedLease(t *testing.T) {
 }
 
 // Commits, syncs and reads are slow or fail at random. No lease is swept while its worker
-// renews, and no job runs twice at the same time.
+// renews, and no job has two attempts at the same time.
 func TestOutagesSweepNoRenewedLease(t *testing.T) {
 	t.Parallel()
 	for _, seed := range Seeds(12) {
@@ -207,8 +207,7 @@ func runRandomOutages(t *testing.T, r *rand.Rand) {
 	}
 }
 
-// The lease of a dead worker is swept after an outage, too, once two renewal intervals
-// have passed.
+// After an outage, the lease of a dead worker is swept once two renewal intervals have passed.
 func TestDeadWorkersLeaseIsSweptTwoIntervalsAfterOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -237,8 +236,8 @@ func TestDeadWorkersLeaseIsSweptTwoIntervalsAfterOutage(t *testing.T) {
 	})
 }
 
-// A sweep whose reads fail or hang counts as an outage, because the workers may have met
-// it as well.
+// If the reads of a sweep fail or hang, that counts as an outage, because renewals may have
+// failed too.
 func TestFailedReadsDelaySweep(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -274,9 +273,9 @@ func TestFailedReadsDelaySweep(t *testing.T) {
 	}
 }
 
-// While a sync hangs, new work is refused within about a second: incoming ops, and those
-// that wait and were not handed to the store. Ops that were handed to the store are
-// answered once their outcome is known. Then new work is accepted again.
+// While a sync hangs, new work is refused within about a second: arriving ops, and waiting ops
+// that were not handed to the store. Ops that were handed to the store are answered once their
+// outcome is known. Then new work is accepted again.
 func TestHangingSyncRefusesNewWork(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

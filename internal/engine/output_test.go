@@ -9,7 +9,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// textEntries returns text entries that follow the sequence number after.
+// textEntries returns text entries whose numbers follow after.
 func textEntries(after int64, attempt int, data ...[]byte) (entries []job.Entry) {
 	for i, d := range data {
 		entries = append(entries, job.Entry{Seq: after + int64(i) + 1, Attempt: attempt, Kind: job.KindText, Events: 1, Data: d})
@@ -17,7 +17,7 @@ func textEntries(after int64, attempt int, data ...[]byte) (entries []job.Entry)
 	return entries
 }
 
-// An attempt may write 16 MiB, whatever earlier ones wrote. A job may write 64 MiB.
+// An attempt may write 16 MiB, regardless of earlier attempts. A job may write 64 MiB.
 func TestOutputLimitsOfAttemptAndJob(t *testing.T) {
 	if testing.Short() {
 		t.Skip("stores 64 MiB")
@@ -61,8 +61,8 @@ func (w *sweepHarness) failAttempt(c job.Claimed) {
 	}
 }
 
-// With FailAfterOutput, a lost attempt without output is retried, whatever an earlier
-// attempt wrote, also across a restart.
+// With FailAfterOutput, a lost attempt without output is retried, even if earlier attempts had
+// output, and also after a restart.
 func TestRetryDecisionIgnoresOutputOfEarlierAttempts(t *testing.T) {
 	t.Parallel()
 	for name, speaks := range map[string]bool{"silent": false, "speaking": true} {

@@ -24,9 +24,9 @@ func (silentBus) Publish(bus.Notice) {}
 
 func (silentBus) Leave() {}
 
-// forEachBus runs a test of two engines on one store, once for each kind of bus: one that
-// works, one that loses every notice, and one that loses, doubles and delays notices.
-// bound is the time within which one process has to react to the other.
+// forEachBus runs a test of two engines on one store once for each kind of bus: one that works,
+// one that loses every notice, and one that loses, doubles and delays notices. bound is the
+// maximum time within which one process must react to the other.
 func forEachBus(t *testing.T, test func(t *testing.T, a, b *harness, bound time.Duration)) {
 	for name, c := range map[string]struct {
 		bus   bus.Bus
@@ -51,7 +51,7 @@ func forEachBus(t *testing.T, test func(t *testing.T, a, b *harness, bound time.
 	}
 }
 
-// watcher collects what a watch delivers.
+// watcher collects the updates of a watch.
 type watcher struct {
 	t     *testing.T
 	watch *engine.Watch
@@ -59,7 +59,7 @@ type watcher struct {
 	last  job.State
 }
 
-// next reads the next update. It fails the test if none comes in time.
+// next reads the next update. It fails the test if none arrives in time.
 func (w *watcher) next(bound time.Duration) error {
 	w.t.Helper()
 	ctx, stop := context.WithTimeout(context.Background(), bound)
@@ -77,7 +77,7 @@ func (w *watcher) next(bound time.Duration) error {
 	return err
 }
 
-// waitFor reads updates until the text and the state are as given.
+// waitFor reads updates until it has the given text and state.
 func (w *watcher) waitFor(bound time.Duration, text string, state job.State) {
 	w.t.Helper()
 	for w.text != text || w.last != state {
@@ -113,7 +113,7 @@ func TestWatchFollowsJobOfOtherProcess(t *testing.T) {
 	})
 }
 
-// Wait at one process returns when the job ends at another.
+// Wait in one process returns when the job ends in another.
 func TestWaitReturnsWhenJobEndsInOtherProcess(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
@@ -192,7 +192,7 @@ func TestLeaseSweptByOtherProcessIsReported(t *testing.T) {
 		b.startWorker(1)
 		time.Sleep(2 * time.Minute)
 		a.expectOrder(job.OrderLost, bound)
-		for range 2 { // a and b each run one, because a's slot is free
+		for range 2 { // a and b each run one job, because a has a free slot
 			b.submit(engine.Request{})
 		}
 		got := 0
@@ -208,8 +208,8 @@ func TestLeaseSweptByOtherProcessIsReported(t *testing.T) {
 	})
 }
 
-// A watcher or a presence at one process keeps another process from abandoning the job.
-// When nobody is present any more, one of them cancels it.
+// A watcher or a presence in one process prevents another process from abandoning the job. When
+// neither is left, one of the processes cancels it.
 func TestPresenceKeepsJobOfOtherProcess(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, _ time.Duration) {
@@ -237,8 +237,8 @@ func TestPresenceKeepsJobOfOtherProcess(t *testing.T) {
 	})
 }
 
-// An attempt that ends through another process frees its slot, even if the same process
-// claims the job again before it checks its leases.
+// An attempt that ends through another process frees its slot, even if this process claims the
+// job again before it checks its leases.
 func TestReleaseByOtherProcessFreesSlot(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, _ time.Duration) {
@@ -279,7 +279,7 @@ func TestJobRemovedByOtherProcessFreesSlot(t *testing.T) {
 	})
 }
 
-// A refused renewal proves that the lease is void. Its slot is free at once.
+// A refused renewal proves that the lease is void, so its slot is free at once.
 func TestRefusedRenewalFreesSlot(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, _ time.Duration) {
@@ -298,7 +298,7 @@ func TestRefusedRenewalFreesSlot(t *testing.T) {
 	})
 }
 
-// Output that an attempt wrote through another process counts when the attempt fails.
+// Output that an attempt wrote through another process counts for the retry decision.
 func TestOutputThroughOtherProcessCountsForRetry(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, _ time.Duration) {
@@ -317,8 +317,7 @@ func TestOutputThroughOtherProcessCountsForRetry(t *testing.T) {
 	})
 }
 
-// A job with a pending cancel is deleted through another process. Its watcher gets
-// NotFound.
+// A job with a pending cancel is deleted through another process. Its watcher gets NotFound.
 func TestDeleteAfterCancelReachesOtherProcess(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
@@ -346,7 +345,7 @@ func TestDeleteAfterCancelReachesOtherProcess(t *testing.T) {
 	})
 }
 
-// stallingStore is a store whose writes wait while resume is set. Reads go on.
+// stallingStore is a store whose writes wait while resume is set. Reads continue.
 type stallingStore struct {
 	store.Store
 	resume atomic.Pointer[chan struct{}] // nil lets writes pass
@@ -359,8 +358,8 @@ func (s *stallingStore) Apply(ctx context.Context, b *store.Batch) (func() error
 	return s.Store.Apply(ctx, b)
 }
 
-// A process that only reads cannot know that renewals are not stored. So it writes before
-// it sweeps a lease, and does not sweep if the write was slow.
+// A process that only reads cannot know whether renewals are stored. So it writes before it
+// sweeps a lease, and does not sweep if the write was slow.
 func TestStalledWritesSweepNoLease(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -383,7 +382,7 @@ func TestStalledWritesSweepNoLease(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(2 * time.Second) // until after the retention's commit, which would notice the stall
+		time.Sleep(2 * time.Second) // until after the commit of the retention, which would detect the stall
 		resume := make(chan struct{})
 		view.resume.Store(&resume)
 		time.Sleep(18 * time.Second) // the lease has lapsed

@@ -9,8 +9,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// crashingServer is one start of a server that a job may crash: an engine with a worker
-// of four slots, whose clock the test moves.
+// crashingServer is one start of a server that a job may crash: an engine with a worker of four
+// slots. The test moves its clock.
 type crashingServer struct {
 	*Engine
 	clock *clock
@@ -33,8 +33,8 @@ func startCrashingServer(t *testing.T, c *clock, s store.Store) *crashingServer 
 	return k
 }
 
-// run lets seconds pass. Each job succeeds after three seconds, but a poison job kills
-// the server after one. It returns whether the server was killed.
+// run advances the clock second by second. Each job succeeds after three seconds, but a poison
+// job kills the server after one. It returns whether the server was killed.
 func (k *crashingServer) run(t *testing.T, seconds int, poison map[job.ID]bool, starts map[job.ID]int) (killed bool) {
 	t.Helper()
 	running := map[job.ID]job.Claimed{}
@@ -76,8 +76,8 @@ func (k *crashingServer) flush(t *testing.T) {
 	}
 }
 
-// A job that kills the server whenever it runs fails after it was lost too often. The
-// jobs that ran beside it succeed, however few attempts they have.
+// A job that kills the server each time it runs fails after several losses. Jobs that ran at the
+// same time succeed, even if they have few attempts left.
 func TestPoisonJobFailsAlone(t *testing.T) {
 	t.Parallel()
 	for _, poisonous := range []int{1, 2} {

@@ -17,7 +17,7 @@ func abandonableRequest() Request {
 	return Request{Policy: &p}
 }
 
-// passAndSweep lets time pass, in the bubble and for the clock of the store, and sweeps.
+// passAndSweep advances the time of the bubble and of the store, and sweeps.
 func (w *sweepHarness) passAndSweep(after time.Duration) {
 	time.Sleep(after)
 	w.clock.pass(after)
@@ -25,7 +25,7 @@ func (w *sweepHarness) passAndSweep(after time.Duration) {
 	w.sweep()
 }
 
-// Each kind of presence keeps a job. Nothing else does.
+// Each kind of presence prevents the cancel of a job. Nothing else does.
 func TestJobWithoutPresenceIsAbandoned(t *testing.T) {
 	t.Parallel()
 	owner := job.Owner{User: "u"}
@@ -50,7 +50,7 @@ func TestJobWithoutPresenceIsAbandoned(t *testing.T) {
 	}
 }
 
-// testAbandon makes one use of a job halfway through its timeout and none after that.
+// testAbandon uses a job once halfway through its timeout, and not after that.
 func testAbandon(t *testing.T, owner job.Owner, use func(w *sweepHarness, id job.ID), want job.State) {
 	w := newSweepHarness(t, time.Hour)
 	w.submit(Request{})
@@ -66,8 +66,8 @@ func testAbandon(t *testing.T, owner job.Owner, use func(w *sweepHarness, id job
 	}
 }
 
-// A watcher is present for as long as it watches. After that, the worker of the running
-// job is ordered to cancel.
+// A watcher is present while it watches. Once it has left and the timeout has passed, the worker
+// of the running job gets a cancel order.
 func TestRunningJobIsAbandonedAfterWatchCloses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -102,8 +102,8 @@ func TestRunningJobIsAbandonedAfterWatchCloses(t *testing.T) {
 	})
 }
 
-// A presence is stored at most four times in the shortest timeout, however many requests
-// come, and never without requests.
+// A presence is stored at most four times in the shortest timeout, even with many requests, and
+// never without requests.
 func TestPresenceIsStoredAtMostEachInterval(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

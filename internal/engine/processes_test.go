@@ -13,7 +13,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// pollBound is the time within which a process reacts to another one without notices.
+// pollBound is the maximum time within which a process reacts to another without notices.
 const pollBound = time.Second
 
 // sharedStore is a store that several engines share, as processes share a database.
@@ -63,8 +63,8 @@ func TestIdleWorkerGetsJobOfOtherProcess(t *testing.T) {
 	})
 }
 
-// The counts of a process may be out of date. One claim in vain corrects them, and it is
-// not repeated.
+// The counts of a process may be outdated. One futile claim corrects them, and it is not
+// repeated.
 func TestStaleCountsCauseNoBusyLoop(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -81,7 +81,7 @@ func TestStaleCountsCauseNoBusyLoop(t *testing.T) {
 	})
 }
 
-// Counts that stay wrong cause at most a claim or two a second.
+// Counts that stay wrong cause at most two claims per second.
 func TestWrongCountsCauseNoBusyLoop(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -137,8 +137,8 @@ func TestPauseAppliesToOtherProcess(t *testing.T) {
 	})
 }
 
-// max_running holds for all processes together. When a job of one process ends, another
-// process may start one.
+// max_running limits all processes together. When a job of one process ends, another process may
+// start one.
 func TestMaxRunningSpansProcesses(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -151,7 +151,7 @@ func TestMaxRunningSpansProcesses(t *testing.T) {
 		c := a.nextJob("submitted")
 		snap := b.submit(engine.Request{})
 		b.expectNoJob("one runs elsewhere")
-		a.stop() // without a release: the worker still has the job
+		a.stop() // without a release, because the worker still has the job
 		if _, err := s.Job(t.Context(), local, snap.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -165,7 +165,7 @@ func TestMaxRunningSpansProcesses(t *testing.T) {
 	})
 }
 
-// Idle processes write nothing, however many there are.
+// Idle processes write nothing, even if there are many.
 func TestIdleProcessesDoNotCommit(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -183,7 +183,7 @@ func TestIdleProcessesDoNotCommit(t *testing.T) {
 		s.mu.Lock()
 		s.beforeApply = func(b *store.Batch) {
 			if len(b.Prunes) == b.Len() {
-				return // the retention looks twice a minute and finds nothing
+				return // the retention runs twice a minute and finds nothing to delete
 			}
 			t.Errorf("of two processes at rest one commits %d dues, %d prunes, %d claims, %d ops in all", len(b.Dues), len(b.Prunes), len(b.Claims), b.Len())
 		}

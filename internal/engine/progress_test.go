@@ -11,12 +11,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// noticeBound is the time within which a process reacts when no notice is lost.
+// noticeBound is the maximum time within which a process reacts when no notice is lost.
 const noticeBound = 100 * time.Millisecond
 
-// Whatever happens to a queue and its processes, a job that may run starts within a
-// second while a slot is free. It starts at once if no notice is lost and no process
-// dies.
+// Under all faults of a queue's processes, a runnable job starts within a second while a slot is
+// free. It starts at once if no notice is lost and no process dies.
 func TestRunnableJobStartsWithinASecond(t *testing.T) {
 	t.Parallel()
 	for _, seed := range engine.Seeds(12) {
@@ -58,7 +57,7 @@ func TestSlotFreedByOtherProcessIsFilled(t *testing.T) {
 		defer b.kill()
 		jobs := make(chan job.Claimed, 2)
 		a.Consume(job.Worker{Name: "w", Queue: "sim", Slots: 1, Deliver: func(c job.Claimed) { jobs <- c }})
-		for range 10 { // ten times, so that it is not the occasional poll
+		for range 10 { // ten times, so that the periodic poll cannot be the cause
 			a.submit(engine.Request{})
 			a.submit(engine.Request{})
 			for range 2 {
@@ -73,7 +72,7 @@ func TestSlotFreedByOtherProcessIsFilled(t *testing.T) {
 	})
 }
 
-// round does a few things at the same time. It returns whether every process kept
+// round makes a few random calls at the same time. It returns whether every process kept
 // running.
 func (h *history) round() (whole bool) {
 	whole = true
@@ -104,7 +103,7 @@ func (h *history) round() (whole bool) {
 	return whole
 }
 
-// toggleWorker makes a worker stop consuming, or begin again.
+// toggleWorker makes a worker stop consuming, or start again.
 func (h *history) toggleWorker(w *worker) {
 	h.mu.Lock()
 	serving := w.consuming
@@ -117,29 +116,28 @@ func (h *history) toggleWorker(w *worker) {
 	h.startWorker(w)
 }
 
-// expectProgress reports a violation for each job that may run for all of the time bound
+// expectProgress reports a violation for each job that is runnable during the whole time bound
 // and does not start.
 func (h *history) expectProgress(bound time.Duration) {
 	h.t.Helper()
-	const looks = 5
-	may := h.runnableJobs()
-	for i := 0; i < looks && len(may) > 0; i++ {
-		time.Sleep(bound/looks + time.Millisecond)
+	const checks = 5
+	runnable := h.runnableJobs()
+	for i := 0; i < checks && len(runnable) > 0; i++ {
+		time.Sleep(bound/checks + time.Millisecond)
 		synctest.Wait()
 		now := h.runnableJobs()
-		for id := range may {
+		for id := range runnable {
 			if now[id] == "" {
-				delete(may, id)
+				delete(runnable, id)
 			}
 		}
 	}
-	for id, why := range may {
-		h.violation("%s may run for %s and does not: %s", id, bound, why)
+	for id, why := range runnable {
+		h.violation("%s is runnable for %s and does not start: %s", id, bound, why)
 	}
 }
 
-// runnableJobs returns the jobs that may run now, each with a description of the
-// situation.
+// runnableJobs returns the jobs that may start now, each with a description of the situation.
 func (h *history) runnableJobs() map[job.ID]string {
 	ctx := h.t.Context()
 	counts, err := h.cluster.Counts(ctx)
@@ -156,34 +154,34 @@ func (h *history) runnableJobs() map[job.ID]string {
 			free += w.slots - w.usedSlots
 		}
 	}
-	may := map[job.ID]string{}
+	runnable := map[job.ID]string{}
 	if free <= 0 || c.Paused || maxRunning > 0 && int(c.Running) >= maxRunning {
-		return may
+		return runnable
 	}
-	running, suspects := map[string]int{}, 0
+	running, runningSuspects := map[string]int{}, 0
 	for _, j := range list.running {
 		running[j.Owner.Tenant+"/"+j.Key]++
 		if j.Suspect() {
-			suspects++
+			runningSuspects++
 		}
 	}
 	now := h.cluster.Now()
 	for _, j := range list.waiting {
 		switch {
 		case j.RunAt.After(now):
-		case j.Suspect() && suspects > 0:
+		case j.Suspect() && runningSuspects > 0:
 		case j.Key != "" && h.limits.KeyRunning > 0 && running[j.Owner.Tenant+"/"+j.Key] >= h.limits.KeyRunning:
 		default:
-			may[j.ID] = fmt.Sprintf("it is %s, of key %q, lost %d times; %d run of %d, %d slots are free, %+v", j.State, j.Key, j.Losses, c.Running, maxRunning, free, c)
+			runnable[j.ID] = fmt.Sprintf("it is %s, of key %q, lost %d times; %d run of %d, %d slots are free, %+v", j.State, j.Key, j.Losses, c.Running, maxRunning, free, c)
 		}
 	}
-	return may
+	return runnable
 }
 
 type unfinished struct{ running, waiting []job.Job }
 
-// unfinishedJobs reads all jobs that have not ended. A job that was deleted while it runs
-// is among the running ones.
+// unfinishedJobs reads all jobs that have not ended. A job that was deleted while running is
+// among the running ones.
 func (h *history) unfinishedJobs() (u unfinished) {
 	for _, tenant := range []string{"", "a", "b"} {
 		for _, state := range []job.State{job.Scheduled, job.Queued, job.Parked} {

@@ -47,8 +47,8 @@ type promiseRun struct {
 	watchers      []*jobView
 }
 
-// jobView is what one watcher saw of a job. The watcher's goroutine owns it until done is
-// closed.
+// jobView is the view that one watcher has of a job. The watcher's goroutine owns it until done
+// is closed.
 type jobView struct {
 	w       *worker
 	job     *knownJob
@@ -58,7 +58,7 @@ type jobView struct {
 	done    chan struct{}
 }
 
-// faultyRound does a few things at the same time, with more faults of disk and clock than
+// faultyRound makes a few random calls at the same time, with more faults of disk and clock than
 // history.round.
 func (a *promiseRun) faultyRound() {
 	for range 1 + a.intn(6) {
@@ -72,7 +72,7 @@ func (a *promiseRun) faultyRound() {
 			d := time.Duration(a.intn(15_000)) * time.Millisecond
 			a.note("the disk stalls for %s", d)
 			a.cluster.stallDisk(d)
-		case n == 8: // so short that a healthy worker can still renew
+		case n == 8: // so short that healthy workers can still renew
 			d := time.Duration(a.intn(1900)) * time.Millisecond
 			a.failNextCommits(w, fmt.Sprint("a sync takes ", d), faulty.Fault{After: func() { time.Sleep(d) }})
 		case n == 9:
@@ -101,7 +101,7 @@ func (a *promiseRun) faultyRound() {
 	a.replaceEnded()
 }
 
-// replaceEnded starts a process for each one that ended by itself.
+// replaceEnded starts a new process for each one that ended by itself.
 func (a *promiseRun) replaceEnded() {
 	for i := 0; i < len(a.processes); i++ {
 		select {
@@ -150,7 +150,7 @@ func (a *promiseRun) watchJob(w *worker, x *knownJob) {
 	}()
 }
 
-// useVoidLease uses a lease that is void.
+// useVoidLease makes a call with a void lease.
 func (a *promiseRun) useVoidLease(w *worker) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -175,7 +175,7 @@ func (a *promiseRun) useVoidLease(w *worker) {
 	})
 }
 
-// finishAll stops all faults and works until every job has ended.
+// finishAll stops all faults and runs workers until every job has ended.
 func (a *promiseRun) finishAll() {
 	a.pending.Wait()
 	time.Sleep(time.Second)
@@ -206,7 +206,7 @@ func (a *promiseRun) finishAll() {
 	a.t.Fatalf("ten minutes later %d jobs wait and %d run", len(u.waiting), len(u.running))
 }
 
-// audit compares all answers with the store, which it opens anew.
+// audit compares all answers with the store, which it opens again.
 func (a *promiseRun) audit() {
 	synctest.Wait()
 	for _, v := range a.watchers {
@@ -237,7 +237,7 @@ func (a *promiseRun) audit() {
 	}
 }
 
-// auditWatcher checks that a watcher in a running process knows how its job ended.
+// auditWatcher checks that a watcher in a running process got the end of its job.
 func (a *promiseRun) auditWatcher(v *jobView) {
 	select {
 	case <-v.w.ended:
@@ -259,7 +259,7 @@ func (a *promiseRun) auditWatcher(v *jobView) {
 	}
 }
 
-// auditLog checks that all output that a watcher saw is in the log.
+// auditLog checks that the log contains all output that a watcher got.
 func (a *promiseRun) auditLog(v *jobView) {
 	_, log, err := a.cluster.Output(a.t.Context(), v.job.owner, v.job.id, 0, 1<<20)
 	if job.CodeOf(err) == job.NotFound {

@@ -14,10 +14,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// BenchmarkRetention measures how much the deletion of a long history slows down submits.
-// 64 clients submit jobs, in turn for a second with the deletion and a second without, so
-// that other load on the machine affects both. Run it with -benchtime 10x for ten pairs
-// of seconds.
+// BenchmarkRetention measures how much the deletion of a long history slows down submits. 64
+// clients submit jobs, alternating a second with the deletion and a second without, so that
+// other load on the machine affects both. Run it with -benchtime 10x for ten pairs of seconds.
 func BenchmarkRetention(b *testing.B) {
 	const history = 10_000 // jobs for each pair of seconds
 	h := newRetentionBench(b, history*b.N)
@@ -41,7 +40,7 @@ func percentile(took []time.Duration, percent int) float64 {
 	return float64(took[len(took)*percent/100].Microseconds()) / 1000
 }
 
-// retentionBench is a busy engine over a store with a history that is to be deleted.
+// retentionBench is a busy engine over a store with a long history to delete.
 type retentionBench struct {
 	*Engine
 	b       *testing.B
@@ -94,7 +93,7 @@ func newRetentionBench(b *testing.B, jobs int) *retentionBench {
 	return h
 }
 
-// prune deletes the history piece by piece while pruning is set.
+// prune deletes the history in chunks while pruning is set.
 func (h *retentionBench) prune(ctx context.Context) {
 	for after := ""; ctx.Err() == nil; {
 		if !h.pruning.Load() {
@@ -111,14 +110,14 @@ func (h *retentionBench) prune(ctx context.Context) {
 	}
 }
 
-// submitFor submits jobs from 64 clients for a duration. It returns how long each submit
+// submitFor submits jobs from 64 clients for a duration. It returns the time that each submit
 // took.
 func (h *retentionBench) submitFor(d time.Duration) []time.Duration {
 	took := make([][]time.Duration, 64)
-	var asking sync.WaitGroup
+	var callers sync.WaitGroup
 	start := time.Now()
 	for i := range took {
-		asking.Go(func() {
+		callers.Go(func() {
 			input := make([]byte, 500)
 			for len(took[i]) == 0 || time.Since(start) < d {
 				began := time.Now()
@@ -130,6 +129,6 @@ func (h *retentionBench) submitFor(d time.Duration) []time.Duration {
 			}
 		})
 	}
-	asking.Wait()
+	callers.Wait()
 	return slices.Concat(took...)
 }

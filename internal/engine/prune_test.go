@@ -11,7 +11,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// runToEnd runs jobs with inputs of this size to their end.
+// runToEnd submits jobs with inputs of the given size and runs them until they end.
 func (w *sweepHarness) runToEnd(jobs, size int) (ids []job.ID) {
 	w.t.Helper()
 	for range jobs {
@@ -102,7 +102,7 @@ func (s *slowFiles) size(context.Context) (total int64, err error) {
 	return total, nil
 }
 
-// The files of jobs count. Shrink waits for files that are being removed, so that it
+// The files of jobs count as size. Shrink waits for files that are being removed, so that it
 // deletes no more jobs than necessary.
 func TestShrinkCountsFiles(t *testing.T) {
 	t.Parallel()
@@ -160,8 +160,8 @@ func TestShrinkGivesUpWithoutEndedJobs(t *testing.T) {
 	w.get(waiting)
 }
 
-// A pass continues where the last one ended, and now and then begins with the oldest jobs
-// again. So jobs that one pass leaves are deleted by a later one.
+// A pass continues where the last one ended, and from time to time a pass begins with the oldest
+// jobs again. So a later pass deletes the jobs that one pass leaves.
 func TestRetentionPassContinuesAndRestarts(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)

@@ -13,9 +13,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// While the store hangs, workers renew and give up again and again, and clients cancel
-// and delete. The number of pending ops stays bounded. Once the store works, the leases
-// are renewed for the latest callers, and refused ops can be repeated.
+// While the store hangs, workers repeatedly renew and give up, and clients cancel and delete.
+// The number of pending ops stays bounded. Once the store works, the leases are renewed for the
+// latest callers, and refused ops can be repeated.
 func TestHangingStoreBoundsPendingOps(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -93,8 +93,8 @@ func TestHangingStoreBoundsPendingOps(t *testing.T) {
 	})
 }
 
-// A stop answers the callers that wait for a renewal, also while its commit is in doubt
-// and another renewal is to follow.
+// A stop answers the callers that wait for a renewal, even if its commit is in doubt and another
+// renewal follows.
 func TestStopAnswersUncertainRenewals(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -121,7 +121,7 @@ func TestStopAnswersUncertainRenewals(t *testing.T) {
 		}
 		h.stop()
 		for range 3 {
-			// The renewal that follows may come too late to be tried.
+			// The following renewal may come too late to be tried.
 			if err := <-answers; job.CodeOf(err) != job.Unavailable && job.CodeOf(err) != job.ShuttingDown {
 				t.Errorf("at the stop a renewal was answered %v", err)
 			}

@@ -10,8 +10,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// sweepOverdue ends the attempts that are overdue by a clock of the store, as the sweep
-// does for workers without a runner.
+// sweepOverdue ends the attempts that are overdue by a clock of the store. The sweep does this
+// for workers without a runner.
 func (w *sweepHarness) sweepOverdue(which store.RunningFilter) {
 	w.t.Helper()
 	w.sweeper.hasClockJumped() // the sweep has noticed the jump of the clock
@@ -20,8 +20,8 @@ func (w *sweepHarness) sweepOverdue(which store.RunningFilter) {
 	}
 }
 
-// An attempt that the sweep ends by a clock fails as if its runner had ended it. It is
-// not counted as lost.
+// An attempt that the sweep ends by a clock fails with the same fault as from its runner. It
+// does not count as lost.
 func TestSweepEndsOverdueAttempts(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -73,8 +73,8 @@ func TestSweepEndsOverdueAttempts(t *testing.T) {
 	}
 }
 
-// The ordinary sweep ignores these clocks. They belong to the runner, which restarts them
-// when the work had to wait.
+// The ordinary sweep ignores these clocks. They belong to the runner, which restarts them when
+// the work had to wait.
 func TestSweepLeavesRunTimeoutsToRunner(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Nanosecond)
@@ -103,8 +103,8 @@ func (m *interruptedStore) Running(ctx context.Context, which store.RunningFilte
 	return list, err
 }
 
-// Output that arrives after the read of the sweep keeps the job running and its slot in
-// use.
+// Output that arrives after the read of the sweep prevents the end of the job, and its slot
+// stays in use.
 func TestOutputDuringSweepKeepsJob(t *testing.T) {
 	t.Parallel()
 	c := &clock{now: time.Unix(1_800_000_000, 0)}

@@ -17,13 +17,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// Several ops on one job share a batch, in any order. The watcher of the job gets the
-// state that the store has in the end, and never an earlier state after a later one.
+// Several ops on one job share a batch, in any order. The watcher of the job gets the final
+// state of the store, and never an earlier state after a later one.
 func TestWatcherFollowsOpsOfOneBatch(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name string
-		// begin brings the job into the state in which the ops find it.
+		// begin brings the job into the state before the ops.
 		begin func(p *sharedBatch)
 		ops   []func(p *sharedBatch)
 		want  job.State // 0 for a deleted job
@@ -85,7 +85,7 @@ type sharedBatch struct {
 	pending sync.WaitGroup
 
 	id    job.ID
-	lease job.Lease // of the job, or of the job in the only slot
+	lease job.Lease // lease of the job, or of the job in the only slot
 }
 
 func newSharedBatch(t *testing.T) *sharedBatch {
@@ -127,7 +127,7 @@ func (p *sharedBatch) runCancelledJob() {
 	}
 }
 
-// queueJob puts the job behind another one, which has the only slot.
+// queueJob puts the job behind another job, which has the only slot.
 func (p *sharedBatch) queueJob() {
 	p.runJob()
 	p.id = p.submit(engine.Request{}).ID

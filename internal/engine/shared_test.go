@@ -9,7 +9,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// startBeside starts an engine on a store that other engines use, too.
+// startBeside starts an engine on a store that other engines use too.
 func startBeside(t *testing.T, c *clock, s store.Store, dead ...job.Process) *Engine {
 	t.Helper()
 	q := testQueue(1, 2, job.Timeouts{Lease: 30 * time.Second})
@@ -21,9 +21,9 @@ func startBeside(t *testing.T, c *clock, s store.Store, dead ...job.Process) *En
 	return e
 }
 
-// An engine that starts beside another one reclaims none of its jobs. It can renew,
-// append under and finish the leases that the other one handed out. It reclaims the jobs
-// of a process that is dead.
+// An engine that starts while another one runs reclaims none of its jobs. It can renew, append
+// under and finish the leases that the other engine handed out. It reclaims the jobs of a dead
+// process.
 func TestEnginesShareLeases(t *testing.T) {
 	t.Parallel()
 	c := &clock{now: time.Unix(1_800_000_000, 0)}

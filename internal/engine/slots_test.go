@@ -145,8 +145,8 @@ func TestRefusedFinishKeepsSlot(t *testing.T) {
 	}
 }
 
-// Finishes are refused and commits fail at random. A worker never has more jobs than
-// slots, and no slot is lost.
+// Finishes are refused and commits fail at random. A worker never has more jobs than slots, and
+// no slot is lost.
 func TestWorkerNeverExceedsSlots(t *testing.T) {
 	t.Parallel()
 	for _, seed := range Seeds(20) {
@@ -182,7 +182,7 @@ func finishAtRandom(t *testing.T, r *rand.Rand) {
 		}
 	}
 	c.nextFault.Store(nil)
-	for range 500 { // all jobs come to their end
+	for range 500 { // until all jobs have ended
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		for _, j := range c.jobs() {

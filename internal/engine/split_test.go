@@ -6,7 +6,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// However a batch is halved, a group of submits stays together, and the halving ends.
+// At each split of a batch, an atomic group of submits stays together. Repeated splits come to
+// an end.
 func TestHalvesKeepGroupsWhole(t *testing.T) {
 	t.Parallel()
 	for size := 1; size <= 5; size++ {

@@ -14,7 +14,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// storeLeased stores a running job as a killed process leaves it.
+// storeLeased stores a running job, as after the kill of its process.
 func storeLeased(t *testing.T, s store.Store, edit func(*store.Submit)) job.ID {
 	t.Helper()
 	op := &store.Submit{
@@ -30,8 +30,8 @@ func storeLeased(t *testing.T, s store.Store, edit func(*store.Submit)) job.ID {
 	return op.Job.ID
 }
 
-// A process was killed after one of its running jobs was deleted. The next start removes
-// the files of that job.
+// A process was killed after the delete of a running job. The next start removes the files of
+// that job.
 func TestStartRemovesFilesOfDeletedJob(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -52,7 +52,7 @@ func TestStartRemovesFilesOfDeletedJob(t *testing.T) {
 type damageReportingStore struct {
 	store.Store
 	damaged []job.ID
-	limits  map[string]job.Limits // the limits of that commit
+	limits  map[string]job.Limits // the limits in the first commit
 }
 
 func (f *damageReportingStore) Apply(ctx context.Context, b *store.Batch) (func() error, error) {

@@ -28,8 +28,8 @@ func errorCodes(out []engine.SubmitResult) []job.Code {
 	return list
 }
 
-// Each request of a batch has an answer of its own. An invalid request, or one that does
-// not fit, does not affect the others.
+// Each request of a batch has its own answer. An invalid request, or one that does not fit, does
+// not affect the others.
 func TestSubmitManyAnswersEachRequest(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -47,8 +47,8 @@ func TestSubmitManyAnswersEachRequest(t *testing.T) {
 	}
 }
 
-// If one request of an atomic batch is refused, none is stored, and the queue has its
-// capacity back.
+// If one request of an atomic batch is refused, none is stored, and the reserved capacity is
+// free again.
 func TestAtomicBatchIsAllOrNothing(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -139,8 +139,8 @@ func TestChangeManyAppliesFilter(t *testing.T) {
 	}
 }
 
-// A queue holds at most MaxBytes of waiting jobs. A single larger job is accepted while
-// nothing else waits.
+// The waiting jobs of a queue have at most MaxBytes. A single larger job is accepted while no
+// other job waits.
 func TestMaxBytesLimitsQueue(t *testing.T) {
 	t.Parallel()
 	q := queues()

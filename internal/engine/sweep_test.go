@@ -11,7 +11,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// clock is a clock for a store that the test moves.
+// clock is a clock for a store. The test moves it.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -29,7 +29,7 @@ func (c *clock) pass(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// sweepHarness is an engine that sweeps only when the test says so. Only its loop runs.
+// sweepHarness is an engine that sweeps only when the test calls sweep. Only its loop runs.
 type sweepHarness struct {
 	*Engine
 	t        *testing.T
@@ -40,10 +40,10 @@ type sweepHarness struct {
 	stop     func()
 }
 
-// endingObserver records how attempts ended.
+// endingObserver records the endings of attempts.
 type endingObserver struct {
 	noObserver
-	ended []Ending // written by the loop, before it answers
+	ended []Ending // the loop writes it before it answers
 }
 
 func (s *endingObserver) AttemptEnded(_ string, how Ending, _ time.Duration) {
@@ -57,8 +57,8 @@ func newSweepHarness(t *testing.T, renewEvery time.Duration) *sweepHarness {
 	return newSweepHarnessOver(t, c, Config{Store: s, RenewEvery: renewEvery})
 }
 
-// newSweepHarnessOver is newSweepHarness over a given store. It has a queue q and a
-// worker with one slot.
+// newSweepHarnessOver does the same as newSweepHarness, over a given store. It has a queue q and
+// a worker with one slot.
 func newSweepHarnessOver(t *testing.T, c *clock, cfg Config) *sweepHarness {
 	t.Helper()
 	q := testQueue(1, 2, job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second})
@@ -107,8 +107,8 @@ func (w *sweepHarness) get(id job.ID) Snapshot {
 	return s
 }
 
-// A silent worker loses its job: it gets OrderLost, its slot is free, and the job runs
-// again after a backoff. Losses have a limit of their own: the fifth one fails the job.
+// A silent worker loses its job: it gets OrderLost, its slot is free, and the job runs again
+// after a backoff. Losses have their own limit: the fifth one fails the job.
 func TestSweepReclaimsLapsedLeases(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Nanosecond)
@@ -151,7 +151,7 @@ func TestSweepReclaimsLapsedLeases(t *testing.T) {
 	}
 }
 
-// No lease is swept until renewals were possible for a whole interval.
+// No lease is swept until renewals were possible for two whole intervals.
 func TestSweepSparesLeasesAfterOutage(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)
@@ -272,8 +272,8 @@ func TestOutageDelaysSweeps(t *testing.T) {
 	}
 }
 
-// A sweep that takes a job frees its slot. The old worker gets OrderLost, and after the
-// backoff any worker receives the job.
+// A sweep that ends a lease frees its slot. The old worker gets OrderLost, and after the backoff
+// any worker receives the job.
 func TestSweptJobFreesSlot(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Nanosecond)
@@ -308,7 +308,7 @@ func TestSweptJobFreesSlot(t *testing.T) {
 	}
 }
 
-// A job is claimed for a consumer that was closed meanwhile. The job is released, and the
+// If a job is claimed for a consumer that was closed meanwhile, the job is released, and the
 // attempt does not count.
 func TestJobOfClosedConsumerIsReleased(t *testing.T) {
 	t.Parallel()
@@ -326,7 +326,7 @@ func TestJobOfClosedConsumerIsReleased(t *testing.T) {
 	}
 }
 
-// A retried job expires like any other that waits too long.
+// A retried job expires like any other job that waits too long.
 func TestRetriedJobExpires(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)

@@ -14,8 +14,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Two processes change the jobs of one queue at random, also each other's. Every watcher
-// learns what became of its job, and a job that may run starts soon while a slot is free.
+// Two processes change the jobs of one queue at random, including each other's. Every watcher
+// gets the final state of its job, and a runnable job starts soon while a slot is free.
 func TestTwoProcessesStayInAgreement(t *testing.T) {
 	t.Parallel()
 	for _, seed := range engine.Seeds(4) {
@@ -41,8 +41,7 @@ func TestTwoProcessesStayInAgreement(t *testing.T) {
 	}
 }
 
-// twoProcesses are two processes that consume one queue, and the random history of that
-// queue.
+// twoProcesses are two processes that consume one queue, and the random history of the queue.
 type twoProcesses struct {
 	t          *testing.T
 	s          *sharedStore
@@ -96,7 +95,7 @@ func newTwoProcesses(t *testing.T, s *sharedStore, seed uint64) *twoProcesses {
 	return r
 }
 
-// follow watches a job through one of the processes until it ends or is gone.
+// follow watches a job through one of the processes until it ends or is deleted.
 func (r *twoProcesses) follow(h *harness, j ownedJob) {
 	w, err := h.Watch(context.Background(), j.owner, j.id, 0)
 	if err != nil {
@@ -121,7 +120,7 @@ func (r *twoProcesses) follow(h *harness, j ownedJob) {
 	}()
 }
 
-// checkFollowers fails the test if a follower does not know the state of its job.
+// checkFollowers fails the test if a follower does not have the current state of its job.
 func (r *twoProcesses) checkFollowers() {
 	r.t.Helper()
 	before := make([]job.Job, len(r.followers))
@@ -146,7 +145,7 @@ func (r *twoProcesses) checkFollowers() {
 	synctest.Wait()
 }
 
-// step does one thing through one of the processes. An op may be refused.
+// step makes one random call through one of the processes. The engine may refuse it.
 func (r *twoProcesses) step(h *harness) {
 	ctx := context.Background()
 	switch r.rng.IntN(10) {
@@ -192,8 +191,8 @@ func (r *twoProcesses) step(h *harness) {
 	}
 }
 
-// collectClaims collects the jobs that were delivered to the workers, and drops those
-// whose lease is void.
+// collectClaims collects the jobs that were delivered to the workers, and drops those with a
+// void lease.
 func (r *twoProcesses) collectClaims() {
 	for _, h := range r.processes {
 		for len(h.jobs) > 0 {
@@ -203,7 +202,7 @@ func (r *twoProcesses) collectClaims() {
 			<-h.orders
 		}
 	}
-	// Leases lapse, because no worker renews.
+	// Leases lapse, because no worker renews them.
 	leases := make([]job.Lease, 0, len(r.claims))
 	for _, x := range r.claims {
 		leases = append(leases, x.c.Lease())
@@ -221,7 +220,7 @@ func (r *twoProcesses) collectClaims() {
 	r.claims = valid
 }
 
-// checkProgress fails the test if a job that may run waits.
+// checkProgress fails the test if a runnable job waits.
 func (r *twoProcesses) checkProgress() {
 	r.t.Helper()
 	counts, err := r.s.Counts(r.t.Context())
@@ -255,7 +254,7 @@ func (r *twoProcesses) checkProgress() {
 			busy[key]++
 		}
 	}
-	for _, x := range r.claims { // also jobs that were deleted while they run
+	for _, x := range r.claims { // including jobs that were deleted while running
 		if _, err := r.s.Job(r.t.Context(), x.c.Job.Owner, x.c.Job.ID); job.CodeOf(err) == job.NotFound {
 			busy[fmt.Sprintf("%q of %q", x.c.Job.Key, x.c.Job.Owner.Tenant)]++
 		}

@@ -19,8 +19,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// newSyncLosingStore wraps the store at path so that syncs can be lost. A batch that a
-// lost sync will undo is applied to a copy.
+// newSyncLosingStore wraps the store at path so that its syncs can be lost. If a lost sync is
+// going to undo a batch, the batch is applied only to a copy of the database.
 func newSyncLosingStore(t *testing.T, s store.Store, path string, p faulty.Plan) *faulty.Store {
 	copies := atomic.Int64{}
 	p.Copy = func() (store.Store, error) {
@@ -39,8 +39,8 @@ func newSyncLosingStore(t *testing.T, s store.Store, path string, p faulty.Plan)
 	return f
 }
 
-// Two processes on one store lose syncs at random. What was answered is on disk, what was
-// watched is stored, no job runs twice, and none is left over.
+// Two processes on one store lose syncs at random. Everything in an answer is on disk,
+// everything that a watcher got is stored, no job runs twice, and every job ends.
 func TestPromisesHoldAfterLostSyncs(t *testing.T) {
 	t.Parallel()
 	for _, seed := range engine.Seeds(8) {
@@ -61,7 +61,7 @@ func TestPromisesHoldAfterLostSyncs(t *testing.T) {
 	}
 }
 
-// clientLog records what two processes answered to clients, watchers and workers.
+// clientLog records the answers of two processes to clients, watchers and workers.
 type clientLog struct {
 	processes []*harness
 	t         *testing.T
@@ -70,7 +70,7 @@ type clientLog struct {
 	// Guarded by mu.
 	stored   map[job.ID]bool   // submits that were answered
 	finished map[job.ID]bool   // finishes that were answered
-	runs     map[job.ID]int    // how often it was delivered
+	runs     map[job.ID]int    // how many times the job was delivered
 	watched  map[job.ID]string // the text that its watcher read
 }
 
@@ -102,9 +102,8 @@ func newClientLog(t *testing.T, s *sharedStore, path string, seed uint64) *clien
 	return r
 }
 
-// While the outcome of a batch is unknown, no caller is answered, no other batch is
-// applied, and new work is refused. A server that stops answers after a while that the
-// outcome is unknown.
+// While the outcome of a batch is unknown, no caller is answered, no other batch is applied, and
+// new work is refused. A server that stops answers after a while that the outcome is unknown.
 func TestUncertainBatchAnswersNobody(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
@@ -162,7 +161,8 @@ func TestUncertainBatchAnswersNobody(t *testing.T) {
 	})
 }
 
-// runClients lets clients submit and watch, and workers run jobs, until all is done.
+// runClients runs clients that submit and watch, and workers that run jobs, until all jobs have
+// ended.
 func (r *clientLog) runClients() {
 	ctx := context.Background()
 	var workers, clients sync.WaitGroup
@@ -203,7 +203,7 @@ func (r *clientLog) runClients() {
 	workers.Wait()
 }
 
-// runJob runs a job as a worker does. It repeats each write until it is stored.
+// runJob runs a job as a worker would. It repeats each write until it is stored.
 func (r *clientLog) runJob(h *harness, c job.Claimed) {
 	r.mu.Lock()
 	r.runs[c.Job.ID]++
@@ -298,8 +298,8 @@ func (r *clientLog) compareWithStore(t *testing.T, s store.Store) {
 	}
 }
 
-// The clock of a process is ahead of the store's. The process asks for due jobs in vain,
-// but not in a busy loop, and no job becomes due before its time.
+// The clock of a process is ahead of the store's. Its reads of due jobs find none, but cause no
+// busy loop, and no job becomes due before its time.
 func TestFastClockCausesNoBusyLoop(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {

@@ -12,9 +12,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// The store cannot take the finish of a lapsed lease. The sweep does not retry it every
-// second for ever. If the store takes the finish without its follow-up rows and jobs, the
-// job ends as failed.
+// The store rejects the finish of a lapsed lease. The sweep does not retry it every second
+// forever. If the store accepts the finish without its follow-up rows and jobs, the job ends as
+// failed.
 func TestUnstorableFinishIsNotRetriedForever(t *testing.T) {
 	t.Parallel()
 	for name, never := range map[string]bool{"with what follows": false, "at all": true} {
@@ -50,8 +50,8 @@ func TestUnstorableFinishIsNotRetriedForever(t *testing.T) {
 	}
 }
 
-// The store cannot take the cancel of one abandoned job. Other abandoned jobs are
-// cancelled and lapsed leases are swept all the same.
+// The store rejects the cancel of one abandoned job. Other abandoned jobs are nevertheless
+// cancelled, and lapsed leases are swept.
 func TestUnstorableCancelBlocksNoOtherJob(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -78,7 +78,7 @@ func TestUnstorableCancelBlocksNoOtherJob(t *testing.T) {
 	})
 }
 
-// A store that failed and then refuses an op works again, so new work is accepted.
+// If a store failed and then rejects an op, it works again, so new work is accepted.
 func TestRefusalEndsOutage(t *testing.T) {
 	t.Parallel()
 	for name, full := range map[string]bool{"bad data": false, "full disk": true} {
@@ -116,8 +116,8 @@ func TestRefusalEndsOutage(t *testing.T) {
 	}
 }
 
-// A job whose expiry cannot be stored with its follow-up expires without it. Other jobs
-// become due all the same.
+// The store rejects the expiry of a job with its follow-up, so the job expires without the
+// follow-up. Other jobs become due nevertheless.
 func TestUnstorableExpiryBlocksNoOtherJob(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {

@@ -17,11 +17,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// Random ops on jobs share batches in random ways. Once all is settled, the watcher of
-// each job knows the state that the store has, and it never went back to an earlier one.
+// Random ops on jobs share batches at random. In the end the watcher of each job has the state
+// that the store has, and it never got an earlier state after a later one.
 func TestWatchersAgreeWithStore(t *testing.T) {
 	t.Parallel()
-	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue { // the default takes too long
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue { // the default number takes too long
 		checks := "30"
 		if testing.Short() {
 			checks = "3"
@@ -50,8 +50,8 @@ func TestWatchersAgreeWithStore(t *testing.T) {
 	})
 }
 
-// step is one step of a random history. The number of its job is taken modulo the number
-// of jobs, because a history is drawn before it is known how many jobs it creates.
+// step is one step of a random history. The number of its job is taken modulo the number of
+// jobs, because the steps are chosen before it is known how many jobs they create.
 type step struct {
 	name string
 	job  int
@@ -69,7 +69,7 @@ func drawStep(r *rapid.T) step {
 	}
 }
 
-// watchedJobs is an engine whose jobs are all watched.
+// watchedJobs is an engine with a watcher for each job.
 type watchedJobs struct {
 	*harness
 	faults  *faulty.Store
@@ -216,8 +216,8 @@ func (m *watchedJobs) workerStep(s step, id job.ID) {
 	m.async(func(ctx context.Context) { _, _ = m.Finish(ctx, c.Lease(), o) })
 }
 
-// compareWithStore compares every job with what its watcher knows. A watch ends with its
-// job; if the job is retried, a new watcher takes its place.
+// compareWithStore compares every job with the last update of its watcher. A watch ends with its
+// job; if the job is retried, a new watcher replaces it.
 func (m *watchedJobs) compareWithStore() error {
 	for _, id := range m.ids {
 		f := m.watchers[id]
@@ -242,15 +242,15 @@ func (m *watchedJobs) compareWithStore() error {
 	return nil
 }
 
-// watchError returns the error that ended a watch, or nil while it goes on.
+// watchError returns the error that ended a watch, or nil if it has not ended.
 func watchError(f *jobWatcher) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.err
 }
 
-// matches returns an error if the last update differs from the stored job, or if the
-// updates went back to an earlier revision.
+// matches returns an error if the last update differs from the stored job, or if an earlier
+// revision came after a later one.
 func (f *jobWatcher) matches(j *job.Job) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -9,28 +9,28 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// However many watchers come at the same time, no more than MaxWatchers stay.
+// No more than MaxWatchers watchers are accepted, even if many come at the same time.
 func TestConcurrentWatchersKeepLimit(t *testing.T) {
 	t.Parallel()
 	const limit = 8
 	e := &Engine{hub: watch.NewHub(), maxWatchers: limit}
 	for range 300 {
-		var stay atomic.Int64
+		var accepted atomic.Int64
 		var all sync.WaitGroup
 		subs, begin := make(chan *watch.Subscription, 64), make(chan struct{})
 		for range cap(subs) {
 			all.Go(func() {
 				<-begin
 				if sub, err := e.subscribe(job.ID{}); err == nil {
-					stay.Add(1)
+					accepted.Add(1)
 					subs <- sub
 				}
 			})
 		}
 		close(begin)
 		all.Wait()
-		if stay.Load() > limit {
-			t.Fatalf("%d watchers stay, want at most %d", stay.Load(), limit)
+		if accepted.Load() > limit {
+			t.Fatalf("%d watchers were accepted, want at most %d", accepted.Load(), limit)
 		}
 		close(subs)
 		for sub := range subs {
