@@ -46,12 +46,12 @@ func TestItemsRefuseWholeArray(t *testing.T) {
 		code       job.Code
 		field      string
 	}{
-		{"no list", `{}`, job.Invalid, "/list"},
-		{"one too many", `[{},{},{},{}]`, job.TooLarge, "/list/3"},
-		{"broken behind a refusal", `[{},{"nope":01}]`, job.Invalid, "/list/1/nope"},
-		{"a name twice behind a refusal", `[{"nope":1,"x":1,"x":1}]`, job.Invalid, "/list/0/x"},
-		{"too deep by the list around it", `[{"nope":` + deep + `}]`, job.Invalid, anyField},
-		{"no end", `[{}`, job.Invalid, "/list"},
+		{"not a list", `{}`, job.Invalid, "/list"},
+		{"one element too many", `[{},{},{},{}]`, job.TooLarge, "/list/3"},
+		{"broken JSON after a refused field", `[{},{"nope":01}]`, job.Invalid, "/list/1/nope"},
+		{"a repeated name after a refused field", `[{"nope":1,"x":1,"x":1}]`, job.Invalid, "/list/0/x"},
+		{"too deep together with the list", `[{"nope":` + deep + `}]`, job.Invalid, anyField},
+		{"a list without an end", `[{}`, job.Invalid, "/list"},
 	} {
 		v := several{List: Items[inner]{Max: 3}}
 		err := DecodeJSON([]byte(`{"list":`+tt.list+`}`), &v)

@@ -38,10 +38,10 @@ func withTimeoutServer(t *testing.T, use func(conn net.Conn, responses *bufio.Re
 		hold := func(w http.ResponseWriter, r *http.Request) error {
 			select {
 			case <-time.After(time.Hour):
-				WriteJSON(w, 200, "held")
+				WriteJSON(w, 200, "done")
 				return nil
 			case <-r.Context().Done():
-				return errors.New("the client is said to have left")
+				return errors.New("the request's context ended")
 			}
 		}
 		mux.Handle("GET /held", Wrap(nil, WriteProblem, hold))
@@ -90,11 +90,11 @@ func TestSlowBodyIsRefusedAtDeadline(t *testing.T) {
 		head string
 		want int
 	}{
-		"read, with a length":    {"POST /read HTTP/1.1\nHost: 127.0.0.1:8080\nContent-Length: 500\n\n", 408},
-		"read, without a length": {"POST /read HTTP/1.1\nHost: 127.0.0.1:8080\nTransfer-Encoding: chunked\n\n", 408},
-		"refused unread":         {"POST /read HTTP/1.1\nHost: 127.0.0.1:8080\nContent-Length: 5000\n\n", 413},
-		"to no call":             {"POST /nothing HTTP/1.1\nHost: 127.0.0.1:8080\nContent-Length: 500\n\n", 404},
-		"refused at the gate":    {"POST /refused HTTP/1.1\nHost: elsewhere\nContent-Length: 500\n\n", 403},
+		"read with a length":    {"POST /read HTTP/1.1\nHost: 127.0.0.1:8080\nContent-Length: 500\n\n", 408},
+		"read without a length": {"POST /read HTTP/1.1\nHost: 127.0.0.1:8080\nTransfer-Encoding: chunked\n\n", 408},
+		"refused unread":        {"POST /read HTTP/1.1\nHost: 127.0.0.1:8080\nContent-Length: 5000\n\n", 413},
+		"for an unknown path":   {"POST /nothing HTTP/1.1\nHost: 127.0.0.1:8080\nContent-Length: 500\n\n", 404},
+		"refused at the gate":   {"POST /refused HTTP/1.1\nHost: elsewhere\nContent-Length: 500\n\n", 403},
 	} {
 		t.Run(name, func(t *testing.T) {
 			withTimeoutServer(t, func(conn net.Conn, responses *bufio.Reader) {
@@ -110,7 +110,7 @@ func TestSlowBodyIsRefusedAtDeadline(t *testing.T) {
 					t.Fatal(err)
 				}
 				if waited := time.Since(began); waited > defaultTimeout+time.Second {
-					t.Errorf("the connection was held for %v", waited)
+					t.Errorf("the connection stayed open for %v", waited)
 				}
 			})
 		})

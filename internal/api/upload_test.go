@@ -39,7 +39,7 @@ func upload(t *testing.T, s uploadPlan) (status int, answer string, took time.Du
 			select {
 			case <-time.After(time.Hour):
 			case <-r.Context().Done():
-				return errors.New("the client is said to have left")
+				return errors.New("the request's context ended")
 			}
 			WriteJSON(w, 200, n)
 			return nil

@@ -111,10 +111,10 @@ func TestWrapDrainsRefusedBody(t *testing.T) {
 		expect string
 		read   bool
 	}{
-		{"what is sent already", wrong, 2 << 20, "", true},
-		{"with no length given", wrong, -1, "", true},
-		{"far too much", wrong, maxDrained + 1, "", false},
-		{"nothing is sent yet", wrong, 2 << 20, "100-continue", false},
+		{"a body that is sent already", wrong, 2 << 20, "", true},
+		{"a body without a declared length", wrong, -1, "", true},
+		{"a body over the drain limit", wrong, maxDrained + 1, "", false},
+		{"a body that waits for 100-continue", wrong, 2 << 20, "100-continue", false},
 		{"the server is full", job.Errorf(job.Overloaded, "full"), 2 << 20, "", false},
 		{"the key is full", job.Errorf(job.KeyFull, "full"), 2 << 20, "", false},
 	} {

@@ -36,7 +36,7 @@ func TestEveryEndWritesAnswer(t *testing.T) {
 		code string
 	}{
 		{"a success gives the text of the completion", store.Finish{To: job.Succeeded, Result: completion("done")}, "done [completed]", ""},
-		{"a result that is not a completion gives way to the output", store.Finish{To: job.Succeeded, Result: &job.Result{Body: []byte("x")}}, "half an [completed]", ""},
+		{"for a result that is not a completion the answer is the output", store.Finish{To: job.Succeeded, Result: &job.Result{Body: []byte("x")}}, "half an [completed]", ""},
 		{"a completion without text gives an empty answer", store.Finish{To: job.Succeeded, Result: &job.Result{Body: []byte(`{"choices":[{"message":{"content":null}}]}`)}}, " [completed]", ""},
 		{"without a result the answer is the output", store.Finish{To: job.Succeeded}, "half an [completed]", ""},
 		{"a failure keeps the output, and the error", store.Finish{To: job.Failed, Failure: failure}, "half an [failed]", "upstream_error"},

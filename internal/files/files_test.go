@@ -161,15 +161,15 @@ func TestReceiveRefusals(t *testing.T) {
 		from    io.Reader
 		code    job.Code
 	}{
-		"a file too large":            {Options{MaxFile: 10}, nil, "a", strings.NewReader("12345678901"), job.TooLarge},
-		"files too large together":    {Options{MaxFile: 10}, []string{"1234567890", "123456789"}, "c", strings.NewReader("12"), job.TooLarge},
-		"one file too many":           {Options{}, slices.Repeat([]string{"x"}, job.MaxFiles), "c", strings.NewReader("x"), job.TooLarge},
-		"two of a name":               {Options{}, []string{"x"}, "../f0", strings.NewReader("x"), job.Invalid},
-		"a full disk":                 {Options{KeepFree: 1 << 60}, nil, "a", strings.NewReader("x"), job.NoSpace},
-		"too much at once":            {Options{MaxStaged: 10}, []string{"123456"}, "a", strings.NewReader("12345"), job.Overloaded},
-		"a connection that is cut":    {Options{}, nil, "a", io.MultiReader(strings.NewReader("some"), iotest.ErrReader(broken)), job.Internal},
-		"a cut that is an end":        {Options{}, nil, "a", io.MultiReader(strings.NewReader("some"), iotest.ErrReader(io.ErrUnexpectedEOF)), job.Internal},
-		"a cut at a piece's very end": {Options{}, nil, "a", io.MultiReader(bytes.NewReader(make([]byte, chunkSize)), iotest.ErrReader(broken)), job.Internal},
+		"a file that is too large":                  {Options{MaxFile: 10}, nil, "a", strings.NewReader("12345678901"), job.TooLarge},
+		"files that are too large together":         {Options{MaxFile: 10}, []string{"1234567890", "123456789"}, "c", strings.NewReader("12"), job.TooLarge},
+		"one file too many":                         {Options{}, slices.Repeat([]string{"x"}, job.MaxFiles), "c", strings.NewReader("x"), job.TooLarge},
+		"two files with one name":                   {Options{}, []string{"x"}, "../f0", strings.NewReader("x"), job.Invalid},
+		"a full disk":                               {Options{KeepFree: 1 << 60}, nil, "a", strings.NewReader("x"), job.NoSpace},
+		"too many staged bytes":                     {Options{MaxStaged: 10}, []string{"123456"}, "a", strings.NewReader("12345"), job.Overloaded},
+		"a broken connection":                       {Options{}, nil, "a", io.MultiReader(strings.NewReader("some"), iotest.ErrReader(broken)), job.Internal},
+		"an unexpected end":                         {Options{}, nil, "a", io.MultiReader(strings.NewReader("some"), iotest.ErrReader(io.ErrUnexpectedEOF)), job.Internal},
+		"a broken connection at the end of a chunk": {Options{}, nil, "a", io.MultiReader(bytes.NewReader(make([]byte, chunkSize)), iotest.ErrReader(broken)), job.Internal},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			d := open(t, tt.options)
@@ -325,17 +325,17 @@ func TestSizeCountsFilesOfJobs(t *testing.T) {
 		do   func()
 		size int64
 	}{
-		{"what an earlier process left is counted, what is being received is not", func() {}, 16},
-		{"what is kept is counted", func() { s.Commit() }, 26},
-		{"what is discarded never was", func() {
+		{"files of an earlier process count, a stage does not", func() {}, 16},
+		{"committed files count", func() { s.Commit() }, 26},
+		{"discarded files do not count", func() {
 			s := d.Stage(job.NewID())
 			receive(t, s, "e", "no")
 			s.Discard()
 		}, 26},
 		{"a stage without files has no size", func() { d.Stage(job.NewID()).Commit() }, 26},
-		{"what is removed is counted no more, also if it was counted late", func() { d.Remove(stored[1], s.ID()) }, 8},
-		{"what is gone is not removed again", func() { d.Remove(stored[1], s.ID(), job.NewID()) }, 8},
-		{"in the end there is nothing", func() { d.Remove(stored[2]) }, 0},
+		{"removed files no longer count, even if they are not counted yet", func() { d.Remove(stored[1], s.ID()) }, 8},
+		{"a second remove changes nothing", func() { d.Remove(stored[1], s.ID(), job.NewID()) }, 8},
+		{"after the last remove the size is 0", func() { d.Remove(stored[2]) }, 0},
 	} {
 		step.do()
 		if got := size(t, d); got != step.size {
@@ -436,11 +436,11 @@ func TestParallelUploadsLeaveFreeSpace(t *testing.T) {
 	}
 	for n := range 4 {
 		if err := d.reserve(chunkSize); (job.CodeOf(err) == job.NoSpace) != (n == 3) {
-			t.Errorf("piece %d of those that are not written yet: %v", n+1, err)
+			t.Errorf("chunk %d before any is written: %v", n+1, err)
 		}
 	}
-	d.unreserve(chunkSize) // from now on the disk itself tells of it
+	d.unreserve(chunkSize) // from now on the disk itself reports these bytes as used
 	if err := d.reserve(chunkSize); err != nil {
-		t.Errorf("once a piece is written: %v", err)
+		t.Errorf("after a chunk is written: %v", err)
 	}
 }

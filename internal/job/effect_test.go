@@ -22,7 +22,7 @@ func TestEffectsRaiseTheRevision(t *testing.T) {
 		{"claim", job.Queued, func(j *job.Job) { j.Claim(noon) }, job.Running},
 		{"move waiting", job.Parked, func(j *job.Job) { j.MoveWaiting(job.Queued) }, job.Queued},
 		{"finish", job.Running, func(j *job.Job) { j.Finish(&job.Finish{To: job.Succeeded}, noon) }, job.Succeeded},
-		{"go back", job.Running, func(j *job.Job) { j.Finish(&job.Finish{To: job.Scheduled}, noon) }, job.Scheduled},
+		{"wait again", job.Running, func(j *job.Job) { j.Finish(&job.Finish{To: job.Scheduled}, noon) }, job.Scheduled},
 		{"cancel", job.Queued, func(j *job.Job) { j.End(job.Cancelled, noon) }, job.Cancelled},
 		{"request a cancel", job.Running, func(j *job.Job) { j.RequestCancel(noon) }, job.Running},
 		{"expire", job.Parked, func(j *job.Job) { j.Expire(nil, noon) }, job.Expired},

@@ -57,7 +57,7 @@ func TestNewIDsAscend(t *testing.T) {
 		last = next
 	}
 	if at := last.Time(); at.Before(before) || at.After(time.Now().Add(time.Second)) {
-		t.Fatalf("the id says it was made at %s", at)
+		t.Fatalf("the time of the id is %s", at)
 	}
 }
 

@@ -26,18 +26,18 @@ func TestDecideRetry(t *testing.T) {
 		hasOutput bool
 		want      job.RetryDecision
 	}{
-		"a final fault fails the job":    {attempt(1, standard), job.Fault{Class: job.Final}, false, job.RetryDecision{}},
-		"a retryable one backs off":      {attempt(1, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
-		"each backoff doubles":           {attempt(3, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 8 * time.Second}},
-		"the last attempt fails the job": {attempt(4, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{}},
-		"a longer wait is kept":          {attempt(1, standard), job.Fault{Class: job.Retryable, RetryAfter: time.Minute}, false, job.RetryDecision{Retry: true, Delay: time.Minute}},
-		"a wait is refunded":             {attempt(4, standard), job.Fault{Class: job.Wait, RetryAfter: 5 * time.Second}, false, job.RetryDecision{Retry: true, Delay: 5 * time.Second, Refund: true}},
-		"waits end with For":             {attempt(1, standard), job.Fault{Class: job.Wait, RetryAfter: 51 * time.Second}, false, job.RetryDecision{}},
-		"a timeout is final":             {attempt(1, standard), job.Fault{Class: job.Timeout}, false, job.RetryDecision{}},
-		"a timeout with OnTimeout":       {attempt(1, onTimeout), job.Fault{Class: job.Timeout}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
-		"output may be superseded":       {attempt(1, standard), job.Fault{Class: job.Retryable}, true, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
-		"output fails the job":           {attempt(1, failAfter), job.Fault{Class: job.Retryable}, true, job.RetryDecision{}},
-		"no output restarts":             {attempt(1, failAfter), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
+		"a final fault fails the job":          {attempt(1, standard), job.Fault{Class: job.Final}, false, job.RetryDecision{}},
+		"a retryable fault backs off":          {attempt(1, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
+		"each backoff doubles":                 {attempt(3, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 8 * time.Second}},
+		"the last attempt fails the job":       {attempt(4, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{}},
+		"a longer wait is kept":                {attempt(1, standard), job.Fault{Class: job.Retryable, RetryAfter: time.Minute}, false, job.RetryDecision{Retry: true, Delay: time.Minute}},
+		"a wait is refunded":                   {attempt(4, standard), job.Fault{Class: job.Wait, RetryAfter: 5 * time.Second}, false, job.RetryDecision{Retry: true, Delay: 5 * time.Second, Refund: true}},
+		"a wait past For is final":             {attempt(1, standard), job.Fault{Class: job.Wait, RetryAfter: 51 * time.Second}, false, job.RetryDecision{}},
+		"a timeout is final":                   {attempt(1, standard), job.Fault{Class: job.Timeout}, false, job.RetryDecision{}},
+		"a timeout with OnTimeout":             {attempt(1, onTimeout), job.Fault{Class: job.Timeout}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
+		"an attempt with output is retried":    {attempt(1, standard), job.Fault{Class: job.Retryable}, true, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
+		"output fails the job":                 {attempt(1, failAfter), job.Fault{Class: job.Retryable}, true, job.RetryDecision{}},
+		"an attempt without output is retried": {attempt(1, failAfter), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
 	} {
 		if got := c.job.DecideRetry(&c.fault, c.hasOutput, now, 0); got != c.want {
 			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
@@ -96,10 +96,10 @@ func TestFaultOf(t *testing.T) {
 	t.Parallel()
 	fault := &job.Fault{Code: "quota", Class: job.Final}
 	if got := job.FaultOf(fmt.Errorf("call: %w", fault)); got != fault {
-		t.Errorf("a wrapped fault became %+v", got)
+		t.Errorf("a wrapped fault is %+v", got)
 	}
 	if got := job.FaultOf(errors.New("boom")); got.Class != job.Retryable || got.Code != "executor_error" || got.Message != "boom" {
-		t.Errorf("a plain error became %+v", got)
+		t.Errorf("the fault of a plain error is %+v", got)
 	}
 }
 

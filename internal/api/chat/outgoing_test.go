@@ -156,7 +156,7 @@ func TestProgressInEveryState(t *testing.T) {
 		{"in the queue", job.Job{State: job.Queued}, job.Progress{Status: "Waiting"}},
 		{"before its time", job.Job{State: job.Scheduled}, job.Progress{Status: "Waiting"}},
 		{"between two attempts", job.Job{State: job.Scheduled, Progress: half, Failure: &job.Failure{}}, job.Progress{Status: "Waiting to try again"}},
-		{"running in silence", job.Job{State: job.Running}, job.Progress{Status: "Working"}},
+		{"running without output", job.Job{State: job.Running}, job.Progress{Status: "Working"}},
 		{"running", job.Job{State: job.Running, Progress: half}, half},
 		{"being cancelled", job.Job{State: job.Running, Progress: half, CancelRequestedAt: time.Unix(1, 0)}, job.Progress{Percent: 50, Status: "Cancelling"}},
 		{"done", job.Job{State: job.Succeeded, Progress: half}, job.Progress{Percent: 100, Status: "Complete"}},

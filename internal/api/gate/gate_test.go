@@ -80,7 +80,7 @@ func TestResponseHasRequestID(t *testing.T) {
 	for _, bad := range []string{"", "two words", "line\nbreak", strings.Repeat("x", 129)} {
 		got := request("GET", "/", "X-Request-ID", bad).Header().Get("X-Request-ID")
 		if len(got) != 16 {
-			t.Errorf("for %q the id is %q, want one of ours", bad, got)
+			t.Errorf("for %q the id is %q, want a new one", bad, got)
 		}
 	}
 }
@@ -97,9 +97,9 @@ func TestRefusedOriginGetsRequestID(t *testing.T) {
 func TestOwnerComesFromUserHeader(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ rule, user, want string }{
-		{"who is named", "ann", "ann"},
-		{"who says nothing is local", "", "local"},
-		{"a name may be in any script", "Zoë", "Zoë"},
+		{"the header names the user", "ann", "ann"},
+		{"without the header the user is local", "", "local"},
+		{"a name may have letters beyond ASCII", "Zoë", "Zoë"},
 	} {
 		if w := request("GET", "/v1/things/7", "X-User-ID", tt.user); w.Code != 200 || w.Body.String() != `"`+tt.want+`"` {
 			t.Errorf("%s: %d %s", tt.rule, w.Code, w.Body)

@@ -39,51 +39,51 @@ func TestGateChecksHostAndOrigin(t *testing.T) {
 		origin string
 		ok     bool
 	}{
-		{"a program without an Origin is let in", loopback, "127.0.0.1:8080", "", true},
-		{"localhost is ours", loopback, "localhost:8080", "", true},
-		{"all of 127/8 is ours", loopback, "127.3.2.1", "", true},
-		{"IPv6 loopback is ours", loopback, "[::1]:8080", "", true},
-		{"so is its bare form", loopback, "[::1]", "", true},
-		{"a name that resolves to us is foreign", loopback, "evil.example:8080", "", false},
-		{"a name that begins like ours is foreign", loopback, "localhost.evil.example", "", false},
-		{"another address is foreign", loopback, "10.0.0.1:8080", "", false},
-		{"a name without a dot is foreign to loopback", loopback, "intranet", "", false},
-		{"no Host at all is foreign", loopback, "", "", false},
-		{"a site that was told nothing is on loopback", &Gate{}, "jobs.example", "", false},
+		{"a request without an Origin is admitted", loopback, "127.0.0.1:8080", "", true},
+		{"localhost is accepted", loopback, "localhost:8080", "", true},
+		{"every address of 127/8 is accepted", loopback, "127.3.2.1", "", true},
+		{"IPv6 loopback is accepted", loopback, "[::1]:8080", "", true},
+		{"IPv6 loopback without a port is accepted", loopback, "[::1]", "", true},
+		{"a name that resolves to loopback is refused", loopback, "evil.example:8080", "", false},
+		{"a name with the prefix localhost is refused", loopback, "localhost.evil.example", "", false},
+		{"another address is refused on loopback", loopback, "10.0.0.1:8080", "", false},
+		{"a name without a dot is refused on loopback", loopback, "intranet", "", false},
+		{"a missing Host is refused on loopback", loopback, "", "", false},
+		{"a gate without addresses is on loopback", &Gate{}, "jobs.example", "", false},
 
-		{"beyond loopback any Host is taken", open, "jobs.example", "", true},
+		{"beyond loopback any Host is accepted", open, "jobs.example", "", true},
 		{"an empty host listens beyond loopback", &Gate{Listen: []string{":8080"}}, "jobs.example", "", true},
-		{"one open listener opens the Host", &Gate{Listen: []string{"127.0.0.1:1", "10.0.0.1:1"}}, "10.0.0.1:1", "", true},
+		{"one listener beyond loopback accepts any Host", &Gate{Listen: []string{"127.0.0.1:1", "10.0.0.1:1"}}, "10.0.0.1:1", "", true},
 
-		{"the public name is ours", public, "jobs.EXAMPLE:8443", "", true},
-		{"with any port: a proxy has its own", public, "jobs.example", "", true},
-		{"loopback is still ours", public, "127.0.0.1:8080", "", true},
-		{"another name is still foreign", public, "other.example", "", false},
-		{"an address is still foreign to loopback", public, "10.0.0.1", "", false},
+		{"the public name is accepted", public, "jobs.EXAMPLE:8443", "", true},
+		{"the public name with another port is accepted", public, "jobs.example", "", true},
+		{"loopback is accepted with a public URL too", public, "127.0.0.1:8080", "", true},
+		{"another name than the public one is refused", public, "other.example", "", false},
+		{"an address is refused on loopback with a public URL", public, "10.0.0.1", "", false},
 
-		{"beyond loopback the public name is ours", both, "jobs.example", "", true},
-		{"an address is nobody's name", both, "10.0.0.1:8080", "", true},
-		{"nor is an IPv6 address", both, "[2001:db8::1]:8080", "", true},
-		{"a name without a dot is nobody's in public", both, "meanwhile:8080", "", true},
-		{"nor is one under internal", both, "jobs.acme.internal:8080", "", true},
-		{"any other name may be a stranger's", both, "other.example", "", false},
-		{"as may one that ends alike", both, "evil-internal.example", "", false},
-		{"no Host is nobody", both, "", "", false},
+		{"beyond loopback the public name is accepted", both, "jobs.example", "", true},
+		{"beyond loopback an address is accepted", both, "10.0.0.1:8080", "", true},
+		{"beyond loopback an IPv6 address is accepted", both, "[2001:db8::1]:8080", "", true},
+		{"beyond loopback a name without a dot is accepted", both, "meanwhile:8080", "", true},
+		{"beyond loopback a name under .internal is accepted", both, "jobs.acme.internal:8080", "", true},
+		{"beyond loopback another public name is refused", both, "other.example", "", false},
+		{"a name that only ends like .internal is refused", both, "evil-internal.example", "", false},
+		{"beyond loopback a missing Host is refused with a public URL", both, "", "", false},
 
-		{"our own page is let in", loopback, "localhost:8080", "http://localhost:8080", true},
+		{"a page of the server is admitted", loopback, "localhost:8080", "http://localhost:8080", true},
 		{"names are compared without case", open, "Jobs.example:8080", "http://jobs.EXAMPLE:8080", true},
-		{"the scheme's port may be left out", open, "jobs.example", "http://jobs.example:80", true},
-		{"behind a proxy with TLS too", open, "jobs.example", "https://jobs.example", true},
-		{"a page of the public URL is ours, whatever Host the proxy sends", public, "127.0.0.1:8080", "https://jobs.example:8443", true},
-		{"its origin has the scheme's port left out", &Gate{PublicURL: mustURL("https://jobs.example:443")}, "127.0.0.1:8080", "https://jobs.example", true},
-		{"a page of the public name on another port is not", public, "127.0.0.1:8080", "https://jobs.example", false},
+		{"the default port of http may be missing", open, "jobs.example", "http://jobs.example:80", true},
+		{"the default port of https may be missing", open, "jobs.example", "https://jobs.example", true},
+		{"a page of the public URL is admitted with any Host", public, "127.0.0.1:8080", "https://jobs.example:8443", true},
+		{"a default port in the public URL does not count", &Gate{PublicURL: mustURL("https://jobs.example:443")}, "127.0.0.1:8080", "https://jobs.example", true},
+		{"a page of the public name on another port is refused", public, "127.0.0.1:8080", "https://jobs.example", false},
 		{"another port is another origin", loopback, "localhost:8080", "http://localhost:3000", false},
 		{"another name is another origin", loopback, "localhost:8080", "http://127.0.0.1:8080", false},
 		{"a foreign page is refused", loopback, "localhost:8080", "https://evil.example", false},
-		{"beyond loopback too", open, "jobs.example", "https://evil.example", false},
-		{"a page without an origin is refused", loopback, "localhost:8080", "null", false},
+		{"a foreign page is refused beyond loopback", open, "jobs.example", "https://evil.example", false},
+		{"the origin null is refused", loopback, "localhost:8080", "null", false},
 		{"another scheme is refused", loopback, "localhost:8080", "file://localhost:8080", false},
-		{"an origin that is none is refused", loopback, "localhost:8080", "http://%zz", false},
+		{"an invalid origin is refused", loopback, "localhost:8080", "http://%zz", false},
 	} {
 		r := httptest.NewRequest("POST", "/v1/jobs", nil)
 		r.Host = tt.host
@@ -92,7 +92,7 @@ func TestGateChecksHostAndOrigin(t *testing.T) {
 		}
 		w, admitted := serve(tt.gate, r)
 		if admitted != tt.ok {
-			t.Errorf("%s: Host %q, Origin %q: let in: %v", tt.rule, tt.host, tt.origin, admitted)
+			t.Errorf("%s: Host %q, Origin %q: admitted: %v", tt.rule, tt.host, tt.origin, admitted)
 		}
 		if !tt.ok && (w.Code != 403 || !strings.Contains(w.Body.String(), `"code":"forbidden"`)) {
 			t.Errorf("%s: %d %s", tt.rule, w.Code, w.Body)
@@ -106,7 +106,7 @@ func TestTwoOriginsAreRefused(t *testing.T) {
 	r.Host = "localhost"
 	r.Header["Origin"] = []string{"http://localhost", "http://localhost"}
 	if _, admitted := serve(&Gate{AllowedOrigins: []string{"*"}}, r); admitted {
-		t.Error("let in")
+		t.Error("admitted")
 	}
 }
 
@@ -121,22 +121,22 @@ func TestOnlyTrustedPeersSetHeaders(t *testing.T) {
 		user  string
 	}{
 		{"a program on this machine may name a user", "127.0.0.1:5000", nil, "127.0.0.1:5000", "ann"},
-		{"by IPv6 too", "[::1]:5000", nil, "[::1]:5000", "ann"},
-		{"and by its mapped form", "[::ffff:127.0.0.1]:5000", nil, "[::ffff:127.0.0.1]:5000", "ann"},
-		{"a remote peer is not believed", "192.0.2.7:5000", nil, "192.0.2.7:5000", "local"},
-		{"nor is whence it says it comes", "192.0.2.7:5000", []string{"127.0.0.1"}, "192.0.2.7:5000", "local"},
-		{"a peer without an address is not believed", "@", nil, "@", "local"},
-		{"a trusted proxy is", "10.1.2.3:5000", nil, "10.1.2.3:5000", "ann"},
-		{"by IPv6, with a zone", "[2001:db8::1%eth0]:5000", nil, "[2001:db8::1%eth0]:5000", "ann"},
-		{"its neighbour is not", "10.2.2.3:5000", nil, "10.2.2.3:5000", "local"},
-		{"it says whence a request comes", "10.1.2.3:5000", []string{"192.0.2.7"}, "192.0.2.7:0", "ann"},
-		{"what the client itself wrote does not count", "10.1.2.3:5000", []string{"127.0.0.1, 192.0.2.7"}, "192.0.2.7:0", "ann"},
+		{"a program on this machine may name a user over IPv6", "[::1]:5000", nil, "[::1]:5000", "ann"},
+		{"an IPv4-mapped loopback address is this machine", "[::ffff:127.0.0.1]:5000", nil, "[::ffff:127.0.0.1]:5000", "ann"},
+		{"an untrusted peer may not name a user", "192.0.2.7:5000", nil, "192.0.2.7:5000", "local"},
+		{"an untrusted peer may not name an address", "192.0.2.7:5000", []string{"127.0.0.1"}, "192.0.2.7:5000", "local"},
+		{"a peer without an address is untrusted", "@", nil, "@", "local"},
+		{"a trusted proxy may name a user", "10.1.2.3:5000", nil, "10.1.2.3:5000", "ann"},
+		{"a trusted IPv6 proxy may have a zone", "[2001:db8::1%eth0]:5000", nil, "[2001:db8::1%eth0]:5000", "ann"},
+		{"an address outside the trusted network is untrusted", "10.2.2.3:5000", nil, "10.2.2.3:5000", "local"},
+		{"a trusted proxy may name an address", "10.1.2.3:5000", []string{"192.0.2.7"}, "192.0.2.7:0", "ann"},
+		{"an address from the client itself does not count", "10.1.2.3:5000", []string{"127.0.0.1, 192.0.2.7"}, "192.0.2.7:0", "ann"},
 		{"a chain of proxies is followed", "127.0.0.1:5000", []string{"198.51.100.9, 192.0.2.7", "10.1.0.1,10.1.9.9"}, "192.0.2.7:0", "ann"},
-		{"to the first that says nonsense", "127.0.0.1:5000", []string{"192.0.2.7, unknown, 10.1.9.9"}, "10.1.9.9:0", "ann"},
-		{"nonsense alone says nothing", "127.0.0.1:5000", []string{"unknown"}, "127.0.0.1:0", "ann"},
-		{"a port is left out", "127.0.0.1:5000", []string{"192.0.2.7:80"}, "192.0.2.7:0", "ann"},
-		{"also of IPv6", "127.0.0.1:5000", []string{"[2001:db9::7]:80"}, "[2001:db9::7]:0", "ann"},
-		{"brackets too", "127.0.0.1:5000", []string{"[2001:db9::7]"}, "[2001:db9::7]:0", "ann"},
+		{"an invalid address ends the chain", "127.0.0.1:5000", []string{"192.0.2.7, unknown, 10.1.9.9"}, "10.1.9.9:0", "ann"},
+		{"a single invalid address is ignored", "127.0.0.1:5000", []string{"unknown"}, "127.0.0.1:0", "ann"},
+		{"the port of an address is ignored", "127.0.0.1:5000", []string{"192.0.2.7:80"}, "192.0.2.7:0", "ann"},
+		{"the port of an IPv6 address is ignored", "127.0.0.1:5000", []string{"[2001:db9::7]:80"}, "[2001:db9::7]:0", "ann"},
+		{"the brackets of an IPv6 address are ignored", "127.0.0.1:5000", []string{"[2001:db9::7]"}, "[2001:db9::7]:0", "ann"},
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.RemoteAddr = tt.peer

@@ -17,12 +17,12 @@ func TestLocalOnlyRefusesOtherMachines(t *testing.T) {
 		from, through string
 		want          int
 	}{
-		"this machine":                        {"127.0.0.1:5", "", 200},
-		"this machine, over IPv6":             {"[::1]:5", "", 200},
-		"another":                             {"192.0.2.7:5", "", 403},
-		"another, which says that it is this": {"192.0.2.7:5", "127.0.0.1", 403},
-		"another, through a proxy on this":    {"127.0.0.1:5", "192.0.2.7", 403},
-		"no address":                          {"@", "", 403},
+		"this machine":                                {"127.0.0.1:5", "", 200},
+		"this machine, over IPv6":                     {"[::1]:5", "", 200},
+		"another machine":                             {"192.0.2.7:5", "", 403},
+		"another machine that forwards for this one":  {"192.0.2.7:5", "127.0.0.1", 403},
+		"another machine through a proxy on this one": {"127.0.0.1:5", "192.0.2.7", 403},
+		"a peer without an address":                   {"@", "", 403},
 	} {
 		r := httptest.NewRequest("GET", "http://localhost/inner", nil)
 		r.RemoteAddr = c.from
@@ -56,7 +56,7 @@ func TestGateRecordsRoute(t *testing.T) {
 		r.Header.Set("X-User-ID", "who is not believed")
 		w := &routeWriter{ResponseWriter: httptest.NewRecorder()}
 		if handler.ServeHTTP(w, r); w.pattern != want {
-			t.Errorf("%s: told of the pattern %q, want %q", path, w.pattern, want)
+			t.Errorf("%s: the recorded pattern is %q, want %q", path, w.pattern, want)
 		}
 	}
 }

@@ -53,7 +53,7 @@ func TestTokenRoundTrips(t *testing.T) {
 			t.Fatalf("sealed again it is %s, not %s", again, token)
 		}
 		if _, err := tokensAt(noon, 2).Open(token); job.CodeOf(err) != job.BadToken {
-			t.Fatalf("another server says %v", err)
+			t.Fatalf("with another key: %v", err)
 		}
 		if _, err := tokensAt(g.Expires, 1).Open(token); job.CodeOf(err) != job.BadToken {
 			t.Fatalf("when it has expired: %v", err)
@@ -192,27 +192,27 @@ func TestTokenOpensOnlyItsJob(t *testing.T) {
 		code         string
 	}{
 		{"the job", "GET", "/v1/jobs/" + his, reads, 200, ""},
-		{"its head", "HEAD", "/v1/jobs/" + his, reads, 200, ""},
+		{"the job by HEAD", "HEAD", "/v1/jobs/" + his, reads, 200, ""},
 		{"its output", "GET", "/v1/jobs/" + his + "/output", reads, 200, ""},
 		{"its events", "GET", "/v1/jobs/" + his + "/events", reads, 200, ""},
 		{"its result", "GET", "/v1/jobs/" + his + "/result", reads, 200, ""},
 		{"the socket", "GET", "/v1/watch", reads, 200, ""},
-		{"its cancel, where that was asked for", "POST", "/v1/jobs/" + his + "/cancel", cancels, 200, ""},
-		{"and only there", "POST", "/v1/jobs/" + his + "/cancel", reads, 403, "forbidden"},
-		{"no retry", "POST", "/v1/jobs/" + his + "/retry", cancels, 403, "forbidden"},
-		{"no delete", "DELETE", "/v1/jobs/" + his, cancels, 403, "forbidden"},
-		{"no list", "GET", "/v1/jobs", cancels, 403, "forbidden"},
-		{"no submit", "POST", "/v1/jobs", cancels, 403, "forbidden"},
-		{"no other face", "GET", "/ws", cancels, 403, "forbidden"},
-		{"no other job: to it that is not there", "GET", "/v1/jobs/" + other, reads, 404, "not_found"},
-		{"nor its cancel", "POST", "/v1/jobs/" + other + "/cancel", cancels, 404, "not_found"},
-		{"nor what is no job", "GET", "/v1/jobs/x/events", reads, 404, "not_found"},
-		{"what is nowhere is nowhere", "GET", "/v1/nowhere", reads, 404, "not_found"},
-		{"an expired one opens nothing", "GET", "/v1/jobs/" + his, expired, 401, "bad_token"},
-		{"nor does one of another server", "GET", "/v1/jobs/" + his, seal(tokensAt(noon, 2), testGrant()), 401, "bad_token"},
-		{"nor an empty one", "GET", "/v1/jobs/" + his, "", 401, "bad_token"},
-		{"nor two", "GET", "/v1/jobs/" + his, reads + "&token=" + reads, 401, "bad_token"},
-		{"not even what needs none", "POST", "/v1/jobs", "wt_x", 401, "bad_token"},
+		{"its cancel with the right to cancel", "POST", "/v1/jobs/" + his + "/cancel", cancels, 200, ""},
+		{"its cancel without the right", "POST", "/v1/jobs/" + his + "/cancel", reads, 403, "forbidden"},
+		{"a retry", "POST", "/v1/jobs/" + his + "/retry", cancels, 403, "forbidden"},
+		{"a delete", "DELETE", "/v1/jobs/" + his, cancels, 403, "forbidden"},
+		{"the list of jobs", "GET", "/v1/jobs", cancels, 403, "forbidden"},
+		{"a submit", "POST", "/v1/jobs", cancels, 403, "forbidden"},
+		{"a call of another API", "GET", "/ws", cancels, 403, "forbidden"},
+		{"another job", "GET", "/v1/jobs/" + other, reads, 404, "not_found"},
+		{"the cancel of another job", "POST", "/v1/jobs/" + other + "/cancel", cancels, 404, "not_found"},
+		{"an invalid job id", "GET", "/v1/jobs/x/events", reads, 404, "not_found"},
+		{"an unknown path", "GET", "/v1/nowhere", reads, 404, "not_found"},
+		{"an expired token", "GET", "/v1/jobs/" + his, expired, 401, "bad_token"},
+		{"a token of another server", "GET", "/v1/jobs/" + his, seal(tokensAt(noon, 2), testGrant()), 401, "bad_token"},
+		{"an empty token", "GET", "/v1/jobs/" + his, "", 401, "bad_token"},
+		{"two tokens", "GET", "/v1/jobs/" + his, reads + "&token=" + reads, 401, "bad_token"},
+		{"an invalid token for a call without one", "POST", "/v1/jobs", "wt_x", 401, "bad_token"},
 	} {
 		w := requestTo(newTokenHandler(), tt.method, tt.path+"?after=3&token="+tt.token, "X-User-ID", "bob")
 		if w.Code != tt.status || tt.code != "" && !strings.Contains(w.Body.String(), `"`+tt.code+`"`) {
@@ -253,19 +253,19 @@ func TestForeignPagesNeedAllowedOriginAndToken(t *testing.T) {
 		method, path string
 		status       int
 	}{
-		{"with its token", []string{"https://other.example", app}, app, "GET", path + "?token=" + token, 200},
-		{"without", []string{app}, app, "GET", path, 403},
-		{"not as whoever is local", []string{app}, app, "POST", "/v1/jobs", 403},
-		{"nor for what needs nobody", []string{app}, app, "GET", "/v1/nowhere", 403},
-		{"with a bad token", []string{app}, app, "GET", path + "?token=wt_x", 401},
-		{"a page of another", []string{app}, "https://evil.example", "GET", path + "?token=" + token, 403},
+		{"a page of an allowed origin with a token", []string{"https://other.example", app}, app, "GET", path + "?token=" + token, 200},
+		{"a page of an allowed origin without a token", []string{app}, app, "GET", path, 403},
+		{"a submit without a token", []string{app}, app, "POST", "/v1/jobs", 403},
+		{"an unknown path without a token", []string{app}, app, "GET", "/v1/nowhere", 403},
+		{"an invalid token", []string{app}, app, "GET", path + "?token=wt_x", 401},
+		{"a page of another origin", []string{app}, "https://evil.example", "GET", path + "?token=" + token, 403},
 		{"another scheme", []string{app}, "http://app.example", "GET", path + "?token=" + token, 403},
 		{"another port", []string{app}, app + ":444", "GET", path + "?token=" + token, 403},
-		{"nobody is allowed", nil, app, "GET", path + "?token=" + token, 403},
-		{"all are allowed, with a token", []string{"*"}, "https://evil.example", "GET", path + "?token=" + token, 200},
-		{"and not without", []string{"*"}, "https://evil.example", "GET", path, 403},
-		{"a page without an origin is one of all", []string{"*"}, "null", "GET", path + "?token=" + token, 200},
-		{"and not one of some", []string{app}, "null", "GET", path + "?token=" + token, 403},
+		{"no allowed origins", nil, app, "GET", path + "?token=" + token, 403},
+		{"all origins are allowed, with a token", []string{"*"}, "https://evil.example", "GET", path + "?token=" + token, 200},
+		{"all origins are allowed, without a token", []string{"*"}, "https://evil.example", "GET", path, 403},
+		{"all origins are allowed, the origin null", []string{"*"}, "null", "GET", path + "?token=" + token, 200},
+		{"the origin null is not listed", []string{app}, "null", "GET", path + "?token=" + token, 403},
 	} {
 		w := requestTo(newTokenHandler(tt.allowed...), tt.method, tt.path, "Origin", tt.origin)
 		if w.Code != tt.status {
@@ -295,10 +295,10 @@ func TestPreflightListsMethodsAndHeaders(t *testing.T) {
 		t.Errorf("%d %v", w.Code, h)
 	}
 	if w := requestTo(newTokenHandler("https://app.example"), "OPTIONS", path, append(ask, "Origin", "https://evil.example")...); w.Code != 403 || w.Header().Get("Access-Control-Allow-Headers") != "" {
-		t.Errorf("a stranger's: %d %v", w.Code, w.Header())
+		t.Errorf("from a foreign origin: %d %v", w.Code, w.Header())
 	}
 	if w := requestTo(newTokenHandler("https://app.example"), "OPTIONS", "/v1/jobs", "Origin", "https://app.example"); w.Code != 403 {
-		t.Errorf("one that asks nothing is no preflight: %d %v", w.Code, w.Header())
+		t.Errorf("without a requested method: %d %v", w.Code, w.Header())
 	}
 }
 
@@ -311,9 +311,9 @@ func TestWatchURLUsesPublicAddress(t *testing.T) {
 		host string
 		tail string
 	}{
-		{"to the public URL, whatever the Host", &Gate{PublicURL: mustURL("https://jobs.example/m/")}, "127.0.0.1:8080", "https://jobs.example/m/v1/jobs/"},
-		{"to loopback as it was asked", &Gate{}, "localhost:8080", "http://localhost:8080/v1/jobs/"},
-		{"by any other name it is a path: the name may lead to us from there only", &Gate{}, "meanwhile:8080", "/v1/jobs/"},
+		{"with a public URL the Host does not count", &Gate{PublicURL: mustURL("https://jobs.example/m/")}, "127.0.0.1:8080", "https://jobs.example/m/v1/jobs/"},
+		{"a loopback Host is in the URL", &Gate{}, "localhost:8080", "http://localhost:8080/v1/jobs/"},
+		{"with any other Host the URL is a path", &Gate{}, "meanwhile:8080", "/v1/jobs/"},
 	} {
 		tt.gate.Tokens, tt.gate.TokenTTL = tokens, time.Hour
 		r := httptest.NewRequest("GET", "/", nil)

@@ -118,10 +118,10 @@ func scriptEvents(f *fake) *scriptedWatcher {
 func TestDetachedStreamMatchesHandlerStream(t *testing.T) {
 	t.Parallel()
 	for name, head := range map[string]string{
-		"HTTP/1.1":  eventsHead,
-		"HTTP/1.0":  strings.Replace(eventsHead, "HTTP/1.1", "HTTP/1.0", 1),
-		"of a page": strings.Replace(eventsHead, "\nX-", "\nOrigin: http://127.0.0.1:8080\nX-", 1),
-		"of a friend": strings.Replace(eventsHead, "\nX-", "\nOrigin: https://app.example\nAuthorization: Bearer "+
+		"HTTP/1.1":             eventsHead,
+		"HTTP/1.0":             strings.Replace(eventsHead, "HTTP/1.1", "HTTP/1.0", 1),
+		"a page of the server": strings.Replace(eventsHead, "\nX-", "\nOrigin: http://127.0.0.1:8080\nX-", 1),
+		"a page of an allowed origin": strings.Replace(eventsHead, "\nX-", "\nOrigin: https://app.example\nAuthorization: Bearer "+
 			string(testTokens(t).Seal(nil, gate.Grant{Owner: job.Owner{User: "ann"}, Job: testJob().ID, Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}))+"\nX-", 1),
 	} {
 		raw := map[bool]string{}

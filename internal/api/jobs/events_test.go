@@ -78,9 +78,9 @@ func TestStreamSendsWholeJob(t *testing.T) {
 func TestDoneShowsJobAsItEnded(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*fake){
-		"deleted":      func(f *fake) { f.err = nil; f.snap.Job = job.Job{} },
-		"queued again": func(f *fake) { f.snap.Job = jobAt(job.Queued, 1) },
-		"ended anew":   func(f *fake) { f.snap.Job = jobAt(job.Failed, 1); f.snap.FinishedAt = moment.Add(time.Hour) },
+		"deleted":                  func(f *fake) { f.err = nil; f.snap.Job = job.Job{} },
+		"after done, queued again": func(f *fake) { f.snap.Job = jobAt(job.Queued, 1) },
+		"ended again":              func(f *fake) { f.snap.Job = jobAt(job.Failed, 1); f.snap.FinishedAt = moment.Add(time.Hour) },
 	} {
 		f := newFake(t)
 		f.watch = func(int64) stream.Watcher {
@@ -128,10 +128,10 @@ func TestResumeAfterDoneGets204(t *testing.T) {
 		now    job.Job
 		status int
 	}{
-		{"seen to the end", "3.done", jobAt(job.Failed, 3), 204},
-		{"seen all but the end", "3", jobAt(job.Failed, 3), 200},
-		{"tried again and ended again", "2.done", jobAt(job.Failed, 3), 200},
-		{"queued again", "3.done", jobAt(job.Queued, 3), 200},
+		{"after done", "3.done", jobAt(job.Failed, 3), 204},
+		{"after the last entry", "3", jobAt(job.Failed, 3), 200},
+		{"after an earlier done, ended again", "2.done", jobAt(job.Failed, 3), 200},
+		{"after done, queued again", "3.done", jobAt(job.Queued, 3), 200},
 	} {
 		f := newFake(t)
 		f.watch = func(int64) stream.Watcher {
@@ -273,8 +273,8 @@ func TestSnapshotFollowsChangeOfJob(t *testing.T) {
 		want   bool
 	}{
 		{"another state", func(j *job.Job) { j.State = job.Scheduled }, true},
-		{"another attempt that runs already", func(j *job.Job) { j.Attempt = 2 }, true},
-		{"a cancel that was asked for", func(j *job.Job) { j.CancelRequestedAt = moment }, true},
+		{"another running attempt", func(j *job.Job) { j.Attempt = 2 }, true},
+		{"a cancel request", func(j *job.Job) { j.CancelRequestedAt = moment }, true},
 		{"output", func(j *job.Job) { j.Cursor = 2 }, false},
 		{"progress", func(j *job.Job) { j.Progress.Percent = 50 }, false},
 	} {

@@ -141,9 +141,9 @@ func TestFormReachesEngineComplete(t *testing.T) {
 	page := part{name: "page", file: "scan.png", kind: "image/png", text: "\x89PNG\r\n--b0undar"}
 	more := part{name: "page", file: "dir/two.txt", text: ""}
 	for rule, parts := range map[string][]part{
-		"the job first":   {minimalJobPart, page, more},
-		"the job last":    {page, more, minimalJobPart},
-		"the job between": {page, minimalJobPart, more},
+		"the job first":         {minimalJobPart, page, more},
+		"the job last":          {page, more, minimalJobPart},
+		"the job in the middle": {page, minimalJobPart, more},
 	} {
 		f := newFormEngine(t, files.Options{})
 		body, kind := encodeForm(parts...)
@@ -199,29 +199,29 @@ func TestRefusedFormLeavesNoFiles(t *testing.T) {
 		code    job.Code
 		says    string
 	}{
-		"no parts":                   {parts: nil, code: job.Invalid, says: "missing"},
-		"no job":                     {parts: []part{file}, code: job.Invalid, says: "the part job is missing"},
-		"two jobs":                   {parts: []part{minimalJobPart, file, minimalJobPart}, code: job.Invalid, says: "two parts job"},
-		"a job that is no JSON":      {parts: []part{file, {name: "job", text: "queue=sim"}}, code: job.Invalid},
-		"an empty job":               {parts: []part{file, {name: "job"}}, code: job.Invalid},
-		"a job too large":            {parts: []part{{name: "job", text: strings.Repeat(" ", job.MaxBody) + "{}"}}, code: job.TooLarge, says: "the part job"},
-		"an unknown queue":           {parts: []part{file, {name: "job", text: `{"queue":"x"}`}}, code: job.UnknownQueue},
-		"a queue without files":      {parts: []part{{name: "job", text: `{"queue":"plain"}`}, file}, code: job.Invalid, says: "the queue plain takes no files"},
-		"and the job last":           {parts: []part{file, {name: "job", text: `{"queue":"plain"}`}}, code: job.Invalid, says: "the queue plain takes no files"},
-		"an unknown field":           {parts: []part{file, {name: "job", text: `{"queue":"sim","x":1}`}}, code: job.Invalid},
-		"a key in the job":           {parts: []part{file, {name: "job", text: `{"queue":"sim","idempotency_key":"k"}`}}, code: job.Invalid},
-		"a part without a name":      {parts: []part{minimalJobPart, {file: "a", text: "x"}}, code: job.Invalid, says: "has no name"},
-		"a part that is no file":     {parts: []part{minimalJobPart, file, {name: "input", text: "x"}}, code: job.Invalid, says: "is no file"},
-		"files of one name":          {parts: []part{minimalJobPart, file, {name: "q", file: "x/a.txt"}}, code: job.Invalid, says: "two files"},
-		"a name that is none":        {parts: []part{minimalJobPart, {name: "p", file: ".."}}, code: job.Invalid, says: "not a valid file name"},
-		"a name too long":            {parts: []part{minimalJobPart, {name: "p", file: strings.Repeat("n", 256)}}, code: job.Invalid, says: "255"},
-		"33 files":                   {parts: append(many(33), minimalJobPart), code: job.TooLarge, says: "32"},
-		"a file too large":           {options: small, parts: []part{minimalJobPart, {name: "p", file: "a", text: hundred + "x"}}, code: job.TooLarge},
-		"files too large together":   {options: small, parts: []part{minimalJobPart, {name: "p", file: "a", text: hundred}, {name: "p", file: "b", text: hundred}, file}, code: job.TooLarge, says: "together"},
-		"headers too large":          {parts: []part{minimalJobPart, {name: "p", file: "a", headers: []string{"X-Long", strings.Repeat("x", 2*maxHeaders)}}}, code: job.TooLarge, says: "headers"},
-		"a transfer encoding":        {parts: []part{minimalJobPart, {name: "p", file: "a", headers: []string{"Content-Transfer-Encoding", "base64"}}}, code: job.Invalid, says: "as they are"},
-		"a disk without room":        {options: files.Options{KeepFree: 1 << 60}, parts: []part{minimalJobPart, file}, code: job.NoSpace},
-		"more than is taken at once": {options: files.Options{MaxStaged: 1}, parts: []part{minimalJobPart, file, {name: "p", file: "b", text: "y"}}, code: job.Overloaded},
+		"no parts":                            {parts: nil, code: job.Invalid, says: "missing"},
+		"no job":                              {parts: []part{file}, code: job.Invalid, says: "the part job is missing"},
+		"two jobs":                            {parts: []part{minimalJobPart, file, minimalJobPart}, code: job.Invalid, says: "two parts job"},
+		"a job that is not JSON":              {parts: []part{file, {name: "job", text: "queue=sim"}}, code: job.Invalid},
+		"an empty job":                        {parts: []part{file, {name: "job"}}, code: job.Invalid},
+		"a job that is too large":             {parts: []part{{name: "job", text: strings.Repeat(" ", job.MaxBody) + "{}"}}, code: job.TooLarge, says: "the part job"},
+		"an unknown queue":                    {parts: []part{file, {name: "job", text: `{"queue":"x"}`}}, code: job.UnknownQueue},
+		"a queue without files":               {parts: []part{{name: "job", text: `{"queue":"plain"}`}, file}, code: job.Invalid, says: "the queue plain takes no files"},
+		"a queue without files, the job last": {parts: []part{file, {name: "job", text: `{"queue":"plain"}`}}, code: job.Invalid, says: "the queue plain takes no files"},
+		"an unknown field":                    {parts: []part{file, {name: "job", text: `{"queue":"sim","x":1}`}}, code: job.Invalid},
+		"a key in the job":                    {parts: []part{file, {name: "job", text: `{"queue":"sim","idempotency_key":"k"}`}}, code: job.Invalid},
+		"a part without a name":               {parts: []part{minimalJobPart, {file: "a", text: "x"}}, code: job.Invalid, says: "has no name"},
+		"a part that is not a file":           {parts: []part{minimalJobPart, file, {name: "input", text: "x"}}, code: job.Invalid, says: "is no file"},
+		"two files with one name":             {parts: []part{minimalJobPart, file, {name: "q", file: "x/a.txt"}}, code: job.Invalid, says: "two files"},
+		"an invalid file name":                {parts: []part{minimalJobPart, {name: "p", file: ".."}}, code: job.Invalid, says: "not a valid file name"},
+		"a name that is too long":             {parts: []part{minimalJobPart, {name: "p", file: strings.Repeat("n", 256)}}, code: job.Invalid, says: "255"},
+		"33 files":                            {parts: append(many(33), minimalJobPart), code: job.TooLarge, says: "32"},
+		"a file that is too large":            {options: small, parts: []part{minimalJobPart, {name: "p", file: "a", text: hundred + "x"}}, code: job.TooLarge},
+		"files that are too large together":   {options: small, parts: []part{minimalJobPart, {name: "p", file: "a", text: hundred}, {name: "p", file: "b", text: hundred}, file}, code: job.TooLarge, says: "together"},
+		"headers that are too large":          {parts: []part{minimalJobPart, {name: "p", file: "a", headers: []string{"X-Long", strings.Repeat("x", 2*maxHeaders)}}}, code: job.TooLarge, says: "headers"},
+		"a transfer encoding":                 {parts: []part{minimalJobPart, {name: "p", file: "a", headers: []string{"Content-Transfer-Encoding", "base64"}}}, code: job.Invalid, says: "as they are"},
+		"a full disk":                         {options: files.Options{KeepFree: 1 << 60}, parts: []part{minimalJobPart, file}, code: job.NoSpace},
+		"too many staged bytes":               {options: files.Options{MaxStaged: 1}, parts: []part{minimalJobPart, file, {name: "p", file: "b", text: "y"}}, code: job.Overloaded},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			f := newFormEngine(t, tt.options)
@@ -229,7 +229,7 @@ func TestRefusedFormLeavesNoFiles(t *testing.T) {
 			w := f.post(body, kind)
 			checkProblem(t, rule, w.Code, w.Body.Bytes(), api.StatusOf(tt.code), tt.code, anyField)
 			if !strings.Contains(w.Body.String(), tt.says) {
-				t.Errorf("it says %s", w.Body)
+				t.Errorf("the problem is %s", w.Body)
 			}
 			if left := f.jobDirs(t); len(left) != 0 || len(f.calls) != 0 {
 				t.Errorf("left are %v, the engine was called with %v", left, f.calls)
@@ -247,18 +247,18 @@ func TestMalformedFormIsRefused(t *testing.T) {
 		body, kind string
 		code       job.Code
 	}{
-		"no boundary":        {whole.String(), "multipart/form-data", job.Invalid},
-		"a long boundary":    {whole.String(), "multipart/form-data; boundary=" + strings.Repeat("b", 71), job.Invalid},
-		"another boundary":   {whole.String(), "multipart/form-data; boundary=other", job.Invalid},
-		"of another kind":    {whole.String(), "multipart/mixed; boundary=" + boundary, api.UnsupportedMediaType},
-		"empty":              {"", kind, job.Invalid},
-		"JSON":               {`{"queue":"sim","input":1}`, kind, job.Invalid},
-		"cut in a file":      {whole.String()[:whole.Len()-100], kind, job.Invalid},
-		"cut in a header":    {whole.String()[:200], kind, job.Invalid},
-		"without an end":     {strings.TrimSuffix(whole.String(), "--\r\n"), kind, job.Invalid},
-		"a long preamble":    {strings.Repeat("x\r\n", maxHeaders) + whole.String(), kind, job.TooLarge},
-		"a long epilogue":    {whole.String() + strings.Repeat("x", 2*maxHeaders), kind, job.TooLarge},
-		"a header of no end": {"--" + boundary + "\r\nX: " + strings.Repeat("x", 2*maxHeaders), kind, job.TooLarge},
+		"no boundary":         {whole.String(), "multipart/form-data", job.Invalid},
+		"a long boundary":     {whole.String(), "multipart/form-data; boundary=" + strings.Repeat("b", 71), job.Invalid},
+		"another boundary":    {whole.String(), "multipart/form-data; boundary=other", job.Invalid},
+		"another media type":  {whole.String(), "multipart/mixed; boundary=" + boundary, api.UnsupportedMediaType},
+		"empty":               {"", kind, job.Invalid},
+		"JSON":                {`{"queue":"sim","input":1}`, kind, job.Invalid},
+		"cut in a file":       {whole.String()[:whole.Len()-100], kind, job.Invalid},
+		"cut in a header":     {whole.String()[:200], kind, job.Invalid},
+		"no closing boundary": {strings.TrimSuffix(whole.String(), "--\r\n"), kind, job.Invalid},
+		"a long preamble":     {strings.Repeat("x\r\n", maxHeaders) + whole.String(), kind, job.TooLarge},
+		"a long epilogue":     {whole.String() + strings.Repeat("x", 2*maxHeaders), kind, job.TooLarge},
+		"an endless header":   {"--" + boundary + "\r\nX: " + strings.Repeat("x", 2*maxHeaders), kind, job.TooLarge},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			f := newFormEngine(t, files.Options{})
@@ -281,13 +281,13 @@ func TestFilesOfUnstoredJobsAreRemoved(t *testing.T) {
 		status   int
 		left     int
 	}{
-		"stored":                        {nil, false, 202, 1},
-		"answered by another job":       {nil, true, 202, 0},
-		"a full queue":                  {job.Errorf(job.QueueFull, "full"), false, 503, 0},
-		"a key used for something else": {job.Errorf(job.IdempotencyMismatch, "another"), false, 422, 0},
-		"a server that stops":           {job.Errorf(job.ShuttingDown, "stopping"), false, 503, 0},
-		"a disk that failed":            {job.Errorf(job.Unavailable, "who knows"), false, 503, 1},
-		"a defect":                      {errors.New("who knows"), false, 500, 1},
+		"stored":                   {nil, false, 202, 1},
+		"a known key":              {nil, true, 202, 0},
+		"a full queue":             {job.Errorf(job.QueueFull, "full"), false, 503, 0},
+		"a key of another request": {job.Errorf(job.IdempotencyMismatch, "another"), false, 422, 0},
+		"a server that stops":      {job.Errorf(job.ShuttingDown, "stopping"), false, 503, 0},
+		"a disk that failed":       {job.Errorf(job.Unavailable, "unknown"), false, 503, 1},
+		"a defect":                 {errors.New("unknown"), false, 500, 1},
 	} {
 		f := newFormEngine(t, files.Options{})
 		f.err, f.existing = tt.err, tt.existing
@@ -323,12 +323,12 @@ func TestFormHashCoversFiles(t *testing.T) {
 		t.Error("where the job stands matters")
 	}
 	for rule, parts := range map[string][]part{
-		"no file":          {minimalJobPart},
-		"other bytes":      {minimalJobPart, {name: "p", file: "a", kind: "text/plain", text: "y"}},
-		"another name":     {minimalJobPart, {name: "p", file: "b", kind: "text/plain", text: "x"}},
-		"another type":     {minimalJobPart, {name: "p", file: "a", kind: "text/html", text: "x"}},
-		"one more":         {minimalJobPart, file, {name: "p", file: "b", kind: "text/plain", text: "x"}},
-		"other job's text": {{name: "job", text: minimalJobPart.text + " "}, file},
+		"no file":      {minimalJobPart},
+		"other bytes":  {minimalJobPart, {name: "p", file: "a", kind: "text/plain", text: "y"}},
+		"another name": {minimalJobPart, {name: "p", file: "b", kind: "text/plain", text: "x"}},
+		"another type": {minimalJobPart, {name: "p", file: "a", kind: "text/html", text: "x"}},
+		"one more":     {minimalJobPart, file, {name: "p", file: "b", kind: "text/plain", text: "x"}},
+		"another job":  {{name: "job", text: minimalJobPart.text + " "}, file},
 	} {
 		if hash(parts...) == first {
 			t.Errorf("%s has the same hash", rule)
@@ -347,10 +347,10 @@ func TestCapacityIsCheckedBeforeFiles(t *testing.T) {
 		size   int64 // the approximate size that was checked
 		status int
 	}{
-		"with a length":              {"", int64(body.Len()), 136 << 10, 503},
-		"without one":                {"", -1, 7, 503},
-		"with a new key":             {"new", int64(body.Len()), 136 << 10, 503},
-		"with a key that was before": {"known", int64(body.Len()), 136 << 10, 202},
+		"with a length":    {"", int64(body.Len()), 136 << 10, 503},
+		"without a length": {"", -1, 7, 503},
+		"with a new key":   {"new", int64(body.Len()), 136 << 10, 503},
+		"with a known key": {"known", int64(body.Len()), 136 << 10, 202},
 	} {
 		f := newFormEngine(t, files.Options{})
 		f.noRoom, f.existingKey = job.Errorf(job.QueueFull, "full"), "known"

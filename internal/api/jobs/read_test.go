@@ -108,10 +108,10 @@ func TestSmallJSONResultsAreInline(t *testing.T) {
 		{"a kind of JSON", "application/ld+json", `{"a":1}`, true},
 		{"text", "text/plain", `1`, false},
 		{"no type", "", `1`, false},
-		{"what only says it is JSON", "application/json", `{"a":`, false},
+		{"invalid JSON with a JSON type", "application/json", `{"a":`, false},
 		{"nothing", "application/json", ``, false},
-		{"a byte too many", "application/json", big, false},
-		{"as much as fits", "application/json", big[:1] + big[2:], true},
+		{"a byte over the limit", "application/json", big, false},
+		{"the longest inline result", "application/json", big[:1] + big[2:], true},
 	} {
 		f := newFake(t)
 		f.snap.State = job.Succeeded

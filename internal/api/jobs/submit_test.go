@@ -105,15 +105,15 @@ func TestSubmitReturnsStatusOfJob(t *testing.T) {
 		status   int
 		applied  string
 	}{
-		{"at once", job.Queued, false, "", "submit", 202, ""},
-		{"a delayed one", job.Scheduled, false, "", "submit", 202, ""},
-		{"held to its end", job.Succeeded, false, "wait=5", "submit and wait", 200, "wait=5"},
-		{"held in vain", job.Running, false, "wait=5", "submit and wait", 202, "wait=5"},
-		{"held for no time", job.Running, false, "wait=0", "submit", 202, "wait=0"},
-		{"asynchronous, as ever", job.Queued, false, "respond-async", "submit", 202, "respond-async"},
+		{"no preference", job.Queued, false, "", "submit", 202, ""},
+		{"a delayed job", job.Scheduled, false, "", "submit", 202, ""},
+		{"a wait until the end", job.Succeeded, false, "wait=5", "submit and wait", 200, "wait=5"},
+		{"a wait that runs out", job.Running, false, "wait=5", "submit and wait", 202, "wait=5"},
+		{"a wait of 0", job.Running, false, "wait=0", "submit", 202, "wait=0"},
+		{"respond-async", job.Queued, false, "respond-async", "submit", 202, "respond-async"},
 		{"both", job.Failed, false, "respond-async, wait=60", "submit and wait", 200, "respond-async, wait=60"},
-		{"a replay of an unfinished one", job.Running, true, "", "submit", 202, ""},
-		{"a replay of an ended one", job.Failed, true, "", "submit", 200, ""},
+		{"a replay of an unfinished job", job.Running, true, "", "submit", 202, ""},
+		{"a replay of an ended job", job.Failed, true, "", "submit", 200, ""},
 	} {
 		f := newFake(t)
 		f.snap.State, f.existing = tt.state, tt.existing

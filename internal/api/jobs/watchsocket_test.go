@@ -190,7 +190,7 @@ func TestSocketFollowsManyJobs(t *testing.T) {
 	client.expect("unwatched")
 	client.send(`{"type":"unwatch","id":"%s"}`, second) // a second time
 	client.expect("unwatched")
-	h.appendText(jobs[second], 2, "nobody is told of it")
+	h.appendText(jobs[second], 2, "nobody watches it")
 	h.appendText(jobs[first], 1, "y")
 	if h := client.expect("output@1"); h.ID != first {
 		t.Errorf("heard of %s", h.ID)
@@ -226,22 +226,22 @@ func TestInvalidMessagesAreRefused(t *testing.T) {
 	hers, token := h.submitWithToken("watch-ttl=60")
 	client := h.dial("/v1/watch")
 	for _, tt := range []struct{ rule, message, code, field string }{
-		{"no JSON", `{`, "invalid_request", ""},
-		{"no object", `[]`, "invalid_request", ""},
+		{"not JSON", `{`, "invalid_request", ""},
+		{"not an object", `[]`, "invalid_request", ""},
 		{"no type", `{}`, "invalid_request", "/type"},
-		{"a type that is none", `{"type":"subscribe"}`, "invalid_request", "/type"},
-		{"a field that is none", `{"type":"watch","id":"x","from":1}`, "invalid_request", "/from"},
+		{"an unknown type", `{"type":"subscribe"}`, "invalid_request", "/type"},
+		{"an unknown field", `{"type":"watch","id":"x","from":1}`, "invalid_request", "/from"},
 		{"no id", `{"type":"watch"}`, "invalid_request", "/id"},
-		{"an id that is none", `{"type":"watch","id":"x"}`, "not_found", ""},
-		{"a job that is not there", `{"type":"watch","id":"` + job.NewID().String() + `"}`, "not_found", ""},
-		{"someone else's", `{"type":"watch","id":"` + hers + `"}`, "not_found", ""},
-		{"a cancel of it", `{"type":"cancel","id":"` + hers + `"}`, "not_found", ""},
-		{"a cancel by a token that may only read", `{"type":"cancel","id":"` + hers + `","token":"` + token + `"}`, "forbidden", ""},
-		{"another job by its token", `{"type":"watch","id":"` + mine + `","token":"` + token + `"}`, "not_found", ""},
-		{"a token that is none", `{"type":"watch","id":"` + mine + `","token":"wt_x"}`, "bad_token", ""},
+		{"an invalid id", `{"type":"watch","id":"x"}`, "not_found", ""},
+		{"an unknown job", `{"type":"watch","id":"` + job.NewID().String() + `"}`, "not_found", ""},
+		{"a job of another user", `{"type":"watch","id":"` + hers + `"}`, "not_found", ""},
+		{"a cancel of a job of another user", `{"type":"cancel","id":"` + hers + `"}`, "not_found", ""},
+		{"a cancel with a token without the right", `{"type":"cancel","id":"` + hers + `","token":"` + token + `"}`, "forbidden", ""},
+		{"another job than the token's", `{"type":"watch","id":"` + mine + `","token":"` + token + `"}`, "not_found", ""},
+		{"an invalid token", `{"type":"watch","id":"` + mine + `","token":"wt_x"}`, "bad_token", ""},
 		{"a cursor before the first", `{"type":"watch","id":"` + mine + `","after":-1}`, "invalid_request", "/after"},
 		{"a cursor past the end", `{"type":"watch","id":"` + mine + `","after":5}`, "invalid_request", ""},
-		{"a cursor where there is none", `{"type":"unwatch","id":"` + mine + `","after":5}`, "invalid_request", "/after"},
+		{"a cursor in an unwatch", `{"type":"unwatch","id":"` + mine + `","after":5}`, "invalid_request", "/after"},
 	} {
 		client.send("%s", tt.message)
 		h := client.read()

@@ -100,7 +100,7 @@ func TestOperationsAreDescribed(t *testing.T) {
 		}
 		for _, m := range strings.FieldsFunc(c.path, func(r rune) bool { return r == '/' }) {
 			if strings.HasPrefix(m, "{") && !hasPathParameter(doc, c, strings.Trim(m, "{}")) {
-				t.Errorf("%s does not say what %s is", name, m)
+				t.Errorf("%s does not describe %s", name, m)
 			}
 		}
 	}
@@ -171,7 +171,7 @@ func TestEveryCodeHasStatus(t *testing.T) {
 		for _, r := range c.at("responses").pairs() {
 			for _, code := range errorCodes(doc, r.value) {
 				if want := fmt.Sprint(api.StatusOf(job.Code(code))); want != r.key {
-					t.Errorf("%s %s says that %s is %s; it is %s", c.method, c.path, code, r.key, want)
+					t.Errorf("%s %s describes %s as %s; the server has %s", c.method, c.path, code, r.key, want)
 				}
 			}
 		}

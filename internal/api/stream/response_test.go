@@ -254,23 +254,23 @@ func TestPrepareDetachRefusesOtherRequests(t *testing.T) {
 	second := direct("GET", nil)
 	second.ProtoMajor, second.ProtoMinor = 2, 0
 	for name, r := range map[string]*http.Request{
-		"a request that came through another's hands": httptest.NewRequest("GET", "/", nil),
-		"one of HTTP/2":    second,
-		"one for the head": direct("HEAD", nil),
-		"one with a body":  direct("GET", strings.NewReader("x")),
+		"a request without WithDirect": httptest.NewRequest("GET", "/", nil),
+		"a request of HTTP/2":          second,
+		"a HEAD request":               direct("HEAD", nil),
+		"a request with a body":        direct("GET", strings.NewReader("x")),
 	} {
 		w := httptest.NewRecorder()
 		if new(DetachedResponses).PrepareDetach(w, r) || len(w.Header()) > 0 {
-			t.Errorf("%s was taken: %v", name, w.Header())
+			t.Errorf("%s may be detached: %v", name, w.Header())
 		}
 	}
 	responses := &DetachedResponses{Stopping: context.Background()}
 	if _, ok := responses.Detach(httptest.NewRecorder(), direct("GET", nil)); ok {
-		t.Error("a connection was taken that nobody has")
+		t.Error("a recorder without a connection was detached")
 	}
 	responses.Wait()
 	if _, ok := responses.Detach(httptest.NewRecorder(), direct("GET", nil)); ok {
-		t.Error("a line was taken after the last")
+		t.Error("a response was detached after Wait")
 	}
 }
 

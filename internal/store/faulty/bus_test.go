@@ -16,11 +16,11 @@ func TestBusLosesDoublesAndDelaysNotices(t *testing.T) {
 		low, high int // bounds of the notices that arrive within a second
 		end       int // notices that arrive in the end; -1 for any number
 	}{
-		"as they are sent": {&Bus{}, sent, sent, sent},
-		"all lost":         {&Bus{LostPercent: 100}, 0, 0, 0},
-		"some lost":        {&Bus{LostPercent: 50}, sent / 3, sent * 2 / 3, -1},
-		"all doubled":      {&Bus{DoubledPercent: 100}, 2 * sent, 2 * sent, 2 * sent},
-		"late":             {&Bus{LatePercent: 100, MaxDelay: 10 * time.Second}, 1, sent / 3, sent},
+		"no faults": {&Bus{}, sent, sent, sent},
+		"all lost":  {&Bus{LostPercent: 100}, 0, 0, 0},
+		"some lost": {&Bus{LostPercent: 50}, sent / 3, sent * 2 / 3, -1},
+		"all twice": {&Bus{DoubledPercent: 100}, 2 * sent, 2 * sent, 2 * sent},
+		"late":      {&Bus{LatePercent: 100, MaxDelay: 10 * time.Second}, 1, sent / 3, sent},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

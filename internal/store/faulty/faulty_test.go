@@ -54,13 +54,13 @@ func TestSteps(t *testing.T) {
 		applied int
 		is, not error
 	}{
-		{"nothing breaks", None, 1, nil, ErrLost},
-		{"before the commit nothing is applied, which is known", BeforeCommit, 0, store.ErrNotCommitted, store.ErrFull},
-		{"lost before the commit nothing is applied, which is unknown", LostBeforeCommit, 0, ErrLost, store.ErrNotCommitted},
-		{"lost after the commit all is applied, which is unknown", LostAfterCommit, 1, ErrLost, store.ErrNotCommitted},
-		{"a sync lost after the commit returns ErrUnknown", SyncLostAfterCommit, 1, store.ErrUnknown, store.ErrNotCommitted},
-		{"after a bad sync all is applied, which is unknown", BadSync, 1, ErrLost, store.ErrNotCommitted},
-		{"on a full disk nothing is applied, which is known", DiskFull, 0, store.ErrFull, ErrLost},
+		{"without a fault the commit applies", None, 1, nil, ErrLost},
+		{"BeforeCommit applies nothing, and the caller knows", BeforeCommit, 0, store.ErrNotCommitted, store.ErrFull},
+		{"LostBeforeCommit applies nothing, and the caller does not know", LostBeforeCommit, 0, ErrLost, store.ErrNotCommitted},
+		{"LostAfterCommit applies all, and the caller does not know", LostAfterCommit, 1, ErrLost, store.ErrNotCommitted},
+		{"SyncLostAfterCommit returns ErrUnknown", SyncLostAfterCommit, 1, store.ErrUnknown, store.ErrNotCommitted},
+		{"BadSync applies all, and the caller does not know", BadSync, 1, ErrLost, store.ErrNotCommitted},
+		{"DiskFull applies nothing, and the caller knows", DiskFull, 0, store.ErrFull, ErrLost},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {

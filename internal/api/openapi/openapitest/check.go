@@ -111,7 +111,7 @@ func (s *spec) checkBody(media, kind string, x *exchange) error {
 	}
 	var problem struct{ Status int }
 	if err := json.Unmarshal(x.responseBody.Bytes(), &problem); err != nil || problem.Status != x.status {
-		return fmt.Errorf("the problem says %d", problem.Status)
+		return fmt.Errorf("the status in the problem is %d", problem.Status)
 	}
 	return nil
 }
