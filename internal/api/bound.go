@@ -49,8 +49,7 @@ func (c *boundConn) Write(p []byte) (int, error) {
 	return c.deadline.write(c.Conn, c.Conn, p)
 }
 
-// SetWriteDeadline is for code that has hijacked the connection. The deadline holds until
-// the next write.
+// SetWriteDeadline sets the deadline of a hijacked connection. It holds until the next write.
 func (c *boundConn) SetWriteDeadline(t time.Time) error {
 	c.deadline.reset()
 	return c.Conn.SetWriteDeadline(t)

@@ -177,6 +177,6 @@ func TestCloseWriteClosesOneSide(t *testing.T) {
 		t.Errorf("%q, %v", rest, err)
 	}
 	if _, err := io.Copy(conn, strings.NewReader("x")); err == nil {
-		t.Error("written to a half that was closed")
+		t.Error("written to the closed side")
 	}
 }

@@ -219,7 +219,7 @@ func (d *decoder) wrongType(want string) *job.Error {
 	return job.Errorf(job.Invalid, "%s must be %s, not %s", d.describe(), want, kind)
 }
 
-// describe returns what an error sentence calls the value that is read.
+// describe names the current value in an error sentence.
 func (d *decoder) describe() string {
 	switch {
 	case d.name != nil:

@@ -22,11 +22,11 @@ func FuzzIdempotencyKey(f *testing.F) {
 		key, err := IdempotencyKey(h)
 		switch {
 		case err != nil && (key != "" || job.CodeOf(err) != job.Invalid):
-			t.Fatalf("%q is refused with %v, and taken as %q", value, err, key)
+			t.Fatalf("%q is refused with %v, and read as %q", value, err, key)
 		case err == nil && times > 0 && (key != value || times > 1 || key == "" || len(key) > job.MaxKey || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' })):
-			t.Fatalf("%q, given %d times, is taken as %q", value, times, key)
+			t.Fatalf("%q, given %d times, is read as %q", value, times, key)
 		case err == nil && times <= 0 && key != "":
-			t.Fatalf("nothing is taken as %q", key)
+			t.Fatalf("a missing header is read as %q", key)
 		}
 	})
 }

@@ -19,7 +19,7 @@ const (
 	RequestTimeout       job.Code = "request_timeout"        // the body took too long to arrive
 )
 
-// StatusOf returns the HTTP status of a code. This is the only table of the two.
+// StatusOf returns the HTTP status of a code. No other table maps codes to statuses.
 func StatusOf(code job.Code) int {
 	switch code {
 	case job.Invalid:

@@ -95,7 +95,7 @@ func TestProblemIncludesFailureOfJob(t *testing.T) {
 	}
 }
 
-// The error of a batch is that of its first element and lists the errors of all.
+// The problem of a batch is that of its first element. It lists the errors of all elements.
 func TestBatchErrorListsItems(t *testing.T) {
 	t.Parallel()
 	first, second := job.Errorf(job.UnknownQueue, "no queue"), job.Errorf(job.KeyFull, "full")

@@ -40,7 +40,9 @@ func (t Timeouts) BoundBodies(next http.Handler) http.Handler {
 			// net/http clears the deadline at the end of the body, when it begins to watch
 			// for the client to leave. So it does not bound the response.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout))
-			r.Body = &boundBody{r.Body, timeout}
+			r2 := *r // the caller's request stays unchanged
+			r2.Body = &boundBody{r.Body, timeout}
+			r = &r2
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -25,8 +25,8 @@ type Upload struct {
 	ctrl    *http.ResponseController
 	timeout time.Duration
 
-	left     time.Duration // to wait for the next minUploaded bytes
-	received int           // of these bytes
+	left     time.Duration // time to wait for the next minUploaded bytes
+	received int           // how many of these bytes have arrived
 	err      error         // how the body ended; from then on net/http owns the deadline
 }
 
@@ -63,8 +63,8 @@ func (u *Upload) Read(p []byte) (int, error) {
 	return n, u.err
 }
 
-// Close sets a deadline for the rest of the body, which the server skips. It skips it so
-// that the client can read why its upload was refused.
+// Close sets a deadline for the rest of the body, which the server skips. The server skips it
+// so that the client can read why its upload was refused.
 func (u *Upload) Close() {
 	if u.err == nil {
 		u.setDeadline(time.Now().Add(u.timeout))

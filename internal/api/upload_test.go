@@ -16,7 +16,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// uploadPlan says how a client uploads a body in pieces.
+// uploadPlan describes how a client uploads a body in pieces.
 type uploadPlan struct {
 	size, piece int
 	pause       time.Duration // of the client before each piece

@@ -190,7 +190,7 @@ func TestInformationalStatusDoesNotBeginResponse(t *testing.T) {
 	}
 }
 
-func TestWrapPassesAbortOn(t *testing.T) {
+func TestWrapPropagatesAbortHandler(t *testing.T) {
 	t.Parallel()
 	w, logged, panicked := serveHandler(func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) })
 	if panicked != http.ErrAbortHandler || logged != "" || w.Body.Len() > 0 {
@@ -215,8 +215,8 @@ func TestWrapIgnoresHijackedConnection(t *testing.T) {
 		defer func() { done <- recover() }()
 		h.ServeHTTP(w, r)
 	}))
-	var complaints bytes.Buffer // messages of net/http about a second response
-	srv.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(&complaints, nil), slog.LevelError)
+	var serverLog bytes.Buffer // messages of net/http about a second response
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(&serverLog, nil), slog.LevelError)
 	srv.Start()
 	defer srv.Close()
 	res, err := http.Get(srv.URL)
@@ -228,7 +228,7 @@ func TestWrapIgnoresHijackedConnection(t *testing.T) {
 	if string(body) != "hello" {
 		t.Errorf("got %q", body)
 	}
-	if p := <-done; p != nil || complaints.Len() > 0 {
-		t.Errorf("panicked with %v: %s", p, &complaints)
+	if p := <-done; p != nil || serverLog.Len() > 0 {
+		t.Errorf("panicked with %v: %s", p, &serverLog)
 	}
 }

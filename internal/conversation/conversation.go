@@ -39,7 +39,7 @@ type ID job.UUID
 // String is the id's public form: "conv_" and 26 characters.
 func (id ID) String() string { return job.UUID(id).Text("conv_") }
 
-// IsZero says whether id is the zero value.
+// IsZero reports whether id is the zero value.
 func (id ID) IsZero() bool { return id == ID{} }
 
 // Time is when the id was made, to the millisecond.

@@ -242,7 +242,7 @@ func TestDeleteRemovesConcurrentlyRetriedAnswer(t *testing.T) {
 	h.wantGone(id, task)
 }
 
-func TestEndBesideDeleteLeavesNothing(t *testing.T) {
+func TestConcurrentEndAndDeleteLeaveNothing(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	id, task := h.ask(ann, conversation.ID{}, "q")

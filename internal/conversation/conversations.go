@@ -15,7 +15,7 @@ type Writer interface {
 }
 
 // Conversations reads and writes all conversations. It has no state: every read method is one
-// read of the store, or two where its comment says so.
+// read of the store, or two where its comment mentions it.
 type Conversations struct {
 	records store.RowReader
 	writer  Writer

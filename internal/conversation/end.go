@@ -87,7 +87,8 @@ func completion(body []byte) (text string, ok bool) {
 	return *content, true
 }
 
-// errorOf is why the answer of a job is incomplete; nil when it is complete or still pending.
+// errorOf returns why the answer of a job is incomplete; nil when it is complete or still
+// pending.
 func errorOf(j *job.Job) *Error {
 	switch {
 	case !j.State.Ended() || j.State == job.Succeeded:

@@ -156,8 +156,8 @@ func pendingAnswer(id MessageID, task job.ID) Message {
 	return Message{ID: id, Role: Assistant, Task: task, Status: Processing}
 }
 
-// isPending says whether the message is an answer whose job has not ended.
+// isPending reports whether the message is an answer whose job has not ended.
 func (m Message) isPending() bool { return m.Status == Processing }
 
-// isQuestion says whether the message is a question.
+// isQuestion reports whether the message is a question.
 func (m Message) isQuestion() bool { return m.Role == User }

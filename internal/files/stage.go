@@ -160,8 +160,9 @@ func (s *Stage) accept(f *job.File, n int64) error {
 }
 
 // reserve counts bytes that will be written for a job that is not stored yet. It asks for the
-// free bytes of the disk each time, which costs little beside the write of a chunk. Bytes that
-// other uploads have reserved count too, so that parallel uploads together leave KeepFree.
+// free bytes of the disk each time, which costs little compared with the write of a chunk.
+// Bytes that other uploads have reserved count too, so that parallel uploads together leave
+// KeepFree.
 func (d *Dir) reserve(n int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

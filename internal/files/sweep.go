@@ -41,8 +41,8 @@ func (d *Dir) Sweep(ctx context.Context, list Lister) (removed int, err error) {
 	return len(orphans), nil
 }
 
-// listJobDirs lists the directories of jobs (there, only with [Options.TrackSize]), and those
-// whose ids were made before d was opened (older).
+// listJobDirs returns the ids of all job directories (only with [Options.TrackSize]), and the
+// older ids, which were made before d was opened.
 func (d *Dir) listJobDirs() (there, older map[job.ID]struct{}, err error) {
 	dir, err := os.Open(d.root)
 	if err != nil {

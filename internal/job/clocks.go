@@ -30,10 +30,10 @@ func (t *Timeouts) All() [numClocks]*time.Duration {
 	}
 }
 
-// Clock describes one clock of a job. The configuration, the jobs API, the command line,
-// the OpenAPI document and the pages under docs take what they need to know from it.
+// Clock describes one clock of a job. The configuration, the jobs API, the command line, the
+// OpenAPI document and the pages under docs read it.
 type Clock struct {
-	Name string // such as "run_hard"; the command line uses it as it is
+	Name string // such as "run_hard"; the command line uses this name
 
 	Default time.Duration // unless the queue's executor has another, or the queue sets it
 
@@ -140,11 +140,11 @@ func (j *Job) CancelOverdue(now time.Time) bool {
 	return !at.IsZero() && !at.Add(j.Policy.Timeouts.CancelGrace).After(now)
 }
 
-// Silent reports whether an attempt has been without output for too long. Its last
-// output was at the time heard, which is zero before the first one.
-func (t *Timeouts) Silent(began, heard, now time.Time) bool {
-	if heard.IsZero() {
+// Silent reports whether an attempt has been without output for too long. lastOutput is the
+// time of its last output, zero before the first one.
+func (t *Timeouts) Silent(began, lastOutput, now time.Time) bool {
+	if lastOutput.IsZero() {
 		return t.FirstOutput > 0 && !now.Before(began.Add(t.FirstOutput))
 	}
-	return t.IdleOutput > 0 && !now.Before(heard.Add(t.IdleOutput))
+	return t.IdleOutput > 0 && !now.Before(lastOutput.Add(t.IdleOutput))
 }

@@ -2,10 +2,10 @@ package job
 
 import "time"
 
-// This file computes, once for all stores, what each op makes of a job. A store checks
-// whether the op may apply, calls the method of the op, and writes the changed job. The
-// methods need nothing but the job. Their argument now is the store's clock, in whole
-// microseconds. Each method raises the revision by one.
+// This file computes, once for all stores, how each op changes a job. A store checks whether
+// the op may apply, calls the method of the op, and writes the changed job. The methods need
+// nothing but the job. Their argument now is the store's clock, in whole microseconds. Each
+// method raises the revision by one.
 
 // Create sets the first state and the times of a submitted job.
 func (j *Job) Create(to State, delay time.Duration, now time.Time) {
@@ -31,8 +31,8 @@ func (j *Job) Claim(now time.Time) {
 	}
 }
 
-// MoveWaiting moves a waiting job to another waiting state: its time has come, or it is
-// parked, or its key has a free place.
+// MoveWaiting moves a waiting job to another waiting state, when its time has come, when it is
+// parked, or when its key has a free place.
 func (j *Job) MoveWaiting(to State) { j.move(to) }
 
 // RequestCancel records that a running job must be cancelled. A second request changes
@@ -89,7 +89,7 @@ func (j *Job) waitAgain(to State, f *Finish, now time.Time) {
 		j.Failure = f.Failure
 	}
 	if j.Attempt == 0 && j.Failure == nil {
-		j.StartedAt = time.Time{} // no attempt is left that has started
+		j.StartedAt = time.Time{} // the job has no started attempt any more
 	}
 	j.RunAt = now
 	if to == Scheduled {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Class says whether a failed attempt may be tried again.
+// Class tells whether a failed attempt may be tried again.
 type Class uint8
 
 // The classes of failure.
@@ -21,7 +21,7 @@ const (
 // counts as [Retryable] with the code "executor_error".
 type Fault struct {
 	Code    string // stable, for programs: "upstream_rate_limited"
-	Message string // for the owner of the job; says what to do where the owner can do something
+	Message string // for the owner of the job, with advice where the owner can act
 	Class   Class
 	// RetryAfter is the wait that the upstream asked for; zero when it did not ask.
 	RetryAfter time.Duration

@@ -18,7 +18,7 @@ type Filter struct {
 	Limit                       int               // 1 to MaxListPage
 }
 
-// MatchCreatedAt says whether the bounds select a job that was created at that time. They
+// MatchCreatedAt reports whether the bounds select a job that was created at that time. They
 // compare whole milliseconds, as a job's time is shown: a list of the jobs after the shown
 // time of one job does not contain that job.
 func (f *Filter) MatchCreatedAt(at time.Time) bool {

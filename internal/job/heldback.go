@@ -20,8 +20,8 @@ const (
 // WorkerLost is the failure code of an attempt whose worker was lost.
 const WorkerLost = "worker_lost"
 
-// HeldBackReason is the reason that the job itself tells. It is "" for a queued job, which its
-// queue may hold back, and for a job that does not wait.
+// HeldBackReason returns the reason that follows from the job alone. It is "" for a queued job,
+// which its queue may hold back, and for a job that does not wait.
 func (j *Job) HeldBackReason() HeldBackBy {
 	switch {
 	case j.State == Parked && j.Suspect():

@@ -29,8 +29,8 @@ var crockford = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPaddi
 
 const uuidText = 26 // 128 bits in base 32
 
-// Text writes the id as a prefix and 26 lower-case base 32 characters, such as
-// "job_06b8…". The prefix says what kind of thing the id names.
+// Text writes the id as a prefix and 26 lower-case base 32 characters, such as "job_06b8…". The
+// prefix names the kind of the id.
 func (u UUID) Text(prefix string) string {
 	return string(crockford.AppendEncode(append(make([]byte, 0, 64), prefix...), u[:]))
 }

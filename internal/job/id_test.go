@@ -28,7 +28,7 @@ func TestIDTextRoundTrips(t *testing.T) {
 	})
 }
 
-// An id has one spelling: whatever else is read as not found.
+// An id has one spelling. Any other text is not found.
 func TestIDHasOneSpelling(t *testing.T) {
 	t.Parallel()
 	id := job.NewID().String()
@@ -44,7 +44,7 @@ func TestIDHasOneSpelling(t *testing.T) {
 	}
 }
 
-// Ids made one after the other sort so, and know when they were made.
+// Ids sort in the order in which they were made, and contain that time.
 func TestNewIDsAscend(t *testing.T) {
 	t.Parallel()
 	before := time.Now().Add(-time.Millisecond)

@@ -57,8 +57,7 @@ type Job struct {
 	// Refs are references for the packages that add rows at the job's end, one per package
 	// and opaque to all others. Most jobs have none.
 	Refs []string
-	// Tally names a group of jobs of the same owner that is counted as a queue is; "" for
-	// none.
+	// Tally names a group of jobs of one owner, with counts like those of a queue; "" for none.
 	Tally string
 
 	// CreatedAt is when the job was stored, by the store's clock. The time in its ID may be

@@ -20,7 +20,7 @@ func NewToken() Token {
 // String is the token in hexadecimal.
 func (t Token) String() string { return hex.EncodeToString(t[:]) }
 
-// IsZero says whether t is the zero value.
+// IsZero reports whether t is the zero value.
 func (t Token) IsZero() bool { return t == Token{} }
 
 // Process identifies one start of a server. It is random, so that no two are the same. The

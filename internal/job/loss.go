@@ -3,7 +3,7 @@ package job
 import "time"
 
 // A loss is an attempt whose worker was lost: its process died, or its lease ran out. Either
-// the job caused that or it only ran beside the job that did. So losses are counted apart
+// the job caused the loss, or another job of the same process did. So losses are counted apart
 // from failures, and jobs with repeated losses run one at a time.
 const (
 	// MaxLosses is the number of losses after which a job fails.
@@ -14,9 +14,9 @@ const (
 	lossBackoff = 2 * time.Second
 )
 
-// Suspect says whether the job may be the one that crashes its workers. A store runs one
-// suspect at a time: a job that is not the cause then finishes, and the one that is harms no
-// other job.
+// Suspect reports whether the job may be the one that crashes its workers. A store runs one
+// suspect at a time: a job that is not the cause then finishes, and the job that is the cause
+// harms no other.
 func (j *Job) Suspect() bool { return j.Losses-j.Cleared >= suspectLosses }
 
 // Failures is the number of failed attempts, the current one included.
@@ -32,7 +32,7 @@ func (j *Job) countEnd(lost bool) {
 	}
 }
 
-// DecideRetryAfterLoss decides what follows a loss. hasOutput says whether the attempt wrote
+// DecideRetryAfterLoss decides what follows a loss. hasOutput is whether the attempt wrote
 // output. Losses are bounded by [MaxLosses], not by MaxAttempts.
 func (j *Job) DecideRetryAfterLoss(hasOutput bool) RetryDecision {
 	if hasOutput && j.Policy.Retry.AfterOutput == FailAfterOutput || j.Losses+1 >= MaxLosses {

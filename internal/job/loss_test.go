@@ -7,8 +7,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A lost job is tried again after a backoff that doubles, whatever its attempts, until
-// its losses are as many as may be.
+// A lost job is retried after a backoff that doubles with each loss, until it has MaxLosses
+// losses. Its attempts do not count.
 func TestDecideRetryAfterLoss(t *testing.T) {
 	t.Parallel()
 	j := job.Job{MaxAttempts: 1}
@@ -32,9 +32,9 @@ func TestDecideRetryAfterLoss(t *testing.T) {
 	}
 }
 
-// Losses are not failures: they take nothing of the attempts that may fail, and leave
-// the backoff of a failure as it is.
-func TestLossesAreNoFailures(t *testing.T) {
+// Losses are not failures: they do not count against MaxAttempts, and do not lengthen the
+// backoff of a failure.
+func TestLossesAreNotFailures(t *testing.T) {
 	t.Parallel()
 	j := job.Job{Attempt: 5, Losses: 4, MaxAttempts: 2}
 	j.Policy.Retry.Backoff = time.Second
@@ -49,7 +49,7 @@ func TestLossesAreNoFailures(t *testing.T) {
 }
 
 // A job is a suspect after two losses in a row. An attempt that ends otherwise clears it.
-func TestSuspect(t *testing.T) {
+func TestTwoLossesInARowMakeSuspect(t *testing.T) {
 	t.Parallel()
 	j := job.Job{}
 	for i, end := range []struct{ lost, suspect bool }{

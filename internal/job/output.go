@@ -24,11 +24,11 @@ func (k Kind) String() string {
 	return ""
 }
 
-// IsOutput says whether entries of the kind belong to the result of the work. Retry policies
+// IsOutput reports whether entries of the kind belong to the result of the work. Retry policies
 // ask whether an attempt has written such an entry; see [Retry.AfterOutput].
 func (k Kind) IsOutput() bool { return k == KindText || k == KindJSON }
 
-// ResetsIdleClock says whether an entry of the kind restarts the idle output timeout. A
+// ResetsIdleClock reports whether an entry of the kind restarts the idle output timeout. A
 // progress report does not: it is no output.
 func (k Kind) ResetsIdleClock() bool { return k.IsOutput() || k == KindLog }
 
@@ -67,8 +67,8 @@ func CheckEntries(entries []Entry, p *Progress, start, cursor int64) (repeated b
 	return repeated, nil
 }
 
-// Progress is how far an attempt is. Percent never falls within an attempt. An attempt that
-// reported progress and succeeds ends at 100.
+// Progress is the last progress report of an attempt. Percent never falls within an attempt. An
+// attempt that reported progress and succeeds ends at 100.
 type Progress struct {
 	Percent float64 `json:"percent"` // 0 to 100
 	Status  string  `json:"status,omitempty"`

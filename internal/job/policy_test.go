@@ -45,7 +45,7 @@ func TestDecideRetry(t *testing.T) {
 	}
 }
 
-// Jitter only lengthens a backoff, by a quarter at most; the bound is kept before it.
+// Jitter only lengthens a backoff, by a quarter at most. BackoffMax applies before the jitter.
 func TestBackoffIsBounded(t *testing.T) {
 	t.Parallel()
 	j := attempt(1, job.Retry{Backoff: time.Second, BackoffMax: 3 * time.Second})

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// AfterOutput says what follows when an attempt fails after it has written output.
+// AfterOutput is the rule for an attempt that fails after it has written output.
 type AfterOutput string
 
 // The choices of [Retry.AfterOutput].
@@ -34,7 +34,7 @@ type RetryDecision struct {
 	Refund bool          // the failed attempt is not counted
 }
 
-// DecideRetry decides what follows a fault. hasOutput says whether the attempt wrote output.
+// DecideRetry decides what follows a fault. hasOutput is whether the attempt wrote output.
 // It is a pure function: the caller draws jitter from [0,1).
 func (j *Job) DecideRetry(f *Fault, hasOutput bool, now time.Time, jitter float64) RetryDecision {
 	r := &j.Policy.Retry
@@ -43,8 +43,8 @@ func (j *Job) DecideRetry(f *Fault, hasOutput bool, now time.Time, jitter float6
 	}
 	switch f.Class {
 	case Wait:
-		// A wait says nothing about the job itself: it costs no attempt, so that only the
-		// time since the first start can end it.
+		// The job did not cause the wait, so it costs no attempt. Only the time since the first
+		// start ends a job that keeps waiting.
 		delay := max(f.RetryAfter, r.backoff(1, jitter))
 		if now.Add(delay).After(j.StartedAt.Add(r.For)) {
 			return RetryDecision{}

@@ -47,11 +47,11 @@ func ParseState(name string) (State, bool) {
 	return 0, false
 }
 
-// Ended says whether the job has ended. Only a requested retry leads out of an ended state,
+// Ended reports whether the job has ended. Only a requested retry leads out of an ended state,
 // and nothing leads out of [Succeeded].
 func (s State) Ended() bool { return s >= Succeeded }
 
-// Waiting says whether the job waits for a worker.
+// Waiting reports whether the job waits for a worker.
 func (s State) Waiting() bool { return s >= Scheduled && s <= Parked }
 
 // moves lists every legal move: from a state to the states that may follow. A store that
@@ -68,7 +68,7 @@ var moves = map[State][]State{
 	Succeeded: {},
 }
 
-// CanMove says whether a job may move from one state to another. The zero state stands for a
+// CanMove reports whether a job may move from one state to another. The zero state stands for a
 // job that does not exist yet.
 func CanMove(from, to State) bool {
 	for _, s := range moves[from] {

@@ -14,7 +14,7 @@ var (
 	// ErrNotCommitted means that this call certainly applied nothing of the batch.
 	ErrNotCommitted = errors.New("store: not committed")
 	// ErrUnknown is returned by a sync when it is unknown whether the batch is stored.
-	// [Store.Apply] says what the caller does then.
+	// [Store.Apply] describes what the caller does then.
 	ErrUnknown = errors.New("store: whether the batch is stored is not known")
 	// ErrData means that nothing was applied because the store cannot take the data of some
 	// op. The caller commits the two halves of the batch, and so on, until the bad op is
@@ -79,9 +79,9 @@ type Batch struct {
 
 	// out
 
-	// Counts has the counts, after the batch, of every queue that the batch changed, and of
-	// every queue that one of its pauses, submits, claims or finishes names, also when that
-	// op was refused or got less than it asked for. A finish names the queue of its job
+	// Counts has the counts of queues after the batch: of every queue that the batch changed,
+	// and of every queue that one of its pauses, submits, claims or finishes names, even if
+	// that op was refused or got less than it asked for. A finish names the queue of its job
 	// while the job runs, also when its lease is not the current one.
 	Counts map[string]job.Counts
 	// Moved lists the jobs whose state an op changed although its answer does not contain
@@ -381,7 +381,7 @@ type Prune struct {
 	Next string
 	// More is true when more idempotency keys, or records of deletes, are past their time.
 	More bool
-	// LookedUntil is when the last job that this prune read was submitted.
+	// LookedUntil is the submit time of the last job that this prune read.
 	LookedUntil time.Time
 }
 

@@ -138,9 +138,9 @@ type UpkeepReader interface {
 	// expires; a zero time means never. A parked suspect is ready now when no other suspect
 	// runs.
 	NextDue(ctx context.Context) (ready, expires time.Time, err error)
-	// OldestQueued reads since when the queue's longest waiting job, queued or parked, has
-	// been ready; zero when no job is. The time may be up to two seconds too early. The cost
-	// of the read does not grow with the number of waiting jobs.
+	// OldestQueued reads the time at which the queue's longest waiting job, queued or parked,
+	// became ready; zero when no job waits. The time may be up to two seconds too early. The
+	// cost of the read does not grow with the number of waiting jobs.
 	OldestQueued(ctx context.Context, queue string) (time.Time, error)
 	// WithFiles lists jobs that have files. The cursor is opaque: "" starts, and a next of
 	// "" ends the list.

@@ -40,7 +40,7 @@ func (s *Scanner) AtEnd() bool {
 // Nested reports whether the scanner is inside an object or an array.
 func (s *Scanner) Nested() bool { return s.depth > 0 }
 
-// Since returns the text between an earlier copy of the scanner and the scanner.
+// Since returns the text from the position of an earlier copy to that of the scanner.
 func (s *Scanner) Since(earlier Scanner) []byte { return s.data[earlier.pos:s.pos:s.pos] }
 
 // SyntaxError returns the error of invalid JSON at the scanner's position.
@@ -337,7 +337,7 @@ func (s *Scanner) digits() int {
 	return s.pos - start
 }
 
-// nameSet finds repeated names of an object. The first eight names it compares one by one,
+// nameSet finds repeated names of an object. It compares the first eight names one by one,
 // without an allocation. For more it uses a map.
 type nameSet struct {
 	short  [8][]byte

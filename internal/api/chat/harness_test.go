@@ -43,14 +43,14 @@ var background = context.Background()
 // controls.
 type harness struct {
 	testing.TB
-	engine   *engine.Engine
-	beats    *heartbeats
-	talks    *conversation.Conversations
-	work     chan job.Claimed // the jobs that the worker has claimed
-	cancels  chan job.ID      // the cancels that the worker has received
-	api      *API
-	url      string
-	stopping chan struct{} // closed by the test that stops the server
+	engine        *engine.Engine
+	beats         *heartbeats
+	conversations *conversation.Conversations
+	work          chan job.Claimed // the jobs that the worker has claimed
+	cancels       chan job.ID      // the cancels that the worker has received
+	api           *API
+	url           string
+	stopping      chan struct{} // closed by the test that stops the server
 }
 
 // heartbeats is the engine, and counts the heartbeats of each owner.
@@ -102,7 +102,7 @@ func newHarnessWithFaults(t testing.TB, slots int, plan faulty.Plan) *harness {
 	ran := make(chan error, 1)
 	go func() { ran <- e.Run(ctx) }()
 
-	h := &harness{TB: t, engine: e, beats: &heartbeats{Engine: e, counts: map[job.Owner]int{}}, talks: conversation.New(db, e), work: make(chan job.Claimed, 1000), cancels: make(chan job.ID, 1000)}
+	h := &harness{TB: t, engine: e, beats: &heartbeats{Engine: e, counts: map[job.Owner]int{}}, conversations: conversation.New(db, e), work: make(chan job.Claimed, 1000), cancels: make(chan job.ID, 1000)}
 	unserve := e.Consume(job.Worker{
 		Name: "hand", Queue: "chat", Slots: slots,
 		Deliver: func(c job.Claimed) { h.work <- c },
@@ -127,7 +127,7 @@ func newHarnessWithFaults(t testing.TB, slots int, plan faulty.Plan) *harness {
 func (h *harness) startAPI(p stream.Deadlines) {
 	h.stopping = make(chan struct{})
 	stopping := h.stopping
-	h.api = New(Config{Engine: h.beats, Conversations: h.talks, Queue: "chat", Stopping: stopping})
+	h.api = New(Config{Engine: h.beats, Conversations: h.conversations, Queue: "chat", Stopping: stopping})
 	h.api.sockets.Deadlines = p
 	mux := http.NewServeMux()
 	h.api.Register(mux)
@@ -244,7 +244,7 @@ func (h *harness) next() *worker {
 	case c := <-h.work:
 		return &worker{h, c, c.Job.Cursor}
 	case <-time.After(time.Minute):
-		h.Fatal("the worker was given nothing")
+		h.Fatal("the worker got no job")
 		return nil
 	}
 }

@@ -134,10 +134,10 @@ func TestConversationAcceptsOneQuestionAtATime(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, 1)
 	conv := h.call("ann", "POST", "/api/conversations", "").want(t, 201).text("id")
-	const askers = 8
-	answers := make([]answer, askers)
+	const clients = 8
+	answers := make([]answer, clients)
 	var all sync.WaitGroup
-	for i := range askers {
+	for i := range clients {
 		all.Go(func() {
 			answers[i] = h.call("ann", "POST", "/api/chat", fmt.Sprintf(`{"query":"%d","conversation_id":"%s"}`, i, conv))
 		})
@@ -154,7 +154,7 @@ func TestConversationAcceptsOneQuestionAtATime(t *testing.T) {
 		a.want(t, 409, "code", "conflict", "task_id", task)
 	}
 	if taken != 1 || len(h.work) > 0 {
-		t.Fatalf("%d questions were taken, and %d more jobs made", taken, len(h.work))
+		t.Fatalf("%d questions were accepted, and %d more jobs made", taken, len(h.work))
 	}
 	h.get("ann", "/api/conversations/"+conv+"/messages").want(t, 200, "data.1.task_id", task, "data.2", nil)
 }
@@ -232,7 +232,7 @@ func TestRetriedTaskIsFollowed(t *testing.T) {
 }
 
 // A client that got an end before the retry can still read that end.
-func TestEndIsReportedAfterRetry(t *testing.T) {
+func TestEarlierEndIsReadableAfterRetry(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, 1)
 	h.ask("ann", "q")
@@ -252,7 +252,7 @@ func TestEndIsReportedAfterRetry(t *testing.T) {
 	}
 }
 
-func TestIdempotencyKeyAsksOnce(t *testing.T) {
+func TestRepeatedKeyReturnsSameTask(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, 1)
 	ask := func(user, body, key string) answer {
@@ -335,7 +335,7 @@ func TestAnswerWithoutConversationIsReadable(t *testing.T) {
 	w.done("the answer")
 	id, err := conversation.ParseID(a.text("conversation_id"))
 	if err == nil {
-		err = h.talks.Delete(background, job.Owner{User: "ann"}, id, func([]job.ID) error { return nil })
+		err = h.conversations.Delete(background, job.Owner{User: "ann"}, id, func([]job.ID) error { return nil })
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -511,7 +511,7 @@ func TestMessagesShowAnswerThatEndsDuringRead(t *testing.T) {
 	h.ask("ann", "q")
 	w := h.next()
 	id, _ := conversation.AnswerIDOf(&w.claimed.Job)
-	stale, err := h.talks.Message(background, ann, id)
+	stale, err := h.conversations.Message(background, ann, id)
 	if err != nil || stale.Status != conversation.Processing {
 		t.Fatal(stale, err)
 	}
@@ -578,8 +578,8 @@ func TestConversationSurvivesUnknownCommits(t *testing.T) {
 		page.want(t, 200, fmt.Sprintf("data.%d.content", 2*i), fmt.Sprint("q", i), fmt.Sprintf("data.%d.content", 2*i+1), fmt.Sprint("a", i))
 	}
 	for range 4 {
-		doomed := h.call("ann", "POST", "/api/conversations", "").want(t, 201).text("id")
-		h.call("ann", "DELETE", "/api/conversations/"+doomed, "").want(t, 204)
+		deletedID := h.call("ann", "POST", "/api/conversations", "").want(t, 201).text("id")
+		h.call("ann", "DELETE", "/api/conversations/"+deletedID, "").want(t, 204)
 	}
 	h.get("ann", "/api/conversations").want(t, 200, "data.0.id", conv, "data.1", nil)
 }

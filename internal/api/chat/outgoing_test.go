@@ -73,7 +73,7 @@ func drawLog(t *rapid.T) (log []job.Entry, text string) {
 
 // Wherever the log is split into updates, and wherever the client reconnects and watches
 // from its last cursor, it has the text of the last attempt.
-func TestUpdatesGiveSameTextHoweverCut(t *testing.T) {
+func TestTextIsIndependentOfUpdateBoundaries(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		log, text := drawLog(t)

@@ -112,7 +112,7 @@ func TestReconnectingClientMissesNothing(t *testing.T) {
 					client.drop()
 				}
 				if tr.text != want.String() || tr.answer != tr.text {
-					t.Fatalf("live %v: the client has %q and the answer %q", during, tr.text, tr.answer)
+					t.Fatalf("while running %v: the client has %q and the answer %q", during, tr.text, tr.answer)
 				}
 				<-written
 			}
@@ -197,7 +197,7 @@ func TestSecondWatchStartsAtItsCursor(t *testing.T) {
 	client.send(`{"type":"nothing"}`)
 	client.read().want(t, 0, "type", "error", "field", "/type") // so no message came twice
 	if h.beats.count(job.Owner{User: "ann"}) != 1 {
-		t.Fatal("ann's heartbeat was not heard")
+		t.Fatal("ann's heartbeat was not counted")
 	}
 }
 
@@ -297,7 +297,7 @@ func TestSocketRefusesTooManyTasks(t *testing.T) {
 
 // A client may leave at any point of a question or its answer without any effect on the
 // task.
-func TestLeavingDoesNotCancel(t *testing.T) {
+func TestLeavingClientDoesNotCancelTask(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, 1)
 	for _, stay := range []string{"sent", "accepted", "progress", "delta"} {

@@ -11,10 +11,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// AllowToken lets requests with a watch token use a handler. rights are the rights that
-// the token needs beside reading its job. idParam is the wildcard of the route's pattern
-// that holds the job's id; any job but the token's is [job.NotFound]. A route without an id
-// passes "", and its handler checks each job with [Grant.CheckJob].
+// AllowToken lets requests with a watch token use a handler. rights are the rights that the
+// token needs in addition to reading its job. idParam names the wildcard for the job's id in
+// the route's pattern; any job but the token's is [job.NotFound]. A route without an id passes
+// "", and its handler checks each job with [Grant.CheckJob].
 func AllowToken(rights Rights, idParam string, h http.Handler) http.Handler {
 	return &tokenHandler{h, rights, idParam}
 }

@@ -24,7 +24,7 @@ type Gate struct {
 	Listen         []string       // the hosts that the server listens on, with or without ports; an empty or unspecified one is not loopback
 	PublicURL      *url.URL       // where browsers reach the server; nil: at the Host of each request
 	AllowedOrigins []string       // origins of pages that may follow jobs; "*" for all
-	TrustedProxies []netip.Prefix // peers, beside loopback, whose headers about the client count
+	TrustedProxies []netip.Prefix // peers that may name the client, in addition to loopback
 	Tokens         *Tokens        // nil: no watch token is given or accepted
 	TokenTTL       time.Duration  // lifetime of tokens where the submitter named none
 	Timeouts       api.Timeouts   // of clients

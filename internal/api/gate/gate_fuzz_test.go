@@ -24,12 +24,12 @@ func FuzzOriginAndHost(f *testing.F) {
 		if loopback.checkHost(host, false) == nil && !strings.HasPrefix(strings.ToLower(host), "localhost") {
 			bare, _, _ := strings.Cut(strings.Trim(hostname(host), "[]"), "%")
 			if addr, err := netip.ParseAddr(bare); err != nil || !addr.Unmap().IsLoopback() {
-				t.Errorf("the Host %q is taken for loopback", host)
+				t.Errorf("the Host %q counts as loopback", host)
 			}
 		}
 		u, err := url.Parse(origin)
 		if loopback.classifyOrigin(r) == ownOrigin && (err != nil || !strings.EqualFold(u.Hostname(), hostname(host))) {
-			t.Errorf("%q is taken for a page of %q", origin, host)
+			t.Errorf("%q counts as a page of %q", origin, host)
 		}
 		if public.classifyOrigin(r) == allowedOrigin && origin != "https://app.example" {
 			t.Errorf("%q is allowed", origin)
@@ -67,7 +67,7 @@ func FuzzForwardedFor(f *testing.F) {
 			}
 		}
 		if at.Addr() != from.Addr() {
-			t.Errorf("%q, %q: the client is %q, whom nobody named", peer, chain, got)
+			t.Errorf("%q, %q: the client is %q, which no header names", peer, chain, got)
 		}
 	})
 }

@@ -18,13 +18,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Rights are a bit set of what a watch token allows beside reading its job.
+// Rights is a bit set of the actions that a watch token allows in addition to reading its job.
 type Rights uint8
 
 // MayCancel allows cancelling the job.
 const MayCancel Rights = 1
 
-// Grant is the content of a watch token: who may do what with one job, until when.
+// Grant is the content of a watch token: an owner, a job, the rights and the expiry.
 type Grant struct {
 	Owner   job.Owner // requests with the token are made in this name
 	Job     job.ID

@@ -133,7 +133,7 @@ func FuzzToken(f *testing.F) {
 	})
 }
 
-// newTokenHandler returns a gate in front of calls that write who asks for what.
+// newTokenHandler returns a gate with calls that respond with the owner and the URL.
 func newTokenHandler(origins ...string) http.Handler {
 	s := &Gate{
 		Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1), TokenTTL: time.Hour,
@@ -343,7 +343,7 @@ func TestTokenGetsNoNewToken(t *testing.T) {
 		}
 	})))
 	if requestTo(s.Handler(mux), "GET", "/v1/watch?token="+seal(s.Tokens, testGrant())); asked != 1 {
-		t.Error("it was not let in")
+		t.Error("it was not admitted")
 	}
 	if got := (*Gate)(nil).WatchURL(httptest.NewRequest("GET", "/", nil), testGrant(), "/v1/jobs/", "/events"); got != "" {
 		t.Errorf("no gate, and %q", got)

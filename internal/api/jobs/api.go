@@ -171,14 +171,14 @@ func rejectCallNames(call api.Handler) api.Handler {
 	}
 }
 
-// Wait refuses new sockets and returns when all sockets, and all streams that outlast their
-// handlers, have ended. Call it after Stopping has ended.
+// Wait refuses new sockets, and returns when all sockets and all detached streams have ended.
+// Call it after Stopping has ended.
 func (a *API) Wait() {
 	a.sockets.Wait()
 	a.sse.Wait()
 }
 
-// parseJob returns the owner who makes a request and the id of the job in its path.
+// parseJob returns the owner of a request and the id of the job in its path.
 func parseJob(r *http.Request) (job.Owner, job.ID, error) {
 	id, err := job.ParseID(r.PathValue("id"))
 	return gate.Owner(r), id, err
@@ -187,8 +187,8 @@ func parseJob(r *http.Request) (job.Owner, job.ID, error) {
 // contextUntilStop returns the request's context, which also ends when the server stops.
 func (a *API) contextUntilStop(r *http.Request) (ctx context.Context, cancel func()) {
 	ctx, stop := context.WithCancel(r.Context())
-	unhook := context.AfterFunc(a.stopping, stop)
-	return ctx, func() { unhook(); stop() }
+	stopListening := context.AfterFunc(a.stopping, stop)
+	return ctx, func() { stopListening(); stop() }
 }
 
 // longPoll calls ask, which may wait. When the server begins to stop, longPoll calls it

@@ -131,7 +131,8 @@ func (a *API) storeBatch(r *http.Request, b *batch) ([]engine.SubmitResult, erro
 	if err != nil {
 		return nil, err
 	}
-	// The engine numbers only the jobs that it got. Put each answer at its place in the batch.
+	// The answers of the engine are in the order of the valid jobs. Put each one at its place
+	// in the batch.
 	for n, i := range positions {
 		results[i] = answers[n]
 		results[i].Err = atItem(i, atInput(answers[n].Err))
@@ -164,7 +165,7 @@ func (a *API) itemRequest(b *batch, i int) (engine.Request, error) {
 
 func itemPointer(i int) string { return "/jobs/" + strconv.Itoa(i) }
 
-// atItem moves the field of an error from job i to the batch.
+// atItem makes the Field of an error about job i relative to the batch.
 func atItem(i int, err error) error {
 	e, ok := errors.AsType[*job.Error](err)
 	if !ok {

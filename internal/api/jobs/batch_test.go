@@ -108,7 +108,7 @@ func TestAtomicBatchIsRefusedWhole(t *testing.T) {
 }
 
 // The list of refused jobs has a limit.
-func TestAtomicErrorListsLimitedJobs(t *testing.T) {
+func TestAtomicErrorLimitsListedJobs(t *testing.T) {
 	t.Parallel()
 	w := newFake(t).ask("POST", "/v1/jobs/batch", `{"atomic":true,"jobs":[`+strings.Repeat(`{},`, 999)+`{}]}`)
 	var p api.Problem
@@ -118,14 +118,14 @@ func TestAtomicErrorListsLimitedJobs(t *testing.T) {
 }
 
 // A batch whose jobs all exist already is a replay.
-func TestReplayedBatchSaysSo(t *testing.T) {
+func TestReplayedBatchHasReplayHeader(t *testing.T) {
 	t.Parallel()
 	for _, replays := range []int{0, 1, 2} {
 		f := newFake(t)
 		f.answers = []engine.SubmitResult{{Snapshot: f.snap, Existing: replays > 0}, {Snapshot: f.snap, Existing: replays > 1}}
 		w := f.ask("POST", "/v1/jobs/batch", `{"jobs":[{"queue":"sim","input":1},{"queue":"sim","input":1}]}`)
 		if got := w.Header().Get("Idempotent-Replay") == "true"; got != (replays == 2) {
-			t.Errorf("%d of 2 were there before: %v", replays, got)
+			t.Errorf("%d of 2 existed before: %v", replays, got)
 		}
 	}
 }

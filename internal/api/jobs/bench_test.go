@@ -51,8 +51,8 @@ func BenchmarkSubmit(b *testing.B) {
 	bench(b, newQuietFake(b), request("POST", "/v1/jobs", "", "Content-Type", "application/json"), body)
 }
 
-// BenchmarkSubmitOnce is BenchmarkSubmit with an Idempotency-Key and metadata.
-func BenchmarkSubmitOnce(b *testing.B) {
+// BenchmarkSubmitWithIdempotencyKey is BenchmarkSubmit with an Idempotency-Key and metadata.
+func BenchmarkSubmitWithIdempotencyKey(b *testing.B) {
 	body := []byte(`{"queue":"sim","key":"ann","priority":3,"metadata":{"order":"17","kind":"ocr"},"input":{"echo":"` + strings.Repeat("x", 400) + `"}}`)
 	bench(b, newQuietFake(b), request("POST", "/v1/jobs", "", "Content-Type", "application/json", "Idempotency-Key", "abc"), body)
 }

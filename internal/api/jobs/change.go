@@ -21,7 +21,7 @@ func (a *API) retry(w http.ResponseWriter, r *http.Request) error {
 	return a.change(w, r, a.engine.Retry, func(*job.Job) int { return http.StatusAccepted })
 }
 
-// change calls do, for a request without a body, and writes the changed job.
+// change checks that the request has no body, calls do, and writes the changed job.
 func (a *API) change(w http.ResponseWriter, r *http.Request, do func(context.Context, job.Owner, job.ID) (engine.Snapshot, error), status func(*job.Job) int) error {
 	owner, id, err := parseJob(r)
 	if err != nil {

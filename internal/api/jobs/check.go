@@ -79,5 +79,5 @@ func parseSeconds(field string, s float64, low, high time.Duration) (time.Durati
 	return job.Seconds(s), nil
 }
 
-// formatSeconds formats a duration in seconds without an exponent, as requests have it.
+// formatSeconds formats a duration in seconds without an exponent, as in a request.
 func formatSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }

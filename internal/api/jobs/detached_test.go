@@ -205,7 +205,7 @@ func TestDetachedStreamSendsHeartbeatsUntilStop(t *testing.T) {
 			began := time.Now()
 			c.readUntil(t, "\n:\n\n\r\n3\r\n:\n\n")
 			if waited := time.Since(began); waited != 2*stream.Heartbeat {
-				t.Errorf("two signs of life took %v", waited)
+				t.Errorf("two heartbeats took %v", waited)
 			}
 			c.stop()
 			rest, err := io.ReadAll(c.answer.Body)
@@ -231,7 +231,7 @@ func TestDetachedStreamDropsSlowReader(t *testing.T) {
 			time.Sleep(writeTime - 1) // time of the bubble
 			synctest.Wait()
 			if watch.isClosed() {
-				t.Error("dropped before its time")
+				t.Error("dropped too early")
 			}
 			time.Sleep(time.Nanosecond)
 			synctest.Wait()

@@ -35,8 +35,8 @@ func (a *API) writeJob(w http.ResponseWriter, status int, snap *engine.Snapshot,
 	a.writeJSON(w, status, func(b []byte) []byte { return appendJob(b, &snap.Job, snap, watch) })
 }
 
-// watchURL returns a URL at which a browser can follow a job without other credentials, as
-// the Prefer header wants it. It is "" for a request that came with such a URL.
+// watchURL returns a URL at which a browser can follow a job without other credentials, with
+// the options of the Prefer header. It is "" for a request that came with such a URL.
 func (a *API) watchURL(r *http.Request, p api.Prefer, j *job.Job) string {
 	g := gate.Grant{Owner: j.Owner, Job: j.ID}
 	if p.WatchCancel {
@@ -48,9 +48,9 @@ func (a *API) watchURL(r *http.Request, p api.Prefer, j *job.Job) string {
 	return a.gate.WatchURL(r, g, jobsURL, "/events")
 }
 
-// appendJob appends the job object. snap has what the job itself lacks: its position in the
-// queue, its text so far, its result. In lists and in the snapshots of a watch snap is nil,
-// and these fields are null. The watch URL is null where watch is "".
+// appendJob appends the job object. snap adds the position in the queue, the text so far and
+// the result. It is nil in lists and in the snapshots of a watch: these fields are then null.
+// The watch URL is null where watch is "".
 func appendJob(b []byte, j *job.Job, snap *engine.Snapshot, watch string) []byte {
 	b = j.ID.Append(append(b, `{"id":"`...))
 	b = appendString(append(b, `","object":"job","queue":`...), j.Queue)

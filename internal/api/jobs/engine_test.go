@@ -218,7 +218,7 @@ func TestSubmitWaitsForEnd(t *testing.T) {
 
 // When the server stops during the wait of a submit, the response has the job's current
 // state.
-func TestSubmitWithWaitMeetsStop(t *testing.T) {
+func TestStopEndsWaitOfSubmit(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	go func() { <-h.work; h.stop() }()
@@ -317,7 +317,7 @@ func TestListPagesFollowCursors(t *testing.T) {
 
 // Clients that follow a job from the start, that reconnect, and that come late all get
 // the same events. A client that has the last event gets 204.
-func TestEveryWatcherGetsTheLog(t *testing.T) {
+func TestAllStreamsSendSameEvents(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)

@@ -378,7 +378,7 @@ func TestInterruptedStreamsJoinToWholeLog(t *testing.T) {
 func checkMessages(t *rapid.T, received []message, entries []job.Entry, done bool) {
 	if done {
 		if want := fmt.Sprintf("%d.done", len(entries)); len(received) != len(entries)+1 || received[len(entries)].id != want {
-			t.Fatalf("heard %s, want %d entries and %s", eventNames(received), len(entries), want)
+			t.Fatalf("received %s, want %d entries and %s", eventNames(received), len(entries), want)
 		}
 		received = received[:len(entries)]
 	}

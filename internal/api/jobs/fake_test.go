@@ -60,7 +60,7 @@ type fake struct {
 	answers     []engine.SubmitResult       // the results of a batch; nil: its one job for each
 	waits       func(context.Context) error // how calls with a wait wait
 	watch       func(after int64) stream.Watcher
-	noRoom      error
+	capacityErr error
 	existingKey string // an idempotency key that exists
 }
 
@@ -165,7 +165,7 @@ func (f *fake) SetPaused(_ context.Context, queue string, paused bool) (engine.Q
 
 func (f *fake) CheckCapacity(_ string, size int64) error {
 	f.size = size
-	return f.noRoom
+	return f.capacityErr
 }
 
 func (f *fake) HasIdempotencyKey(_ context.Context, _ job.Owner, key string) bool {

@@ -31,7 +31,7 @@ func TestCallNameIsNotAnID(t *testing.T) {
 }
 
 // The sentence of a refusal is enough to correct the request.
-func TestRefusalSaysWhatIsValid(t *testing.T) {
+func TestRefusalNamesValidValues(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ rule, method, path, body, says string }{
 		{"a wrong name", "POST", "/v1/jobs", `{"queu":"sim","input":1}`, "there are queue, input, "},

@@ -122,7 +122,7 @@ type upload struct {
 	queue   engine.Queue
 }
 
-// checkHeaders checks what the headers tell before any of the body is read.
+// checkHeaders checks the headers before any of the body is read.
 func (u *upload) checkHeaders(w http.ResponseWriter) (err error) {
 	_, params, err := mime.ParseMediaType(u.r.Header.Get("Content-Type"))
 	boundary := params["boundary"]
@@ -211,8 +211,8 @@ func contentTypeOf(p *multipart.Part) string {
 	return "application/octet-stream"
 }
 
-// readJob reads the part job. It checks all that this part can tell, before the files that
-// follow are received.
+// readJob reads the part job. It checks the part completely before the files after it are
+// received.
 func (u *upload) readJob(p *multipart.Part) (err error) {
 	if u.jobText, err = io.ReadAll(io.LimitReader(p, job.MaxBody+1)); err != nil {
 		return err

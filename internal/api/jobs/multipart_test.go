@@ -169,7 +169,7 @@ func TestFormReachesEngineComplete(t *testing.T) {
 	}
 }
 
-func TestFormNeedsNoInput(t *testing.T) {
+func TestFormInputIsOptional(t *testing.T) {
 	t.Parallel()
 	f := newFormEngine(t, files.Options{})
 	body, kind := encodeForm(part{name: "job", file: "job.json", text: `{"queue":"sim"}`}, part{name: "p", file: "a", text: "x"})
@@ -320,7 +320,7 @@ func TestFormHashCoversFiles(t *testing.T) {
 		t.Error("the same request has another hash")
 	}
 	if last := hash(file, minimalJobPart); last != first {
-		t.Error("where the job stands matters")
+		t.Error("the place of the job changes the hash")
 	}
 	for rule, parts := range map[string][]part{
 		"no file":      {minimalJobPart},
@@ -353,7 +353,7 @@ func TestCapacityIsCheckedBeforeFiles(t *testing.T) {
 		"with a known key": {"known", int64(body.Len()), 136 << 10, 202},
 	} {
 		f := newFormEngine(t, files.Options{})
-		f.noRoom, f.existingKey = job.Errorf(job.QueueFull, "full"), "known"
+		f.capacityErr, f.existingKey = job.Errorf(job.QueueFull, "full"), "known"
 		read := &countingBody{from: bytes.NewReader(body.Bytes())}
 		r := httptest.NewRequest("POST", "/v1/jobs", read)
 		r.Host, r.RemoteAddr, r.ContentLength = "127.0.0.1:8080", "127.0.0.1:5000", tt.length
@@ -364,7 +364,7 @@ func TestCapacityIsCheckedBeforeFiles(t *testing.T) {
 		w := httptest.NewRecorder()
 		f.checkedHandler().ServeHTTP(w, r)
 		if w.Code != tt.status || f.size < tt.size || f.size > tt.size+(1<<10) {
-			t.Errorf("%s: %d %s, room for %d", rule, w.Code, w.Body, f.size)
+			t.Errorf("%s: %d %s, capacity for %d", rule, w.Code, w.Body, f.size)
 		}
 		if early := read.n < 8<<10; early != (tt.status == 503) {
 			t.Errorf("%s: %d bytes were read", rule, read.n)
@@ -425,7 +425,7 @@ func TestConcurrentUploadsAreLimited(t *testing.T) {
 		}
 	}
 	if w := f.post(bytes.NewReader(body.Bytes()), kind); w.Code != 202 {
-		t.Errorf("with room again: %d %s", w.Code, w.Body)
+		t.Errorf("with capacity again: %d %s", w.Code, w.Body)
 	}
 	if left := f.jobDirs(t); len(left) != 1 {
 		t.Errorf("left are %v", left)
@@ -536,7 +536,7 @@ func FuzzForm(f *testing.F) {
 			t.Errorf("refused with %d, left are %v", w.Code, left)
 		}
 		if outside, err := os.ReadDir(filepath.Dir(s.root)); err != nil || len(outside) != 1 {
-			t.Errorf("beside the directory are %v, %v", outside, err)
+			t.Errorf("outside the directory are %v, %v", outside, err)
 		}
 		s.dir.Remove(s.request.ID)
 	})

@@ -17,7 +17,7 @@ type queueObject struct {
 	Executor     string          `json:"executor"`
 	Concurrency  int             `json:"concurrency"`
 	Paused       bool            `json:"paused"`
-	HeldBackBy   *job.HeldBackBy `json:"held_back_by"` // null: nothing does
+	HeldBackBy   *job.HeldBackBy `json:"held_back_by"` // null: nothing holds it back
 	Counts       queueCounts     `json:"counts"`
 	Totals       queueTotals     `json:"totals"`
 	OldestQueued float64         `json:"oldest_queued_s"`

@@ -90,8 +90,8 @@ func (a *API) store(r *http.Request, req engine.Request, wait time.Duration) (en
 	return snap, existing, atInput(err)
 }
 
-// atInput moves the field of an [job.Invalid] error from the input to the request, which has
-// the input in its field input.
+// atInput makes the Field of a [job.Invalid] error about the input relative to the request: it
+// adds the prefix /input.
 func atInput(err error) error {
 	e, ok := errors.AsType[*job.Error](err)
 	if !ok || e.Code != job.Invalid {

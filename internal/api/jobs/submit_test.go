@@ -166,7 +166,7 @@ func TestInputRefusalPointsIntoRequest(t *testing.T) {
 }
 
 // A server that stops answers a submit with a wait with the current job. Where the job is
-// unknown, it says that it is stopping.
+// unknown, the error is that the server is stopping.
 func TestStopAnswersSubmitWithWait(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

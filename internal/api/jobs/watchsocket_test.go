@@ -105,7 +105,7 @@ func (client *socketClient) expect(name string) socketMessage {
 	client.Helper()
 	h := client.read()
 	if h.name() != name {
-		client.Fatalf("heard %s %s %s, want %s", h.name(), h.ID, h.Data, name)
+		client.Fatalf("received %s %s %s, want %s", h.name(), h.ID, h.Data, name)
 	}
 	return h
 }
@@ -184,7 +184,7 @@ func TestSocketFollowsManyJobs(t *testing.T) {
 	}
 	h.appendText(jobs[second], 1, "x")
 	if h := client.expect("output@1"); h.ID != second {
-		t.Errorf("heard of %s", h.ID)
+		t.Errorf("received a message about %s", h.ID)
 	}
 	client.send(`{"type":"unwatch","id":"%s"}`, second)
 	client.expect("unwatched")
@@ -193,7 +193,7 @@ func TestSocketFollowsManyJobs(t *testing.T) {
 	h.appendText(jobs[second], 2, "nobody watches it")
 	h.appendText(jobs[first], 1, "y")
 	if h := client.expect("output@1"); h.ID != first {
-		t.Errorf("heard of %s", h.ID)
+		t.Errorf("received a message about %s", h.ID)
 	}
 	client.send(`{"type":"cancel","id":"%s"}`, second)
 	if h := client.expect("cancel"); h.ID != second || strings.Contains(string(h.Data), `"cancel_requested_at":null`) || !strings.Contains(string(h.Data), `"watch":null`) {

@@ -15,7 +15,7 @@ type schemaView struct {
 // row is a member of an object, or a parameter.
 type row struct {
 	Name, Where, Text string // Where is only set for a parameter
-	Mark              string // "required" or "optional", whichever is rarer in the object
+	Mark              string // "required" or "optional"; only the rarer of the two is shown
 	Type              []part
 	Bounds            string
 }
@@ -25,8 +25,8 @@ type part struct{ Text, Ref string }
 
 const schemaPrefix = "#/components/schemas/"
 
-// newSchemaView returns the data of a schema; nil where s is missing. "" takes the name from
-// the reference.
+// newSchemaView returns the data of a schema; nil where s is missing. Without a name it takes
+// the name in the reference.
 func newSchemaView(doc tree, name string, s tree) *schemaView {
 	if s.node == nil {
 		return nil

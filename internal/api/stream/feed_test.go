@@ -38,7 +38,7 @@ func (s *fakeWatcher) Close() { s.closed++ }
 type recordingSink struct {
 	calls []string
 	fails string       // the call that fails
-	onEnd func() error // what sends the last event
+	onEnd func() error // called to send the last event
 }
 
 func (r *recordingSink) call(format string, args ...any) error {
@@ -112,7 +112,7 @@ func TestFeedEndsWhenClientLeaves(t *testing.T) {
 		events := &recordingSink{fails: at}
 		f.events = events
 		if err := f.run(t.Context(), update(job.Succeeded, 1, 1)); !errors.Is(err, ErrClientGone) || !strings.HasPrefix(events.calls[len(events.calls)-1], at) {
-			t.Errorf("gone at %s: %v, %v", at, err, events.calls)
+			t.Errorf("the client left at %s: %v, %v", at, err, events.calls)
 		}
 	}
 }
@@ -130,7 +130,7 @@ func TestFeedSendsHeartbeats(t *testing.T) {
 			cancel()
 			got := strings.Count(strings.Join(events.calls, " "), "idle")
 			if want := map[bool]int{true: 2, false: 0}[idle]; !errors.Is(err, context.DeadlineExceeded) || got != want {
-				t.Errorf("%d signs of life, %v", got, err)
+				t.Errorf("%d heartbeats, %v", got, err)
 			}
 		}
 	})
@@ -205,9 +205,9 @@ func TestSessionRefusesTooManyJobs(t *testing.T) {
 func TestSendBeforeEndSendsOnlyForFollowedJob(t *testing.T) {
 	t.Parallel()
 	id := job.NewID()
-	talked := make(chan struct{})
+	done := make(chan struct{})
 	conn, _, wait := dialSocket(t, false, slog.New(slog.DiscardHandler), func(socket *Socket) {
-		defer close(talked)
+		defer close(done)
 		s := NewSession(socket, SessionConfig{MaxJobs: 1})
 		if s.SendBeforeEnd(id, []byte("none")) || s.IsFollowing(id) {
 			t.Error("sent about a job that is not followed")
@@ -227,7 +227,7 @@ func TestSendBeforeEndSendsOnlyForFollowedJob(t *testing.T) {
 	if err != nil || string(text) != "one" {
 		t.Errorf("%q, %v", text, err)
 	}
-	<-talked
+	<-done
 	_ = conn.CloseNow()
 	wait()
 }

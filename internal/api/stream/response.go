@@ -93,9 +93,8 @@ func (s *DetachedResponses) leave(res *DetachedResponse) {
 	s.all.Done()
 }
 
-// Wait lets no more responses be detached, and returns when all have ended. It disconnects
-// a client that does not read the last bytes within 5 seconds. Call it after Stopping has
-// ended.
+// Wait refuses to detach more responses, and returns when all have ended. It disconnects a
+// client that does not read the last bytes within 5 seconds. Call it after Stopping has ended.
 func (s *DetachedResponses) Wait() {
 	s.mu.Lock()
 	s.closed = true

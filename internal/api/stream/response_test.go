@@ -111,7 +111,7 @@ func (c *testClient) expect(text string) {
 	c.Helper()
 	heard := make([]byte, len(text))
 	if _, err := io.ReadFull(c.answer.Body, heard); err != nil || string(heard) != text {
-		c.Fatalf("heard %q, %v; want %q", heard, err, text)
+		c.Fatalf("received %q, %v; want %q", heard, err, text)
 	}
 }
 
@@ -200,7 +200,7 @@ func TestWaitReturnsAfterDetachedResponses(t *testing.T) {
 		synctest.Wait()
 		select {
 		case <-gone:
-			t.Error("a line was left behind")
+			t.Error("a read deadline was left")
 		default:
 		}
 		if text, err := c.rest(); text != "goodbye" || err != nil {

@@ -20,10 +20,10 @@ type Session struct {
 	followed map[job.ID]*followed // guarded by mu
 }
 
-// SessionConfig holds what differs between the sessions of the APIs.
+// SessionConfig configures the sessions of one API.
 type SessionConfig struct {
-	MaxJobs int   // that one session follows at a time
-	ErrFull error // refuses one job more
+	MaxJobs int   // how many jobs one session follows at a time
+	ErrFull error // the error of a further job
 	// AbortMessage encodes the message that tells the client why the session stopped
 	// following a job that has not ended.
 	AbortMessage func(id job.ID, err error) []byte
@@ -81,7 +81,7 @@ func (s *Session) Follow(id job.ID, events EventSink, open func(ctx context.Cont
 	return nil
 }
 
-// CheckCapacity returns ErrFull of the config where the session follows MaxJobs jobs.
+// CheckCapacity returns [SessionConfig.ErrFull] where the session follows MaxJobs jobs.
 func (s *Session) CheckCapacity() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -52,7 +52,7 @@ func TestSocketOutlivesHandler(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, text, err := conn.Read(t.Context()); err != nil || string(text) != "hello" {
-		t.Errorf("heard %q, %v", text, err)
+		t.Errorf("received %q, %v", text, err)
 	}
 	_ = conn.Close(websocket.StatusNormalClosure, "")
 	wait()
@@ -66,7 +66,7 @@ func TestPanicClosesSocket(t *testing.T) {
 		conn, _, wait := dialSocket(t, direct, slog.New(slog.NewTextHandler(&logged, nil)), func(*Socket) { panic("oops") })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if _, text, err := conn.Read(ctx); err == nil || ctx.Err() != nil {
-			t.Errorf("direct %v: heard %q, %v", direct, text, err)
+			t.Errorf("direct %v: received %q, %v", direct, text, err)
 		}
 		cancel()
 		wait()

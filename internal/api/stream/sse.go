@@ -29,8 +29,8 @@ func NewSSE(stopping context.Context, log *slog.Logger, buffers *api.BufferPool)
 	return &SSE{stopping: stopping, log: log, buffers: buffers, detached: DetachedResponses{Stopping: stopping, Log: log}}
 }
 
-// Wait returns when all streams have ended that outlast their handlers. No more streams
-// outlast their handlers then. Call it after stopping has ended.
+// Wait refuses to detach more streams, and returns when all detached streams have ended. Call
+// it after stopping has ended.
 func (s *SSE) Wait() { s.detached.Wait() }
 
 // Serve responds to a request with the events of a feed, and closes the feed. first is the
@@ -87,7 +87,7 @@ func (s *SSE) detach(w http.ResponseWriter, r *http.Request, f *Feed, out *Event
 }
 
 // writeEnd writes the end of a stream whose feed ended with err. A client that is still
-// connected is asked to reconnect where the job has not ended. The error is
+// connected is asked to reconnect where the job has not ended. Its only error is
 // [ErrClientGone].
 func (s *SSE) writeEnd(ctx context.Context, f *Feed, out *EventWriter, err error) error {
 	switch {
@@ -195,7 +195,7 @@ func (e *EventWriter) write() error {
 	return nil
 }
 
-// begin borrows a buffer from the pool unless there is one. An idle stream has none.
+// begin borrows a buffer from the pool where out has none. An idle stream has none.
 func (e *EventWriter) begin() {
 	if e.pooled == nil {
 		e.pooled = e.buffers.Get()

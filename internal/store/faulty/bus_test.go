@@ -43,7 +43,7 @@ func TestBusLosesDoublesAndDelaysNotices(t *testing.T) {
 				receiver.Leave()
 				sender.Publish(bus.Notice{})
 				if before := len(got); c.end >= 0 && before != c.end {
-					t.Error("a member that has left is woken")
+					t.Error("a member that has left got a notice")
 				}
 			})
 		})

@@ -172,8 +172,8 @@ func (s *Store) apply(ctx context.Context, in store.Store, b *store.Batch, f Fau
 	return synced, err
 }
 
-// fault removes and returns the fault of the next commit. It replaces the steps that are either
-// of two by one of them.
+// fault removes and returns the fault of the next commit. It replaces LostEither and
+// SyncLostEither by one of their two steps.
 func (s *Store) fault(b *store.Batch) (f Fault) {
 	s.mu.Lock()
 	s.commits++

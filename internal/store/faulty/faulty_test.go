@@ -46,7 +46,7 @@ func finish() *store.Batch {
 	return b
 }
 
-func TestSteps(t *testing.T) {
+func TestEachStepFailsAsDocumented(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		rule    string

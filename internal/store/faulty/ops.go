@@ -6,12 +6,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// anyOp says whether is returns true for an op of the batch.
-func anyOp(b *store.Batch, is func(op any) bool) bool {
-	return has(b.Pauses, is) || has(b.Renews, is) || has(b.Presences, is) || has(b.Appends, is) || has(b.Finishes, is) || has(b.Cancels, is) || has(b.Deletes, is) ||
-		has(b.Retries, is) || has(b.Writes, is) || has(b.Submits, is) || has(b.Dues, is) || has(b.Prunes, is) || has(b.Claims, is)
+// anyOp reports whether match returns true for an op of the batch.
+func anyOp(b *store.Batch, match func(op any) bool) bool {
+	return has(b.Pauses, match) || has(b.Renews, match) || has(b.Presences, match) || has(b.Appends, match) || has(b.Finishes, match) || has(b.Cancels, match) || has(b.Deletes, match) ||
+		has(b.Retries, match) || has(b.Writes, match) || has(b.Submits, match) || has(b.Dues, match) || has(b.Prunes, match) || has(b.Claims, match)
 }
 
-func has[Op any](ops []*Op, is func(op any) bool) bool {
-	return slices.ContainsFunc(ops, func(op *Op) bool { return is(op) })
+func has[Op any](ops []*Op, match func(op any) bool) bool {
+	return slices.ContainsFunc(ops, func(op *Op) bool { return match(op) })
 }

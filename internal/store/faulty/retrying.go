@@ -57,7 +57,7 @@ func (p *retrying) Apply(ctx context.Context, b *store.Batch) (synced func() err
 	}, nil
 }
 
-// mustRetry says whether a batch must be applied again after err.
+// mustRetry reports whether a batch must be applied again after err.
 func (p *retrying) mustRetry(ctx context.Context, err error) bool {
 	return err != nil && !errors.Is(err, store.ErrData) && !errors.Is(err, store.ErrFull) && ctx.Err() == nil
 }

@@ -88,7 +88,7 @@ func (s *Store) chooseStore(b *store.Batch, at Step) (in store.Store, lost bool,
 	return s.inner, true, nil
 }
 
-// mayBeApplied says whether an earlier call may have applied the batch.
+// mayBeApplied reports whether an earlier call may have applied the batch.
 func (s *Store) mayBeApplied(b *store.Batch) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,7 +16,7 @@ func batchRules() []rule {
 		{"a finish frees the job for a cancel, a delete or a retry of its batch", batchFinishFirst},
 		{"a large batch commits whole", long(batchLarge)},
 		{"a commit overwrites the answers of an earlier failed commit", staleAnswers},
-		{"two batches with the same ops both apply", batchTwins},
+		{"two batches with the same ops both apply", batchSameOps},
 		{"a commit whose context has ended applies whole or not at all", batchOverContext},
 		{"reads whose context has ended fail and change nothing", readOverContext},
 	}
@@ -50,7 +50,7 @@ func batchKindsInOrder(w *harness) {
 func batchAppendAndFinish(w *harness) {
 	c := w.running()
 	f := newFinish(c.Lease(), job.Succeeded)
-	f.Entries = texted(1, 3, "d")
+	f.Entries = textEntries(1, 3, "d")
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"), newAppend(c.Lease(), 1, 2, "c"), f)
 	wantEqual(w, "the output", w.textOf(c.Job.ID), "abcd")
 }
@@ -69,7 +69,7 @@ func batchFinishFirst(w *harness) {
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Succeeded: 1, Failed: 1, Cancelled: 1, Retried: 1})
 }
 
-func batchTwins(w *harness) {
+func batchSameOps(w *harness) {
 	c := w.running()
 	first := batchOf(newWrite(put("p", "a", "")), newFinish(c.Lease(), job.Succeeded))
 	second := fresh(first)
@@ -112,10 +112,10 @@ func readOverContext(w *harness) {
 	over, cancel := context.WithCancel(w.ctx)
 	cancel()
 	if j, err := w.store.Job(over, mine, id); err == nil && j.ID != id {
-		w.Errorf("a read whose context has ended gave another job")
+		w.Errorf("a read with an ended context returned another job")
 	}
 	if page, _, err := w.store.List(over, job.Filter{Owner: mine, Limit: 5}); err == nil && len(page) != 1 {
-		w.Errorf("a list whose context has ended gave %d jobs without an error", len(page))
+		w.Errorf("a list with an ended context returned %d jobs without an error", len(page))
 	}
 	w.job(id)
 	w.claimOne(queue)

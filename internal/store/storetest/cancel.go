@@ -76,7 +76,7 @@ func cancelThenFinish(w *harness) {
 		w.do(newCancel(c.Job.ID))
 		w.advance(time.Second)
 		f := newFinish(c.Lease(), to)
-		f.Entries = texted(1, 0, "the last words")
+		f.Entries = textEntries(1, 0, "the last words")
 		f.Result = &job.Result{Body: []byte("not to be kept")}
 		f.Refund = to == job.Queued
 		w.do(f)
@@ -98,7 +98,7 @@ func cancelThenSweep(w *harness) {
 	w.advance(leaseFor + time.Second)
 	f := newLapse(c.Lease(), job.Queued)
 	w.do(f)
-	wantEqual(w, "where the job went", f.State, job.Cancelled)
+	wantEqual(w, "the state of the job", f.State, job.Cancelled)
 	wantEqual(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
 }
 
@@ -119,7 +119,7 @@ func finishThenCancel(w *harness) {
 	c := w.running()
 	f, cancel := newFinish(c.Lease(), job.Succeeded), newCancel(c.Job.ID)
 	w.do(f, cancel)
-	wantEqual(w, "where the job went", f.State, job.Succeeded)
+	wantEqual(w, "the state of the job", f.State, job.Succeeded)
 	wantEqual(w, "whether the cancel ended it", cancel.Ended, false)
 	wantEqual(w, "the job as the cancel left it", text(cancel.Job), text(w.job(c.Job.ID)))
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1})

@@ -12,14 +12,14 @@ func claimRules() []rule {
 		{"a claim hands over the job, its input and a lease", claimHandsOver},
 		{"a claim gets as many jobs as it has tokens, or as are ready", claimAsMany},
 		{"a claim without a lease length leases each job for the length in its policy", claimForPolicy},
-		{"a claim takes jobs of its own queue only", claimOwnQueue},
-		{"a claim takes no job that waits for its time, runs or has ended", claimReadyOnly},
+		{"a claim gets jobs of its own queue only", claimOwnQueue},
+		{"a claim gets no job that waits for its time, runs or has ended", claimReadyOnly},
 		{"two claims never get the same job", claimsDiffer},
 		{"a claim gets jobs that its own batch made ready", claimSeesItsBatch},
 		{"a claim does not get jobs that its own batch ended", claimSeesEnds},
 		{"each claim counts an attempt, and the first one sets the start time", claimCounts},
 		{"a new attempt begins without progress", claimClearsProgress},
-		{"a claim of an unknown queue gets nothing", claimNothing},
+		{"a claim of an unknown queue gets nothing", claimUnknownQueue},
 	}
 }
 
@@ -129,7 +129,7 @@ func claimSeesEnds(w *harness) {
 	c := w.newClaim(queue, 10)
 	w.do(newCancel(cancelled), newDelete(deleted), newDue(), c)
 	if len(c.Claimed) != 1 || c.Claimed[0].Job.ID != left {
-		w.Errorf("%d jobs were claimed beside the one that was left", len(c.Claimed))
+		w.Errorf("%d more jobs were claimed than the one that was ready", len(c.Claimed))
 	}
 	wantEqual(w, "the state of the expired one", w.job(expired).State, job.Expired)
 }
@@ -158,7 +158,7 @@ func claimClearsProgress(w *harness) {
 	wantEqual(w, "the cursor", c.Job.Cursor, 1)
 }
 
-func claimNothing(w *harness) {
+func claimUnknownQueue(w *harness) {
 	w.submit()
 	wantEqual(w, "the jobs claimed", len(w.claim("no such queue", 3)), 0)
 	wantEqual(w, "the jobs claimed", len(w.claim("", 3)), 0)

@@ -14,7 +14,7 @@ func deleteRules() []rule {
 		{"a deleted running job is hidden from reads at once and removed at its end", deleteRunning},
 		{"a deleted running job ends as cancelled, whatever its finish asks for", deleteThenFinish},
 		{"a deleted running job cannot be cancelled, retried or deleted by others", deleteRunningHides},
-		{"a delete says whether the job was running", deleteSaysRunning},
+		{"a delete answers whether the job was running", deleteAnswersRunning},
 		{"a second delete applies for the owner and is not found for others", deleteAgain},
 		{"a delete is forgotten after a day", deleteForgotten},
 		{"a delete of an unknown job is not found", deleteUnknown},
@@ -67,7 +67,7 @@ func deleteRunning(w *harness) {
 
 	f := newFinish(c.Lease(), job.Cancelled)
 	w.do(f)
-	wantEqual(w, "where the job went", f.State, job.Cancelled)
+	wantEqual(w, "the state of the job", f.State, job.Cancelled)
 	w.wantGone(mine, c.Job.ID)
 	wantEqual(w, "the running jobs", len(w.listRunning(store.AllRunning)), 0)
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Cancelled: 1})
@@ -78,7 +78,7 @@ func deleteThenFinish(w *harness) {
 		c := w.running()
 		w.do(newDelete(c.Job.ID))
 		f := newFinish(c.Lease(), to)
-		f.Entries = texted(1, 0, "the last words")
+		f.Entries = textEntries(1, 0, "the last words")
 		claim := w.newClaim(queue, 1)
 		w.do(f, claim)
 		wantEqual(w, "where the finish as "+to.String()+" put the job", f.State, job.Cancelled)
@@ -100,7 +100,7 @@ func deleteRunningHides(w *harness) {
 	w.do(newDelete(c.Job.ID))
 }
 
-func deleteSaysRunning(w *harness) {
+func deleteAnswersRunning(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
 		d := newDelete(id)
@@ -152,12 +152,12 @@ func deletePruned(w *harness) {
 }
 
 func deleteThenClaim(w *harness) {
-	ready, late, impatient := w.submit(), w.submit(delayed(time.Second)), w.submit(withQueueTimeout(time.Second))
+	ready, late, expiring := w.submit(), w.submit(delayed(time.Second)), w.submit(withQueueTimeout(time.Second))
 	claim := w.newClaim(queue, 5)
 	w.do(newDelete(ready), claim)
-	wantEqual(w, "the deleted job among the claimed", len(claim.Claimed) == 1 && claim.Claimed[0].Job.ID == impatient, true)
+	wantEqual(w, "the deleted job among the claimed", len(claim.Claimed) == 1 && claim.Claimed[0].Job.ID == expiring, true)
 	w.do(newFinish(claim.Claimed[0].Lease(), job.Queued))
-	w.do(newDelete(late), newDelete(impatient))
+	w.do(newDelete(late), newDelete(expiring))
 	ready1, expires, err := w.store.NextDue(w.ctx)
 	if err != nil || !ready1.IsZero() || !expires.IsZero() {
 		w.Errorf("something is due after all was deleted: %v, %v, %v", ready1, expires, err)
@@ -180,7 +180,7 @@ func deleteReopened(w *harness) {
 	w.do(newDelete(waiting), newDelete(c.Job.ID))
 	f := newFinish(c.Lease(), job.Succeeded)
 	w.do(f)
-	wantEqual(w, "where the job went", f.State, job.Cancelled)
+	wantEqual(w, "the state of the job", f.State, job.Cancelled)
 	w.reopen()
 	w.wantGone(mine, c.Job.ID)
 	w.do(newDelete(c.Job.ID))

@@ -30,7 +30,7 @@ func (w *harness) fillAllStates() {
 	w.do(output, newCancel(c.Job.ID))
 	done := w.running(withRef("put:q"))
 	f := newFinish(done.Lease(), job.Succeeded)
-	f.Usage, f.Entries = []byte(`{"tokens":3}`), texted(1, 0, "the end")
+	f.Usage, f.Entries = []byte(`{"tokens":3}`), textEntries(1, 0, "the end")
 	w.do(f, newWrite(put("p", "a", "row"), put("p", "b", "")))
 	w.submit(ownedBy(theirs), delayed(time.Minute))
 	w.submit(ownedBy(elsewhere), withQueueTimeout(time.Minute), once("k", "b"))

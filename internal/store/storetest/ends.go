@@ -14,7 +14,7 @@ import (
 // endKind is the kind of the rows that rowAtEnd makes.
 const endKind = "end"
 
-// ending is the body of a row that an end made: what the end saw.
+// ending is the body of a row that an end made: the fields of its [store.End].
 type ending struct {
 	State  string
 	Result string `json:",omitempty"`
@@ -24,10 +24,10 @@ type ending struct {
 	Code    string `json:",omitempty"` // of the failure
 }
 
-// atEnd is the store.AtEnd of every store in the suite. The references of a job say what its end
-// makes: "ACTION:PARENT" or "ACTION:PARENT:LIMIT" a row "end" under the parent, "job:QUEUE" a
-// job in the queue, "later:QUEUE" a job with a delay. The last end of a tally makes a job in the
-// queue "tally of NAME".
+// atEnd is the store.AtEnd of every store in the suite. The references of a job select the rows
+// and jobs that its end makes: "ACTION:PARENT" or "ACTION:PARENT:LIMIT" a row "end" under the
+// parent, "job:QUEUE" a job in the queue, "later:QUEUE" a job with a delay. The last end of a
+// tally makes a job in the queue "tally of NAME".
 func atEnd(e store.End) (f store.FollowUp) {
 	for _, ref := range e.Job.Refs {
 		switch verb, queue, _ := strings.Cut(ref, ":"); {
@@ -102,11 +102,11 @@ func (w *harness) wantEnding(parent string, want ending) {
 
 func endRules() []rule {
 	return []rule{
-		{"every kind of end makes its rows in the same commit", endsLeaveRows},
-		{"a job that waits again has not ended", endsNotByGoingBack},
+		{"every kind of end makes its rows in the same commit", endsMakeRows},
+		{"a job that waits again has not ended", endsNotByRequeue},
 		{"the end of a job without references makes no rows", endsWithoutRef},
 		{"each end of a retried job makes its rows", endsAfterRetry},
-		{"a retry makes the rows that undo the end, in the same commit", endsUndone},
+		{"a retry makes the rows that undo the end, in the same commit", retryUndoesEnds},
 		{"the text of an end is the text of the last attempt", endsText},
 		{"the text of an end has text entries only, joined, up to the limit", endsTextOnly},
 		{"a job cancelled in its backoff keeps the text of its last attempt", endsTextOfWaiting},
@@ -123,11 +123,11 @@ func endRules() []rule {
 	}
 }
 
-func endsLeaveRows(w *harness) {
+func endsMakeRows(w *harness) {
 	refer := func(parent string) func(*store.Submit) { return withRef("put:" + parent) }
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
 		f := newFinish(w.running(refer(to.String())).Lease(), to)
-		f.Entries = texted(1, 0, "text")
+		f.Entries = textEntries(1, 0, "text")
 		w.do(f)
 	}
 	w.wantEnding("succeeded", ending{State: "succeeded", Result: "result", Text: "text"})
@@ -158,7 +158,7 @@ func endsLeaveRows(w *harness) {
 	w.wantEnding("swept", ending{State: "failed", Code: "bad_input"})
 }
 
-func endsNotByGoingBack(w *harness) {
+func endsNotByRequeue(w *harness) {
 	c := w.running(withRef("put:p"))
 	w.do(newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
@@ -203,12 +203,12 @@ func endsAfterRetry(w *harness) {
 	w.wantEnding("p", ending{State: "succeeded", Result: "result"})
 }
 
-func endsUndone(w *harness) {
+func retryUndoesEnds(w *harness) {
 	for _, state := range []job.State{job.Failed, job.Cancelled} {
 		parent := state.String()
 		c := w.running(withRef("put:" + parent))
 		f := newFinish(c.Lease(), state)
-		f.Entries = texted(1, 0, "text")
+		f.Entries = textEntries(1, 0, "text")
 		w.do(f)
 		w.do(newRetry(c.Job.ID))
 		w.wantEnding(parent, ending{State: "queued", Text: "text"})
@@ -236,7 +236,7 @@ func endsText(w *harness) {
 	c = w.claimOne(queue)
 	w.do(newAttempt(c.Lease(), 2, 2, "the ", "second "))
 	f := newFinish(c.Lease(), job.Succeeded)
-	f.Entries = texted(2, 5, "attem", "pt")
+	f.Entries = textEntries(2, 5, "attem", "pt")
 	w.do(f)
 	w.wantEnding("p", ending{State: "succeeded", Result: "result", Text: "the second attempt"})
 }
@@ -332,7 +332,7 @@ func endsEntries(w *harness) {
 	c = w.claimOne(queue)
 	w.do(newAttempt(c.Lease(), 2, 2, "c"))
 	f := newFinish(c.Lease(), job.Succeeded)
-	f.Entries = texted(2, 4, "d")
+	f.Entries = textEntries(2, 4, "d")
 	w.do(f)
 	w.wantEnding("entries of it", ending{State: "succeeded", Result: "result", Text: "cd", Entries: "1.1 a;1.2 b;2.3 {};2.4 c;2.5 d;"})
 }

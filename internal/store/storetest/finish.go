@@ -13,13 +13,13 @@ func finishRules() []rule {
 		{"a success stores the result unchanged", finishSucceeds},
 		{"results of any bytes are kept, also an empty one", finishResults},
 		{"a failed job keeps its failure", finishFails},
-		{"a failed attempt makes the job wait for its backoff", finishBackLater},
-		{"a released job is ready at once", finishBackNow},
+		{"a failed attempt makes the job wait for its backoff", finishWaitsForBackoff},
+		{"a released job is ready at once", finishReleases},
 		{"a refunded attempt is not counted", finishRefunds},
 		{"a job keeps its last failure until it succeeds", finishKeepsFailure},
 		{"only a success has a result", finishNoResult},
 		{"usage is kept for every kind of end", finishUsage},
-		{"an ended job is kept as long as its policy says", finishKeep},
+		{"an ended job is kept for the time in its policy", finishKeep},
 		{"the answer equals the job that a later read returns", finishAnswers},
 		{"a finish to an illegal state is refused", finishIllegal},
 		{"of two finishes of one lease in a batch the second is refused", finishTwice},
@@ -73,7 +73,7 @@ func finishFails(w *harness) {
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Failed: 1})
 }
 
-func finishBackLater(w *harness) {
+func finishWaitsForBackoff(w *harness) {
 	c := w.running()
 	f := newFinish(c.Lease(), job.Scheduled)
 	w.do(f)
@@ -93,7 +93,7 @@ func finishBackLater(w *harness) {
 	wantEqual(w, "the next attempt", w.claimOne(queue).Job.Attempt, 2)
 }
 
-func finishBackNow(w *harness) {
+func finishReleases(w *harness) {
 	c := w.running()
 	w.advance(time.Second)
 	w.do(newFinish(c.Lease(), job.Queued))

@@ -22,14 +22,14 @@ type failer interface {
 	Fatalf(format string, args ...any)
 }
 
-// harness is one or several open stores on one place. Only the test moves their clock, and ids are the
-// same in every run.
+// harness is one or several open stores that share one database. Only the test moves their
+// clock, and ids are the same in every run.
 type harness struct {
 	failer
 	ctx     context.Context
 	store   store.Store          // the current store; see use
-	stores  []store.Store        // all stores on the place
-	open    func() []store.Store // opens the same place again
+	stores  []store.Store        // all stores that share the database
+	open    func() []store.Store // opens the same database again
 	another func() *harness      // makes another harness of the same kind
 
 	limits map[string]job.Limits // of the next batches
@@ -53,7 +53,7 @@ type ownedKey struct {
 
 func newHarness(tb testing.TB, s Suite) *harness { return newHarnessOf(tb, s, 1) }
 
-// newHarnessOf makes a harness with n stores on one place.
+// newHarnessOf makes a harness with n stores that share one database.
 func newHarnessOf(tb testing.TB, s Suite, stores int) *harness {
 	w := newHarnessAt(tb, tb, s, filepath.Join(tb.TempDir(), "store"), stores)
 	w.another = func() *harness { return newHarnessOf(tb, s, stores) }
@@ -62,11 +62,11 @@ func newHarnessOf(tb testing.TB, s Suite, stores int) *harness {
 }
 
 // newHarnessAt opens stores that the caller closes. Failures are reported to f.
-func newHarnessAt(tb testing.TB, f failer, s Suite, place string, stores int) *harness {
+func newHarnessAt(tb testing.TB, f failer, s Suite, path string, stores int) *harness {
 	w := &harness{failer: f, ctx: context.Background()}
 	w.micros.Store(time.Date(2031, 5, 7, 11, 0, 0, 0, time.UTC).UnixMicro())
 	w.open = func() []store.Store {
-		return s.openSeveral(tb, place, stores, Options{Clock: w.now, AtEnd: atEnd})
+		return s.openSeveral(tb, path, stores, Options{Clock: w.now, AtEnd: atEnd})
 	}
 	w.stores = w.open()
 	w.use(0)
@@ -159,8 +159,8 @@ func (w *harness) do(ops ...any) *store.Batch {
 	return b
 }
 
-// mustRefuse commits each op alone, and checks that it is refused with the code and changes the
-// answer of no read.
+// mustRefuse commits each op alone, and checks that it is refused with the code and that no
+// read changes.
 func (w *harness) mustRefuse(code job.Code, ops ...any) {
 	w.Helper()
 	for _, op := range ops {

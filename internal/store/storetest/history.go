@@ -9,9 +9,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// runHistories commits random batches at two stores on one place, and compares their answers
-// and reads with the model. Batches whose ops depend on each other are committed one after
-// the other, batches of different queues at the same time. Some answers get lost.
+// runHistories commits random batches at two stores that share one database, and compares their
+// answers and reads with the model. Batches whose ops depend on each other are committed one
+// after the other, batches of different queues at the same time. Some answers get lost.
 func runHistories(t *testing.T, s Suite) {
 	runRandomly(t, s, 2, checks{full: 15, short: 1}, func(m *machine) map[string]func(*rapid.T) {
 		return map[string]func(*rapid.T){
@@ -19,13 +19,13 @@ func runHistories(t *testing.T, s Suite) {
 				m.use(rapid.IntRange(0, 1).Draw(r, "reads at"))
 				m.model.compare()
 			},
-			"batch":  m.atAnyStore(m.batch),
-			"beside": m.concurrent,
-			"upkeep": m.atAnyStore(m.upkeep),
-			"limits": m.atAnyStore(m.changeLimits),
-			"fail":   m.atAnyStore(m.fail),
-			"reopen": m.reopen,
-			"pass":   m.pass,
+			"batch":      m.atAnyStore(m.batch),
+			"concurrent": m.concurrent,
+			"upkeep":     m.atAnyStore(m.upkeep),
+			"limits":     m.atAnyStore(m.changeLimits),
+			"fail":       m.atAnyStore(m.fail),
+			"reopen":     m.reopen,
+			"pass":       m.pass,
 		}
 	})
 }

@@ -11,7 +11,7 @@ func idempotencyRules() []rule {
 	return []rule{
 		{"the same key and hash answer the first job and store nothing", sameKeyAgain},
 		{"the same key with another hash is refused", sameKeyOtherHash},
-		{"a key belongs to its owner", keyOfAnother},
+		{"a key belongs to its owner", keyOfOtherOwner},
 		{"of two submits with one key in one batch the first makes the job", sameKeyInOneBatch},
 		{"a key works for delayed and leased submits too", keyOfAnyKind},
 		{"a key is found with its job and its hash", keyIsFound},
@@ -20,7 +20,7 @@ func idempotencyRules() []rule {
 		{"a key that outlives its pruned job makes no second job", keyOutlivesPrune},
 		{"a key is kept as long as its job", keyKeptWithJob},
 		{"a prune frees an expired key without a job", keyFreed},
-		{"a reused key is kept as long as its new job", keyUsedAnew},
+		{"a reused key is kept as long as its new job", keyReused},
 		{"a submit refused for its rows leaves its key free", keyOfRefused},
 	}
 }
@@ -59,7 +59,7 @@ func sameKeyOtherHash(w *harness) {
 	w.submitAgain(first, once("k", "a"))
 }
 
-func keyOfAnother(w *harness) {
+func keyOfOtherOwner(w *harness) {
 	made := map[job.ID]bool{}
 	owners := []job.Owner{mine, theirs, elsewhere, {User: "tenantuser"}, {Tenant: "tenantuser"}, {}}
 	for _, o := range owners {
@@ -166,12 +166,12 @@ func keyFreed(w *harness) {
 		s := w.newSubmit(once(key, "b"))
 		w.do(s)
 		if s.Existing != nil {
-			w.Errorf("the key %q still answers a job that is gone", key)
+			w.Errorf("the key %q still answers a removed job", key)
 		}
 	}
 }
 
-func keyUsedAnew(w *harness) {
+func keyReused(w *harness) {
 	w.do(newDelete(w.submit(once("k", "a"))))
 	w.advance(day + time.Minute)
 	second := w.submit(once("k", "b"))

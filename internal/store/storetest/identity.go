@@ -45,7 +45,7 @@ func loads() map[string]func(w *harness) {
 	return map[string]func(w *harness){"a commit that failed": (*harness).failCommit, "an opening": (*harness).reopen}
 }
 
-// failCommit commits a batch that fails: the id of its submit exists.
+// failCommit commits a batch that fails, because the id of its submit exists.
 func (w *harness) failCommit() {
 	w.Helper()
 	first := w.newSubmit(inQueue("failed commit"))

@@ -17,8 +17,8 @@ func leaseRules() []rule {
 		{"a lease of a job that does not exist changes nothing", fenceUnknown},
 		{"a made-up token changes nothing", long(fenceMadeUp)},
 		{"the lease of a deleted and ended job changes nothing", fenceDeleted},
-		{"a refused op of one worker does not affect others in the batch", fenceNeighbours},
-		{"every answer to a worker says whether a cancel was requested", workerAnswers},
+		{"a refused op of one worker does not affect others in the batch", fenceOtherOps},
+		{"every answer to a worker has the cancel request", workerAnswers},
 		{"running jobs are listed by id with their leases, page by page", runningPages},
 		{"HasOutput is true once text or json was appended under the lease, and false before, whatever earlier attempts wrote", long(leaseHasOutput)},
 	}
@@ -93,7 +93,7 @@ func fenceDeleted(w *harness) {
 	w.wantLeaseRefused(c.Lease())
 }
 
-func fenceNeighbours(w *harness) {
+func fenceOtherOps(w *harness) {
 	good, lost := w.running(), w.running()
 	w.do(newFinish(lost.Lease(), job.Queued))
 	bad := []any{newRenew(lost.Lease(), leaseFor), newAppend(lost.Lease(), 1, 0, "x"), newFinish(lost.Lease(), job.Failed)}
@@ -102,7 +102,7 @@ func fenceNeighbours(w *harness) {
 	for i := range bad {
 		w.wantCode(job.LeaseLost, errOf(bad[i]))
 		if err := errOf(fine[i]); err != nil {
-			w.Errorf("%T was refused beside a lost lease: %v", fine[i], err)
+			w.Errorf("%T was refused in a batch with a lost lease: %v", fine[i], err)
 		}
 	}
 	wantEqual(w, "the state", w.job(good.Job.ID).State, job.Succeeded)
@@ -143,7 +143,7 @@ func leaseHasOutput(w *harness) {
 			}
 		}
 	}
-	long := strings.Repeat("long ", 200) // long enough that a store may keep it apart
+	long := strings.Repeat("long ", 200) // long enough for a row of its own in some stores
 	for _, kind := range []job.Kind{job.KindText, job.KindJSON} {
 		for _, data := range []string{"1", long} {
 			has("at first", false)
@@ -212,7 +212,7 @@ func lapseEnds(w *harness) {
 	w.advance(leaseFor + time.Second)
 	f := newLapse(c.Lease(), job.Queued)
 	w.do(f)
-	wantEqual(w, "where the job went", f.State, job.Queued)
+	wantEqual(w, "the state of the job", f.State, job.Queued)
 	wantEqual(w, "the state", w.job(c.Job.ID).State, job.Queued)
 	wantEqual(w, "the next attempt", w.claimOne(queue).Job.Attempt, 2)
 }

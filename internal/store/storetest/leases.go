@@ -11,7 +11,7 @@ func sharedLeaseRules() []rule {
 	return []rule{
 		{"a renewal extends a lease by its claimed length", renewAsClaimed},
 		{"Leases answers everything that another process needs to serve a lease", leasesAnswered},
-		{"Leases answers the zero value for a lease that is not current", leasesOfNothing},
+		{"Leases answers the zero value for a lease that is not current", leasesOfUnknown},
 		{"LeaseUsed is true once the lease was renewed or written under, or from the start with InUse", leaseUse},
 		{"a finish as unused makes the job wait as if it had not been claimed", leaseUnused},
 		{"a repeated claim answers the leases of its tokens", claimAgain},
@@ -80,7 +80,7 @@ func leasesAnswered(w *harness) {
 	wantEqual(w, "whether it has output", r.HasOutput, true)
 }
 
-func leasesOfNothing(w *harness) {
+func leasesOfUnknown(w *harness) {
 	c, waiting := w.running(), w.submit(inQueue("other"))
 	list, err := w.store.Leases(w.ctx, []job.Lease{
 		{}, {Job: c.Job.ID}, {Job: c.Job.ID, Token: w.token()}, c.Lease(), {Job: waiting}, {Job: waiting, Token: c.Token}, {Job: w.id(), Token: c.Token},

@@ -18,7 +18,7 @@ func limitRules() []rule {
 		{"parked jobs are queued by priority, then in the order of their arrival", limitOrder},
 		{"a released job keeps its place before parked ones", limitReleased},
 		{"a submit with a token of a full key is parked", limitOfLeased},
-		{"a job of a full key that becomes due or is retried is parked", limitOfReturning},
+		{"a job of a full key that becomes due or is retried is parked", limitOfRequeued},
 		{"a parked job can be cancelled and deleted, and expires", limitParkedEnd},
 		{"a claim gets a job that its own batch unparked", limitThenClaim},
 		{"a due queues parked jobs when their limit was raised or removed", limitRaised},
@@ -195,7 +195,7 @@ func limitOfLeased(w *harness) {
 	wantEqual(w, "the job claimed", w.claimOne(queue).Job.ID, two.Job.ID)
 }
 
-func limitOfReturning(w *harness) {
+func limitOfRequeued(w *harness) {
 	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	late, cancelled := w.submit(delayed(time.Minute)), w.submit()
 	w.do(newCancel(cancelled))
@@ -207,7 +207,7 @@ func limitOfReturning(w *harness) {
 	due := newDue()
 	w.do(due)
 	wantEqual(w, "the jobs made ready", due.Ready, 1)
-	w.wantStates("beside a queued one", job.Parked, late, cancelled)
+	w.wantStates("while another job of the key is queued", job.Parked, late, cancelled)
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Parked: 2, Cancelled: 1, Retried: 1})
 }
 

@@ -26,8 +26,8 @@ func listRules() []rule {
 
 func stateOf(o job.Owner, s job.State) job.Filter { return job.Filter{Owner: o, Status: s} }
 
-// listPagewise reads a list page by page, and checks that it is sorted newest first. It
-// calls between between two pages.
+// listPagewise reads a list page by page, and checks that it is sorted newest first. It calls
+// between after each page.
 func (w *harness) listPagewise(f job.Filter, between func()) (got []job.Job) {
 	w.Helper()
 	for pages := 0; ; pages++ {
@@ -276,6 +276,6 @@ func listedJobs(w *harness) {
 		wantEqual(w, "the listed job", text(j), text(w.job(j.ID)))
 		read, _, err := w.store.Output(w.ctx, mine, j.ID, 0, 1)
 		wantEqual(w, "the refusal of output", err, nil)
-		wantEqual(w, "the job beside its output", text(j), text(read))
+		wantEqual(w, "the job read with its output", text(j), text(read))
 	}
 }

@@ -15,7 +15,7 @@ func lossRules() []rule {
 		{"a loss that ends a job is counted", lossEnds},
 		{"a retry counts losses from zero", lossRetried},
 		{"one suspect at a time runs, over all queues", suspectsAlone},
-		{"other jobs run beside a suspect", suspectBesideOthers},
+		{"other jobs run at the same time as a suspect", suspectWithOthers},
 		{"the next suspect runs in the batch that ends the one before it", suspectFollows},
 		{"a cleared suspect does not wait for others", suspectCleared},
 		{"a suspect that cannot run does not delay other suspects", suspectThatCannotRun},
@@ -114,7 +114,7 @@ func suspectsAlone(w *harness) {
 	w.do(first, other)
 	wantEqual(w, "the suspects claimed of one queue", len(first.Claimed), 1)
 	wantEqual(w, "the suspects claimed of the other", len(other.Claimed), 0)
-	w.wantStates("beside one that runs", job.Parked, append(here[1:], there...)...)
+	w.wantStates("while another suspect runs", job.Parked, append(here[1:], there...)...)
 	wantEqual(w, "the counts", w.counts("a"), job.Counts{Running: 1, Parked: 2})
 	scheduled := w.submit(inQueue("c"))
 	w.loseAll(w.claim("c", 1))
@@ -123,7 +123,7 @@ func suspectsAlone(w *harness) {
 	wantEqual(w, "the position of a parked suspect", w.position(scheduled), 0)
 }
 
-func suspectBesideOthers(w *harness) {
+func suspectWithOthers(w *harness) {
 	w.newSuspects(queue, 2)
 	lost := w.submit()
 	w.submit()
@@ -177,12 +177,12 @@ func suspectThatCannotRun(w *harness) {
 	w.do(pausing("paused", true))
 	wantEqual(w, "the suspects claimed of a paused queue", len(w.claim("paused", 9)), 0)
 	c := w.claimOne("other")
-	wantEqual(w, "the suspect claimed beside it", c.Job.ID, other[0])
+	wantEqual(w, "the suspect claimed at the same time", c.Job.ID, other[0])
 	w.do(pausing("paused", false))
 	wantEqual(w, "the suspects claimed while one runs", len(w.claim("paused", 9)), 0)
 	w.do(newFinish(c.Lease(), job.Succeeded), pausing("paused", true))
 	last := w.newSuspect("other")
-	wantEqual(w, "the suspect claimed beside a paused queue", w.claimOne("other").Job.ID, last)
+	wantEqual(w, "the suspect claimed while another queue is paused", w.claimOne("other").Job.ID, last)
 }
 
 func suspectIsDue(w *harness) {
@@ -213,7 +213,7 @@ func suspectIsDue(w *harness) {
 func suspectLimited(w *harness) {
 	w.newSuspects(queue, 2, withKey("k"))
 	first := w.claimOne(queue)
-	wantEqual(w, "the suspects claimed beside it", len(w.claim(queue, 9)), 0)
+	wantEqual(w, "the suspects claimed at the same time", len(w.claim(queue, 9)), 0)
 	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	other := w.submit(withKey("k"))
 	w.do(newFinish(first.Lease(), job.Succeeded))

@@ -18,8 +18,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// runModel commits random batches to the store and to a model of it, which predicts every
-// answer and everything that reads return.
+// runModel commits random batches to the store and to a model of it, and compares all answers
+// and reads.
 func runModel(t *testing.T, s Suite) {
 	runRandomly(t, s, 1, checks{full: 40, short: 2}, func(m *machine) map[string]func(*rapid.T) {
 		return map[string]func(*rapid.T){
@@ -59,12 +59,12 @@ func runRandomly(t *testing.T, s Suite, stores int, n checks, steps func(*machin
 			return
 		}
 		defer func() { failed = failed || r.Failed() }()
-		place := filepath.Join(dir, fmt.Sprint(runs))
-		if err := os.Mkdir(place, 0o700); err != nil {
+		path := filepath.Join(dir, fmt.Sprint(runs))
+		if err := os.Mkdir(path, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		defer os.RemoveAll(place)
-		w := newHarnessAt(t, r, s, filepath.Join(place, "store"), stores)
+		defer os.RemoveAll(path)
+		w := newHarnessAt(t, r, s, filepath.Join(path, "store"), stores)
 		defer func() { _ = w.close() }()
 		m := &machine{T: r, harness: w, model: newModel(w)}
 		m.setLimits("a", m.drawLimits(r))
@@ -98,8 +98,8 @@ func (m *machine) reopen(r *rapid.T) {
 	}
 }
 
-// fail commits a batch that fails: the id of its submit exists. A store may then load its
-// in-memory state again.
+// fail commits a batch that fails, because the id of its submit exists. A store may then load
+// its in-memory state again.
 func (m *machine) fail(r *rapid.T) {
 	var used []job.ID
 	for _, id := range m.model.order {
@@ -119,7 +119,7 @@ func (m *machine) fail(r *rapid.T) {
 	m.last = nil // a batch may be repeated only before any other
 }
 
-// wrote says whether an op of the batch certainly changed something.
+// wrote reports whether an op of the batch certainly changed something.
 func wrote(b *store.Batch) bool {
 	for _, op := range b.Submits {
 		if op.Err == nil && op.Existing == nil {
@@ -151,7 +151,7 @@ func (m *machine) batch(r *rapid.T) {
 }
 
 // upkeep commits a due or two prunes. They are in batches of their own, because the contract
-// does not say how other ops of the batch change which jobs are due.
+// does not define which jobs are due after other ops of the same batch.
 func (m *machine) upkeep(r *rapid.T) {
 	if rapid.Bool().Draw(r, "due") {
 		m.commitBoth([]any{newDue()})
@@ -190,7 +190,7 @@ func (m *machine) commitAll(commit func(), batches ...*store.Batch) {
 	if got, want := sorted(removed), sorted(m.model.removed); !slices.Equal(got, want) {
 		m.Fatalf("a commit removed the jobs with files %v, want %v", got, want)
 	}
-	m.model.learnParked(batches...)
+	m.model.adoptParked(batches...)
 	for _, b := range batches {
 		for _, op := range b.Claims {
 			m.model.claimed(op)
@@ -381,7 +381,7 @@ func (m *machine) drawEntries(r *rapid.T, l job.Lease, least int) []job.Entry {
 	}
 	after := cursor + int64(rapid.SampledFrom([]int{0, 0, 0, 0, 1, -1, -2}).Draw(r, "after"))
 	texts := rapid.SliceOfN(rapid.SampledFrom([]string{"", "a", "bc", "\x00"}), least, 3).Draw(r, "texts")
-	return texted(1, max(after, 0), texts...)
+	return textEntries(1, max(after, 0), texts...)
 }
 
 func (m *machine) drawProgress(r *rapid.T) *job.Progress {

@@ -9,8 +9,8 @@ import (
 )
 
 // model is a simple in-memory store. Each of its methods applies one op and returns a function
-// that checks the op's answer. A store may choose which jobs a claim gets; the model takes the
-// choice over.
+// that checks the op's answer. A store may choose which jobs a claim gets; the model then makes
+// the same choice.
 type model struct {
 	w             *harness
 	jobs          map[job.ID]*modelJob
@@ -111,8 +111,8 @@ func (m *model) wantAnswer(op any, got job.Job, want string) {
 	}
 }
 
-// withoutRevision is the text of a job without its revision, which compareRevision checks: when a store
-// chooses which of several jobs is parked, it may move them more or fewer times.
+// withoutRevision is the text of a job without its revision, which compareRevision checks. A
+// store that chooses which of several jobs is parked may move them more or fewer times.
 func withoutRevision(j job.Job) string {
 	j.Revision = 0
 	return text(j)

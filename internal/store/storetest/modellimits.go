@@ -15,22 +15,22 @@ func queueKeyOfJob(j *job.Job) modelQueueKey { return modelQueueKey{j.Queue, j.O
 func ready(s job.State) bool { return s == job.Queued || s == job.Parked }
 func busy(s job.State) bool  { return s == job.Queued || s == job.Running }
 
-// filter lists the jobs for which is is true, in the order of their submits.
-func (m *model) filter(is func(*modelJob) bool) (list []*modelJob) {
+// filter lists the jobs for which match is true, in the order of their submits.
+func (m *model) filter(match func(*modelJob) bool) (list []*modelJob) {
 	for _, id := range m.order {
-		if j := m.jobs[id]; j != nil && is(j) {
+		if j := m.jobs[id]; j != nil && match(j) {
 			list = append(list, j)
 		}
 	}
 	return list
 }
 
-// countOf counts the jobs of a key whose states satisfy is.
-func (m *model) countOf(k modelQueueKey, is func(job.State) bool) int {
-	return len(m.filter(func(j *modelJob) bool { return queueKeyOf(j) == k && is(j.State) }))
+// countOf counts the jobs of a key for whose states match is true.
+func (m *model) countOf(k modelQueueKey, match func(job.State) bool) int {
+	return len(m.filter(func(j *modelJob) bool { return queueKeyOf(j) == k && match(j.State) }))
 }
 
-// full says whether a key is at its limit of running jobs.
+// full reports whether a key is at its limit of running jobs.
 func (m *model) full(k modelQueueKey) bool {
 	limit := m.w.limits[k.queue].KeyRunning
 	return limit > 0 && k.key != "" && m.countOf(k, busy) >= limit
@@ -95,9 +95,9 @@ func (m *model) busyKeys() map[modelQueueKey]int {
 	return keys
 }
 
-// learnParked takes over which jobs of a key the store has parked, when several became ready at
-// once: the store may choose which, but not how many.
-func (m *model) learnParked(batches ...*store.Batch) {
+// adoptParked parks the same jobs of a key in the model as the store has parked. Where several
+// became ready at once, the store may choose which, but not how many.
+func (m *model) adoptParked(batches ...*store.Batch) {
 	claimed := map[job.ID]bool{}
 	for _, b := range batches {
 		for _, op := range b.Claims {

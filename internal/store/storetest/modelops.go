@@ -231,7 +231,7 @@ func (m *model) cancel(op *store.Cancel) func() {
 		m.wantRefusal(op, "")
 		m.wantAnswer(op, op.Job, want)
 		if op.Ended != ended {
-			m.w.Fatalf("a cancel says that it ended the job: %v, want %v", op.Ended, ended)
+			m.w.Fatalf("a cancel answers that it ended the job: %v, want %v", op.Ended, ended)
 		}
 	}
 }
@@ -259,7 +259,7 @@ func (m *model) delete(op *store.Delete) func() {
 	return func() {
 		m.wantRefusal(op, "")
 		if op.Running != running {
-			m.w.Fatalf("a delete says that the job was running: %v, want %v", op.Running, running)
+			m.w.Fatalf("a delete answers that the job was running: %v, want %v", op.Running, running)
 		}
 	}
 }

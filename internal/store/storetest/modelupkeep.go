@@ -72,7 +72,8 @@ func (m *model) prune(op *store.Prune) func() {
 	}
 }
 
-// claimed takes over which jobs a claim got, and checks that it may have got them.
+// claimed claims the same jobs in the model as the store did, and checks that the claim may
+// have got them.
 func (m *model) claimed(op *store.Claim) {
 	m.wantRefusal(op, "")
 	if want := m.claimable(op); len(op.Claimed) != want {

@@ -130,7 +130,7 @@ func noIllegalMoves(w *harness) {
 				continue
 			}
 			if j.State != state && !job.CanMove(state, j.State) {
-				w.Errorf("a job went %s → %s", state, j.State)
+				w.Errorf("a job moved %s → %s", state, j.State)
 			}
 			w.do(newDelete(id))
 		}

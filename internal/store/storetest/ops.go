@@ -92,7 +92,7 @@ func leasedAs(t job.Token) func(*store.Submit) {
 	return func(s *store.Submit) { s.Token, s.LeaseFor, s.Worker = t, leaseFor, "worker" }
 }
 
-// once sets an idempotency key, and a hash of asked.
+// once sets an idempotency key, and a hash that stands for the request.
 func once(key, asked string) func(*store.Submit) {
 	return func(s *store.Submit) {
 		s.Idempotency = &store.Idempotency{Key: key, Keep: day}
@@ -174,10 +174,10 @@ func newRenew(l job.Lease, d time.Duration) *store.Renew { return &store.Renew{L
 
 // newAppend makes an append of text entries with the numbers after the given one.
 func newAppend(l job.Lease, attempt int, after int64, texts ...string) *store.Append {
-	return &store.Append{Lease: l, Entries: texted(attempt, after, texts...)}
+	return &store.Append{Lease: l, Entries: textEntries(attempt, after, texts...)}
 }
 
-func texted(attempt int, after int64, texts ...string) []job.Entry {
+func textEntries(attempt int, after int64, texts ...string) []job.Entry {
 	entries := make([]job.Entry, len(texts))
 	for i, text := range texts {
 		entries[i] = job.Entry{Seq: after + int64(i) + 1, Attempt: attempt, Kind: job.KindText, Events: 1, Data: []byte(text)}

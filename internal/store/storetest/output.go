@@ -146,7 +146,7 @@ func outputWithFinish(w *harness) {
 		c := w.running()
 		w.do(newAppend(c.Lease(), 1, 0, "a"))
 		f := newFinish(c.Lease(), to)
-		f.Entries = texted(1, 2, "c", "d")
+		f.Entries = textEntries(1, 2, "c", "d")
 		f.Progress = &job.Progress{Percent: 99, Status: "Nearly"}
 		w.do(newAppend(c.Lease(), 1, 1, "b"), f)
 		wantEqual(w, "all output of the "+to.String(), w.textOf(c.Job.ID), "abcd")
@@ -163,7 +163,7 @@ func outputWithFinishGap(w *harness) {
 	w.do(newAppend(c.Lease(), 1, 0, "a"))
 	for _, after := range []int64{0, 2} {
 		f := newFinish(c.Lease(), job.Succeeded)
-		f.Entries = texted(1, after, "x", "y")
+		f.Entries = textEntries(1, after, "x", "y")
 		w.mustRefuse(job.Conflict, f)
 	}
 	w.do(newFinish(c.Lease(), job.Succeeded))
@@ -194,7 +194,7 @@ func outputPages(w *harness) {
 			if err != nil || len(entries) == 0 || pages > 20 {
 				w.Fatalf("output after %d, up to %d bytes: %d entries, %v", seq, size, len(entries), err)
 			}
-			wantEqual(w, "the job beside its output", text(j), text(w.job(j.ID)))
+			wantEqual(w, "the job read with its output", text(j), text(w.job(j.ID)))
 			if most := max(size/10, 1) + 1; len(entries) > most {
 				w.Errorf("up to %d bytes gave %d entries of 10", size, len(entries))
 			}

@@ -8,7 +8,7 @@ import (
 func ownerRules() []rule {
 	return []rule{
 		{"to another user or tenant the job does not exist", ownersApart},
-		{"names that run together are different owners", ownersRunTogether},
+		{"owners with the same concatenation of names are different", ownersRunTogether},
 	}
 }
 

@@ -10,16 +10,16 @@ import (
 
 func pauseRules() []rule {
 	return []rule{
-		{"a paused queue gives out no jobs and takes submits", pauseHolds},
+		{"a paused queue leases no jobs and accepts submits", pauseStopsClaims},
 		{"a pause lasts until it is ended, also across a reopening", pauseLasts},
-		{"jobs of a paused queue still end, become due and expire", pauseGoesOn},
-		{"waiting jobs count their bytes, running jobs do not", pauseWeighs},
+		{"jobs of a paused queue still end, become due and expire", pauseAllowsEnds},
+		{"waiting jobs count their bytes, running jobs do not", pauseCountsBytes},
 	}
 }
 
 func pausing(q string, on bool) *store.Pause { return &store.Pause{Queue: q, Paused: on} }
 
-func pauseHolds(w *harness) {
+func pauseStopsClaims(w *harness) {
 	w.submitMany(2)
 	c := w.claimOne(queue)
 	b := w.do(pausing(queue, true), newRenew(c.Lease(), leaseFor), w.newClaim(queue, 1))
@@ -51,16 +51,16 @@ func pauseLasts(w *harness) {
 	wantEqual(w, "the jobs claimed", len(w.claim(queue, 1)), 0)
 }
 
-func pauseGoesOn(w *harness) {
+func pauseAllowsEnds(w *harness) {
 	c := w.running()
-	late, impatient := w.submit(delayed(time.Minute)), w.submit(withQueueTimeout(time.Minute))
+	late, expiring := w.submit(delayed(time.Minute)), w.submit(withQueueTimeout(time.Minute))
 	w.do(pausing(queue, true))
 	w.do(newAppend(c.Lease(), 1, 0, "text"), newFinish(c.Lease(), job.Succeeded))
 	w.advance(2 * time.Minute)
 	w.do(newDue())
 	w.wantStates("while paused", job.Succeeded, c.Job.ID)
 	w.wantStates("while paused", job.Queued, late)
-	w.wantStates("while paused", job.Expired, impatient)
+	w.wantStates("while paused", job.Expired, expiring)
 	w.do(newCancel(late))
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1, Expired: 1, Cancelled: 1, Paused: true})
 }
@@ -70,31 +70,31 @@ func withInputBytes(n int64) func(*store.Submit) {
 	return func(s *store.Submit) { s.Job.InputBytes = n }
 }
 
-func pauseWeighs(w *harness) {
+func pauseCountsBytes(w *harness) {
 	w.setLimits(queue, job.Limits{KeyRunning: 2})
-	weighs := func(when string, want int64) {
+	wantBytes := func(when string, want int64) {
 		w.Helper()
 		wantEqual(w, fmt.Sprintf("what waits after %s", when), w.counts(queue).WaitingBytes, want)
 	}
 	first, second, parked := w.submit(withInputBytes(1)), w.submit(withInputBytes(20)), w.submit(withInputBytes(300))
 	w.submit(withInputBytes(4000), delayed(time.Minute))
 	w.submit(withInputBytes(50000), leasedAs(w.token()), withKey("runs"))
-	weighs("the submits", 4321)
+	wantBytes("the submits", 4321)
 	wantEqual(w, "the weight of a job", w.job(parked).InputBytes, 300)
 	c := w.claimOne(queue)
 	wantEqual(w, "the claimed job", c.Job.ID, first)
-	weighs("a claim", 4320)
+	wantBytes("a claim", 4320)
 	w.do(newFinish(c.Lease(), job.Scheduled))
-	weighs("a failed attempt", 4321)
+	wantBytes("a failed attempt", 4321)
 	w.do(newCancel(second), newDelete(parked))
-	weighs("a cancel and a delete", 4001)
+	wantBytes("a cancel and a delete", 4001)
 	w.reopen()
-	weighs("an opening", 4001)
+	wantBytes("an opening", 4001)
 	w.do(newRetry(second))
-	weighs("a retry", 4021)
+	wantBytes("a retry", 4021)
 	w.advance(2 * time.Minute)
 	w.do(newDue())
-	weighs("a due", 4021)
+	wantBytes("a due", 4021)
 	wantEqual(w, "the jobs claimed", len(w.claim(queue, 9)), 2)
-	weighs("claims that left the parked one", 4000)
+	wantBytes("claims that left the parked one", 4000)
 }

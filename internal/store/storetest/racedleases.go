@@ -11,11 +11,11 @@ func racedLeaseRules() []rule {
 	return []rule{
 		{"of a renewal and a sweep of one lapsed lease exactly one applies", racedRenewal},
 		{"of two sweeps of one lapsed lease one applies", racedSweeps},
-		{"of two finishes of one lease one applies, and its answer is what is stored", racedFinishes},
+		{"of two finishes of one lease one applies, and its answer equals the stored job", racedFinishes},
 		{"a lease that one store ended changes nothing at any store", staleEverywhere},
 		{"a lease is renewed, written under and finished at any store", leaseAnywhere},
 		{"entries that are appended at several stores are stored once", racedAppends},
-		{"an append beside the finish of its job applies whole or not at all", racedAppendFinish},
+		{"an append concurrent with the finish of its job applies whole or not at all", racedAppendFinish},
 	}
 }
 
@@ -42,7 +42,7 @@ func racedRenewal(w *harness) {
 		w.race(round, renew, lapse)
 		wantEqual(w, "whether one of the two applied", (renew.Err == nil) != (lapse.Err == nil), true)
 		w.eachStore(func() {
-			wantEqual(w, "whether the lease holds", w.lease(c.Lease()).Token == c.Token, renew.Err == nil)
+			wantEqual(w, "whether the lease is current", w.lease(c.Lease()).Token == c.Token, renew.Err == nil)
 			wantEqual(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 0)
 		})
 		if renew.Err != nil {
@@ -74,7 +74,7 @@ func racedFinishes(w *harness) {
 	for round := range rounds {
 		c := w.running()
 		a, b := newFinish(c.Lease(), job.Succeeded), newFinish(c.Lease(), job.Failed)
-		a.Entries, b.Entries = texted(1, 0, "a"), texted(1, 0, "b")
+		a.Entries, b.Entries = textEntries(1, 0, "a"), textEntries(1, 0, "b")
 		w.race(round, a, b)
 		won := wantOneApplied(w, job.LeaseLost, a, b)
 		w.eachStore(func() {
@@ -94,10 +94,10 @@ func staleEverywhere(w *harness) {
 	stale := func() {
 		l := old.Lease()
 		f := newFinish(l, job.Succeeded)
-		f.Entries, f.Progress = texted(1, 0, "late"), &job.Progress{Percent: 5}
+		f.Entries, f.Progress = textEntries(1, 0, "late"), &job.Progress{Percent: 5}
 		w.mustRefuse(job.LeaseLost, newRenew(l, 0), newAppend(l, 1, 0, "late"), f, newLapse(l, job.Failed),
 			newFinish(l, job.Queued), newFinish(l, job.Scheduled), newLoss(l))
-		wantEqual(w, "what an old lease holds", w.lease(l).Token, job.Token{})
+		wantEqual(w, "the job of an old lease", w.lease(l).Token, job.Token{})
 	}
 	w.eachStore(stale)
 	w.use(1)
@@ -156,7 +156,7 @@ func racedAppendFinish(w *harness) {
 		c := w.running()
 		output, f := newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Succeeded)
 		if round < rounds {
-			f.Entries = texted(1, 0, "a", "b")
+			f.Entries = textEntries(1, 0, "a", "b")
 		}
 		w.race(round%rounds, output, f)
 		want := ""

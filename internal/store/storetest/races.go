@@ -9,7 +9,7 @@ import (
 
 func raceRules() []rule {
 	return []rule{
-		{"a read during commits sees a consistent snapshot", long(readWholeMoments)},
+		{"a read during commits sees a consistent snapshot", long(readsAreSnapshots)},
 		{"a read after a commit sees it", readAfterCommit},
 		{"successive reads never see output disappear", readForward},
 	}
@@ -36,9 +36,9 @@ func (w *harness) readDuring(write func(), checks ...func() bool) {
 	write()
 }
 
-// newWriter makes a running job and a function that appends two entries and a progress to it, in
-// the same commit in which one job of another queue ends and the next one starts.
-func (w *harness) newWriter() (c *job.Claimed, speak func(n int)) {
+// newWriter makes a running job and a function that appends two entries and a progress to it.
+// The same commit ends one job of another queue and starts the next one.
+func (w *harness) newWriter() (c *job.Claimed, appendNext func(n int)) {
 	c = w.running()
 	next := w.newSubmit(inQueue("relay"), leasedAs(w.token()))
 	w.do(next)
@@ -51,12 +51,12 @@ func (w *harness) newWriter() (c *job.Claimed, speak func(n int)) {
 	}
 }
 
-func readWholeMoments(w *harness) {
-	c, speak := w.newWriter()
+func readsAreSnapshots(w *harness) {
+	c, appendNext := w.newWriter()
 	output := func() bool {
 		j, entries, err := w.store.Output(w.ctx, mine, c.Job.ID, 0, 1<<20)
 		if err != nil || int64(len(entries)) != j.Cursor || j.Progress.Percent*2 != float64(j.Cursor) || j.OutputBytes != j.Cursor {
-			w.Errorf("%d entries beside the cursor %d and the progress %v: %v", len(entries), j.Cursor, j.Progress, err)
+			w.Errorf("%d entries are read with the cursor %d and the progress %v: %v", len(entries), j.Cursor, j.Progress, err)
 			return false
 		}
 		return true
@@ -65,7 +65,7 @@ func readWholeMoments(w *harness) {
 		page, next, err := w.store.List(w.ctx, job.Filter{Owner: mine, Queue: "relay", Status: job.Running, Limit: 10})
 		cut := next != job.ID{} // the page was short: the job may be on the next one
 		if err != nil || len(page) != 1 && !cut {
-			w.Errorf("of the queue in which always one job runs %d are listed, %v", len(page), err)
+			w.Errorf("the queue always has one running job, %d are listed, %v", len(page), err)
 			return false
 		}
 		return true
@@ -73,20 +73,20 @@ func readWholeMoments(w *harness) {
 	counts := func() bool {
 		counts, err := w.store.Counts(w.ctx)
 		if err != nil || counts["relay"].Running != 1 {
-			w.Errorf("of the queue in which always one job runs %d are counted, %v", counts["relay"].Running, err)
+			w.Errorf("the queue always has one running job, %d are counted, %v", counts["relay"].Running, err)
 			return false
 		}
 		return true
 	}
 	w.readDuring(func() {
 		for n := range raceCommits {
-			speak(n)
+			appendNext(n)
 		}
 	}, output, list, counts)
 }
 
 func readAfterCommit(w *harness) {
-	c, speak := w.newWriter()
+	c, appendNext := w.newWriter()
 	var committed atomic.Int64
 	reader := func() bool {
 		least := committed.Load()
@@ -99,7 +99,7 @@ func readAfterCommit(w *harness) {
 	}
 	w.readDuring(func() {
 		for n := range raceCommits {
-			speak(n)
+			appendNext(n)
 			committed.Store(int64(2*n + 2))
 			wantEqual(w, "the cursor after the commit", w.job(c.Job.ID).Cursor, int64(2*n+2))
 		}
@@ -107,7 +107,7 @@ func readAfterCommit(w *harness) {
 }
 
 func readForward(w *harness) {
-	c, speak := w.newWriter()
+	c, appendNext := w.newWriter()
 	follower := func() func() bool {
 		var mu sync.Mutex
 		var last int64
@@ -129,7 +129,7 @@ func readForward(w *harness) {
 	}
 	w.readDuring(func() {
 		for n := range raceCommits {
-			speak(n)
+			appendNext(n)
 		}
 	}, follower(), follower())
 }

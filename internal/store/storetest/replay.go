@@ -74,7 +74,7 @@ func (w *harness) answers(b *store.Batch) stored {
 	for i, op := range opsOf(b) {
 		name := fmt.Sprintf("op %d %T", i, op)
 		if err := errOf(op); err != nil {
-			s[name] = fmt.Sprintf("%q %s", job.CodeOf(err), metBy(op))
+			s[name] = fmt.Sprintf("%q %s", job.CodeOf(err), conflictOf(op))
 			continue
 		}
 		s[name] = answerOf(op)
@@ -82,7 +82,7 @@ func (w *harness) answers(b *store.Batch) stored {
 	return s
 }
 
-func metBy(op any) string {
+func conflictOf(op any) string {
 	switch op := op.(type) {
 	case *store.Write:
 		return string(op.Conflict)
@@ -183,18 +183,18 @@ func stale(op any) {
 // op.
 func staleAnswers(w *harness) {
 	clean := batchOf(everyKind(w)...)
-	dirty := fresh(clean)
+	withStale := fresh(clean)
 	w.commit(clean)
 	want := w.answers(clean)
 
 	twin := w.another()
 	everyKind(twin)
-	for _, op := range opsOf(dirty) {
+	for _, op := range opsOf(withStale) {
 		stale(op)
 	}
-	dirty.Counts = map[string]job.Counts{"stale": {Queued: 9}}
-	dirty.Moved = []store.Moved{{ID: job.ID{9}}}
-	dirty.Removed, dirty.Damaged = []job.ID{{9}}, []job.ID{{9}}
-	twin.commit(dirty)
-	w.sameStored("an op has a stale answer", want, twin.answers(dirty))
+	withStale.Counts = map[string]job.Counts{"stale": {Queued: 9}}
+	withStale.Moved = []store.Moved{{ID: job.ID{9}}}
+	withStale.Removed, withStale.Damaged = []job.ID{{9}}, []job.ID{{9}}
+	twin.commit(withStale)
+	w.sameStored("an op has a stale answer", want, twin.answers(withStale))
 }

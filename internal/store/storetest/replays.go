@@ -56,7 +56,7 @@ func replaysOfFinish(to job.State) []replay {
 		{name, finish(func(*harness, *store.Finish) {})},
 		{name + " with output, progress and usage", finish(func(w *harness, f *store.Finish) {
 			w.do(newAppend(f.Lease, 1, 0, "a"))
-			f.Entries, f.Progress, f.Usage = texted(1, 1, "b", "c"), &job.Progress{Percent: 100}, []byte("{}")
+			f.Entries, f.Progress, f.Usage = textEntries(1, 1, "b", "c"), &job.Progress{Percent: 100}, []byte("{}")
 		})},
 		{name + " without counting the attempt", finish(func(_ *harness, f *store.Finish) { f.Refund = !to.Ended() })},
 		{name + " of a job that is to be cancelled", finish(func(w *harness, f *store.Finish) { w.do(newCancel(f.Lease.Job)) })},
@@ -135,7 +135,7 @@ func replaysOfWrites() []replay {
 		{"write remove all", there(withAction(store.RemoveAll, put("p", "", "")))},
 		{"write require none", there(put("q", "new", ""), withAction(store.RequireNone, put("absent", "", "")))},
 		{"write require none that conflicts with a row", there(put("p", "new", ""), withAction(store.RequireNone, put("p", "", "")))},
-		{"write that lacks a row", there(put("p", "new", ""), withAction(store.Require, put("p", "absent", "")))},
+		{"write that requires a missing row", there(put("p", "new", ""), withAction(store.Require, put("p", "absent", "")))},
 		{"write insert twice in one batch", func(w *harness) []any {
 			return []any{newWrite(withAction(store.Insert, put("p", "a", "1"))), newWrite(withAction(store.Insert, put("p", "a", "1")))}
 		}},
@@ -192,11 +192,11 @@ func replaysOfUpkeep() []replay {
 			w.submitMany(5, withInput("in"))
 			return []any{w.newClaim(queue, 2)}
 		}},
-		{"claim of more than there is", func(w *harness) []any {
+		{"claim of more jobs than are ready", func(w *harness) []any {
 			w.submitMany(2)
 			return []any{w.newClaim(queue, 5), w.newClaim("empty", 3), w.newClaim(queue, 0)}
 		}},
-		{"claims of one queue", func(w *harness) []any {
+		{"two claims of one queue", func(w *harness) []any {
 			w.submitMany(9)
 			return []any{w.newClaim(queue, 2), w.newClaim(queue, 3), w.newClaim(queue, 1)}
 		}},
@@ -221,7 +221,7 @@ func replaysOfReleases() []replay {
 	return []replay{
 		{"release and claim of one job", released(func(*harness, *store.Finish) {})},
 		{"release without counting and claim of one job", released(func(_ *harness, f *store.Finish) { f.Refund = true })},
-		{"release with output and claim of one job", released(func(_ *harness, f *store.Finish) { f.Entries = texted(1, 1, "b") })},
+		{"release with output and claim of one job", released(func(_ *harness, f *store.Finish) { f.Entries = textEntries(1, 1, "b") })},
 		{"sweep and claim of one job", released(func(w *harness, f *store.Finish) {
 			w.advance(leaseFor + time.Second)
 			f.OnlyIf = store.LapsedOnly
@@ -238,7 +238,7 @@ func replaysOfLimits() []replay {
 	}
 	one := job.Limits{KeyRunning: 1}
 	return []replay{
-		{"pause and its end", func(w *harness) []any {
+		{"pause and resume", func(w *harness) []any {
 			w.submit()
 			w.do(pausing("other", true))
 			return []any{pausing(queue, true), pausing("other", false), pausing("new", true), w.newClaim(queue, 1), w.newSubmit(leasedAs(w.token()))}

@@ -11,7 +11,7 @@ import (
 func retentionRules() []rule {
 	return []rule{
 		{"an early prune deletes ended jobs before their time, the oldest first", long(earlyOldest)},
-		{"an early prune keeps unfinished jobs", long(earlySpares)},
+		{"an early prune keeps unfinished jobs", long(earlyKeepsUnfinished)},
 		{"an early prune keeps idempotency keys for their time", earlyKeys},
 		{"a prune stops after about MaxBytes, and the next one continues after its cursor", long(pruneBytes)},
 		{"an early prune counts files as deleted bytes", long(earlyFiles)},
@@ -29,7 +29,7 @@ func (w *harness) history(jobs, size int) (ids []job.ID) {
 	for range jobs {
 		c := w.running(withInput(body))
 		f := newFinish(c.Lease(), job.Succeeded)
-		f.Entries, f.Result = texted(1, 0, body), &job.Result{ContentType: "text/plain", Body: []byte(body)}
+		f.Entries, f.Result = textEntries(1, 0, body), &job.Result{ContentType: "text/plain", Body: []byte(body)}
 		w.do(f)
 		ids = append(ids, c.Job.ID)
 	}
@@ -50,7 +50,7 @@ func earlyOldest(w *harness) {
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: 10})
 }
 
-func earlySpares(w *harness) {
+func earlyKeepsUnfinished(w *harness) {
 	var ids []job.ID
 	for _, state := range []job.State{job.Scheduled, job.Queued, job.Running} {
 		id, _ := w.inState(state)

@@ -9,7 +9,7 @@ import (
 func retryRules() []rule {
 	return []rule{
 		{"a retry queues a failed, cancelled or expired job", retryQueues},
-		{"a retried job keeps its output and counts attempts from zero", retryBeginsAnew},
+		{"a retried job keeps its output and counts attempts from zero", retryStartsOver},
 		{"a job that succeeded or has not ended is not retryable", retryRefused},
 		{"a job that was cancelled while it ran may succeed after a retry", retryForgetsCancel},
 		{"a retried expired job has its whole queue timeout again", retryForgetsExpiry},
@@ -42,7 +42,7 @@ func retryQueues(w *harness) {
 	}
 }
 
-func retryBeginsAnew(w *harness) {
+func retryStartsOver(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "first"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
@@ -73,7 +73,7 @@ func retryForgetsCancel(w *harness) {
 	renew, f := newRenew(c.Lease(), leaseFor), newFinish(c.Lease(), job.Succeeded)
 	w.do(renew, f)
 	wantEqual(w, "the cancel request of the new attempt", renew.CancelRequested, false)
-	wantEqual(w, "where the job went", f.State, job.Succeeded)
+	wantEqual(w, "the state of the job", f.State, job.Succeeded)
 }
 
 func retryForgetsExpiry(w *harness) {

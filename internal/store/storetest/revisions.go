@@ -15,7 +15,7 @@ func revisionRules() []rule {
 		{"the first cancel request of a running job raises its revision, a second does not", revisionOfCancel},
 		{"a revision survives a reopening", long(revisionReopened)},
 		{"jobs that a due makes ready are in Moved", movedByDue},
-		{"a job that is unparked is in Moved", movedByRoom},
+		{"a job that is unparked is in Moved", movedByUnpark},
 		{"a job that a claim parks is in Moved", movedByClaim},
 		{"when a job is unparked and claimed in one batch the claim has the higher revision", movedThenClaimed},
 		{"a batch that moves named jobs only has an empty Moved", movedNone},
@@ -71,7 +71,7 @@ func (w *harness) wantRevision(id job.ID, state job.State, revision int64) {
 // wantMoved checks the Moved of a batch.
 func (w *harness) wantMoved(b *store.Batch, want ...store.Moved) {
 	w.Helper()
-	wantEqual(w, "what has moved", fmt.Sprint(b.Moved), fmt.Sprint(want))
+	wantEqual(w, "the moved jobs", fmt.Sprint(b.Moved), fmt.Sprint(want))
 }
 
 func revisionRises(w *harness) {
@@ -157,7 +157,7 @@ func movedByDue(w *harness) {
 	w.wantRevision(second, job.Queued, 3)
 }
 
-func movedByRoom(w *harness) {
+func movedByUnpark(w *harness) {
 	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	c := w.claimOneOf(w.submit())
 	second, third, last := w.submit(), w.submit(), w.submit()

@@ -70,7 +70,7 @@ func rowsRequireNone(w *harness) {
 	}
 	w.do(newWrite(put("p2", "a", ""), store.Row{Owner: mine, Kind: "other", Parent: "p", ID: "a"}), none())
 	wantEqual(w, "the rows that it wrote", len(w.rows("note", "p")), 0)
-	wantEqual(w, "the rows beside it", len(w.rows("note", "q")), 1)
+	wantEqual(w, "the other rows", len(w.rows("note", "q")), 1)
 
 	w.do(newWrite(withAction(store.Remove, put("q", "new", "")), put("p", "b", "second"), put("p", "a", "first")))
 	refused := none()
@@ -151,15 +151,15 @@ func rowsPaged(w *harness) {
 			page.After = rows[len(rows)-1].ID
 		}
 	}
-	wantEqual(w, "the rows forth", fmt.Sprint(walk(store.RowPage{Limit: 4})), fmt.Sprint(all))
-	wantEqual(w, "the rows forth from 034", fmt.Sprint(walk(store.RowPage{After: "034", Limit: 7})), fmt.Sprint(all[12:]))
-	wantEqual(w, "the rows forth from 036", fmt.Sprint(walk(store.RowPage{After: "036", Limit: 7})), fmt.Sprint(all[13:]))
+	wantEqual(w, "the rows forward", fmt.Sprint(walk(store.RowPage{Limit: 4})), fmt.Sprint(all))
+	wantEqual(w, "the rows forward from 034", fmt.Sprint(walk(store.RowPage{After: "034", Limit: 7})), fmt.Sprint(all[12:]))
+	wantEqual(w, "the rows forward from 036", fmt.Sprint(walk(store.RowPage{After: "036", Limit: 7})), fmt.Sprint(all[13:]))
 	back := walk(store.RowPage{Desc: true, Limit: 4})
 	for i := range back {
 		wantEqual(w, "the row back", back[i], all[len(all)-1-i])
 	}
-	wantEqual(w, "the rows back", len(back), len(all))
-	wantEqual(w, "the rows back from 006", fmt.Sprint(walk(store.RowPage{After: "006", Desc: true, Limit: 9})), "[003 000]")
+	wantEqual(w, "the rows backward", len(back), len(all))
+	wantEqual(w, "the rows backward from 006", fmt.Sprint(walk(store.RowPage{After: "006", Desc: true, Limit: 9})), "[003 000]")
 }
 
 func rowsApart(w *harness) {

@@ -73,7 +73,8 @@ func (w *harness) drain(jobs, most int, group func(j *job.Job) string, queues ..
 	wantEqual(w, "the jobs that ended", d.ended, jobs)
 }
 
-// hasMore says whether jobs are left to claim, up to a bound, in case the store lost a job.
+// hasMore reports whether jobs are left to claim. It gives up after a bound, in case the store
+// lost a job.
 func (d *drainState) hasMore(jobs int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -112,9 +113,9 @@ func (d *drainState) ends(n int) {
 	d.ended += n
 }
 
-func byQueue(j *job.Job) string { return j.Queue }
-func byKey(j *job.Job) string   { return j.Key }
-func asOne(*job.Job) string     { return "all" }
+func byQueue(j *job.Job) string  { return j.Queue }
+func byKey(j *job.Job) string    { return j.Key }
+func inOneGroup(*job.Job) string { return "all" }
 
 func sharedClaimsOnce(w *harness) {
 	for k := range 8 {
@@ -185,7 +186,7 @@ func sharedKeyRunning(w *harness) {
 func sharedSuspects(w *harness) {
 	w.newSuspects("a", 4)
 	w.newSuspects("b", 3)
-	w.drain(7, 1, asOne, "a", "b")
+	w.drain(7, 1, inOneGroup, "a", "b")
 }
 
 func sharedTurns(w *harness) {
@@ -307,7 +308,7 @@ func sharedPause(w *harness) {
 		claim := w.newClaim(queue, 1)
 		w.race(round, pausing(queue, true), claim)
 		running := w.counts(queue).Running
-		wantEqual(w, "the running jobs beside a pause", running, int64(len(claim.Claimed)))
+		wantEqual(w, "the running jobs after a concurrent pause", running, int64(len(claim.Claimed)))
 		w.eachStore(func() {
 			wantEqual(w, "the jobs claimed of a paused queue", len(w.claim(queue, 2)), 0)
 			s := w.newSubmit(leasedAs(w.token()))

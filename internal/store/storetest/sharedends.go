@@ -12,13 +12,13 @@ func sharedEndRules() []rule {
 	return []rule{
 		{"of a cancel and a finish one ends the job, and the later answer equals the stored job", racedCancelFinish},
 		{"of two cancels of a waiting job one ends it, and both answer the same", racedCancels},
-		{"after a cancel beside a claim the job has ended or has a cancel request", racedCancelClaim},
-		{"a delete beside a finish removes the job, and reports its files once", racedDeleteFinish},
+		{"after a cancel concurrent with a claim the job has ended or has a cancel request", racedCancelClaim},
+		{"a delete concurrent with a finish removes the job, and reports its files once", racedDeleteFinish},
 		{"two deletes of one job apply, and it is removed and counted once", racedDeletes},
 		{"of two retries of one job one applies", racedRetries},
-		{"a retry beside a delete removes the job", racedRetryDelete},
-		{"a presence beside the cancel of an abandoned job either keeps the job or comes too late", racedPresence},
-		{"a presence that one store committed keeps the job from a cancel at another", presenceElsewhere},
+		{"a retry concurrent with a delete removes the job", racedRetryDelete},
+		{"a presence concurrent with the cancel of an abandoned job either keeps the job or comes too late", racedPresence},
+		{"a presence that one store committed keeps the job from a cancel at another", presenceAtOtherStore},
 		{"an end makes its row and its job once, whichever op ends the job", long(racedEnds)},
 		{"exactly one end sees a tally without unfinished jobs", racedTally},
 	}
@@ -31,7 +31,7 @@ func racedCancelFinish(w *harness) {
 			cancel, f := newCancel(c.Job.ID), newFinish(c.Lease(), to)
 			w.race(round, cancel, f)
 			if cancel.Err != nil || f.Err != nil {
-				w.Fatalf("a cancel beside a finish answers %v, and the finish %v", cancel.Err, f.Err)
+				w.Fatalf("a concurrent cancel answers %v, and the finish %v", cancel.Err, f.Err)
 			}
 			w.finishedOrCancelled(to, cancel, f)
 		}
@@ -54,7 +54,7 @@ func (w *harness) finishedOrCancelled(to job.State, cancel *store.Cancel, f *sto
 	default: // the cancel came first
 		wantEqual(w, "whether the cancel ended the job", cancel.Ended, false)
 		wantEqual(w, "the state that the cancel answers", first.State, job.Running)
-		wantEqual(w, "whether it tells of the request", first.CancelRequestedAt.IsZero(), false)
+		wantEqual(w, "whether its cancel request is set", first.CancelRequestedAt.IsZero(), false)
 		wantEqual(w, "the state", f.State, job.Cancelled)
 	}
 	if first.Revision >= later.Revision {
@@ -191,7 +191,7 @@ func racedPresence(w *harness) {
 	}
 }
 
-func presenceElsewhere(w *harness) {
+func presenceAtOtherStore(w *harness) {
 	waiting, running := w.submit(mayBeAbandoned), w.running(inQueue("running"), mayBeAbandoned)
 	for n := range w.stores {
 		w.advance(abandonAfter)

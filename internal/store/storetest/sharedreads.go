@@ -12,8 +12,8 @@ func sharedReadRules() []rule {
 	return []rule{
 		{"every read of a store sees the commits of the others", readsOfAll},
 		{"versions and leases are the same at every store", readsOfLeases},
-		{"a reader of one store sees each commit of another whole", readsOfMoments},
-		{"successive reads at any store never see an earlier revision", readsGoForward},
+		{"a reader of one store sees each commit of another whole", sharedReadsAreSnapshots},
+		{"successive reads at any store never see an earlier revision", sharedReadsNeverGoBack},
 	}
 }
 
@@ -82,13 +82,14 @@ func readsOfLeases(w *harness) {
 	}
 }
 
-// readsOfMoments commits at each store in turn, and reads at the others at the same time.
-func readsOfMoments(w *harness) {
+// sharedReadsAreSnapshots commits at each store in turn, and reads at the others at the same
+// time.
+func sharedReadsAreSnapshots(w *harness) {
 	c := w.running()
 	total := func(n int) error {
 		j, entries, err := w.stores[n].Output(w.ctx, mine, c.Job.ID, 0, 1<<20)
 		if err == nil && (int64(len(entries)) != j.Cursor || j.Progress.Percent != float64(j.Cursor)) {
-			err = fmt.Errorf("%d entries are read beside the cursor %d and the progress %v", len(entries), j.Cursor, j.Progress.Percent)
+			err = fmt.Errorf("%d entries are read with the cursor %d and the progress %v", len(entries), j.Cursor, j.Progress.Percent)
 		}
 		return err
 	}
@@ -113,9 +114,9 @@ func readsOfMoments(w *harness) {
 	w.eachStore(func() { wantEqual(w, "the cursor", w.job(c.Job.ID).Cursor, int64(each*len(w.stores))) })
 }
 
-// readsGoForward claims, releases, cancels and retries one job at every store, and reads it at all
-// stores.
-func readsGoForward(w *harness) {
+// sharedReadsNeverGoBack claims, releases, cancels and retries one job at every store, and
+// reads it at all stores.
+func sharedReadsNeverGoBack(w *harness) {
 	id := w.submit()
 	states := make([]map[int64]string, len(w.stores)) // by revision
 	w.atEveryStore(func(n int) error {

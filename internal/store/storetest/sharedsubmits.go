@@ -12,7 +12,7 @@ func sharedSubmitRules() []rule {
 	return []rule{
 		{"of submits with one idempotency key one makes the job, and all answer with it", sharedIdempotencyKey},
 		{"of submits with one idempotency key and two hashes one makes the job, and the other is refused", sharedKeyDiffers},
-		{"a submit with a known key beside the delete of its job answers the job or is refused", sharedKeyDelete},
+		{"a submit with a known key concurrent with the delete of its job answers the job or is refused", sharedKeyDelete},
 		{"of two inserts of one row one applies, and the other conflicts with its body", sharedInsert},
 		{"of two submits that require no other row one applies", sharedRequireNone},
 		{"a submit that requires a row applies or is refused, and so do all its rows", sharedRequire},
@@ -103,7 +103,7 @@ func sharedInsert(w *harness) {
 		rows := w.rows("note", p)
 		wantEqual(w, "the rows", len(rows), 2)
 		wantEqual(w, "the row's body", string(rows[0].Body), body)
-		wantEqual(w, "the row beside it", rows[1].ID, "of "+body)
+		wantEqual(w, "the other row", rows[1].ID, "of "+body)
 	}
 }
 
@@ -119,7 +119,7 @@ func sharedRequireNone(w *harness) {
 		if won == a {
 			lost = b
 		}
-		wantEqual(w, "the row that the other met", string(lost.Conflict), string(won.Rows[1].Body))
+		wantEqual(w, "the row that the other conflicts with", string(lost.Conflict), string(won.Rows[1].Body))
 		wantEqual(w, "the rows", len(w.rows("note", p)), 1)
 		w.job(won.Job.ID)
 		w.wantGone(mine, lost.Job.ID)

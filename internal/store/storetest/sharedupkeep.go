@@ -169,7 +169,7 @@ func countsAfterMix(w *harness) {
 	w.eachStore(func() {
 		got := w.counts(queue)
 		ever := job.Counts{Succeeded: got.Succeeded, Failed: got.Failed, Cancelled: got.Cancelled, Retried: got.Retried}
-		wantEqual(w, "what was counted", ever, want.Counts)
+		wantEqual(w, "the counts", ever, want.Counts)
 		wantEqual(w, "the jobs", got.Unfinished()+got.Succeeded+got.Failed+got.Cancelled-got.Retried, want.made)
 	})
 }

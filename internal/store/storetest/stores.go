@@ -22,15 +22,15 @@ type handle struct {
 	close    func() error
 }
 
-// openSeveral opens n stores on one place.
-func (s Suite) openSeveral(tb testing.TB, place string, n int, o Options) []store.Store {
+// openSeveral opens n stores that share one database.
+func (s Suite) openSeveral(tb testing.TB, path string, n int, o Options) []store.Store {
 	if n == 1 {
-		return []store.Store{s.Open(tb, place, o)}
+		return []store.Store{s.Open(tb, path, o)}
 	}
 	if s.OpenSeveral == nil {
-		return handles(s.Open(tb, place, o), n)
+		return handles(s.Open(tb, path, o), n)
 	}
-	all := s.OpenSeveral(tb, place, n, o)
+	all := s.OpenSeveral(tb, path, n, o)
 	for i, st := range all {
 		all[i] = &handle{Store: st, applyMu: &sync.Mutex{}, close: st.Close}
 	}
@@ -148,7 +148,7 @@ func (w *harness) race(round int, ops ...any) (raced []*store.Batch) {
 	return raced
 }
 
-// opsOrder says which of two raced ops is committed first; -1 for both at the same time.
+// opsOrder returns which of two raced ops is committed first; -1 for both at the same time.
 func opsOrder(round int) int {
 	if round%4 > 1 {
 		return -1

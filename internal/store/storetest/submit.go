@@ -16,7 +16,7 @@ func submitRules() []rule {
 		{"a job stored with a token is running at its commit", submitLeased},
 		{"the fields of a submit are kept unchanged", submitKeeps},
 		{"clocks are kept in whole milliseconds, rounded up", submitWholeClocks},
-		{"a submit answers the job that a later read returns", submitAnswersTheStored},
+		{"a submit answers the job that a later read returns", submitAnswersStoredJob},
 		{"an input of any bytes is kept, also an empty one", submitInputs},
 		{"a submit refused for its rows stores nothing", submitRefusedForRows},
 		{"a batch of submits keeps their order", submitOrder},
@@ -137,7 +137,7 @@ func submitWholeClocks(w *harness) {
 	wantEqual(w, "the state after it", w.job(id).State, job.Expired)
 }
 
-func submitAnswersTheStored(w *harness) {
+func submitAnswersStoredJob(w *harness) {
 	w.micros.Add(123_457) // not a round number
 	plain, late, leased := w.newSubmit(), w.newSubmit(delayed(1500*time.Millisecond)), w.newSubmit(leasedAs(w.token()))
 	w.do(plain, late, leased)

@@ -4,7 +4,7 @@
 // The suite is a list of topics, and a topic is a list of rules. A rule is a sentence and a
 // function that checks it on a new store. The sentence is the name of the subtest, so that a
 // failure names the broken promise. New behaviour of stores is added here first. Rules that a
-// race could break run with two stores on one place, as two processes would open it.
+// race could break run with two stores that share one database, as two processes do.
 package storetest
 
 import (
@@ -16,19 +16,19 @@ import (
 
 // Suite opens the stores under test.
 type Suite struct {
-	// Open opens the store at place: a path that does not exist at the first call, in a
-	// directory that the test removes. After a Close it is called again with the same place,
-	// and must return a store with the same data. The suite closes the stores. Open is called
-	// by several goroutines at once.
-	Open func(tb testing.TB, place string, o Options) store.Store
-	// OpenSeveral opens n stores on one place, as n processes do that share it. When it is nil,
+	// Open opens the store at path. At the first call the path does not exist; the test removes
+	// its directory. After a Close it is called again with the same path, and must return a
+	// store with the same data. The suite closes the stores. Open is called by several
+	// goroutines at once.
+	Open func(tb testing.TB, path string, o Options) store.Store
+	// OpenSeveral opens n stores that share one database, as n processes do. When it is nil,
 	// the suite uses n handles of one store from Open, with one lock around Apply.
-	OpenSeveral func(tb testing.TB, place string, n int, o Options) []store.Store
+	OpenSeveral func(tb testing.TB, path string, n int, o Options) []store.Store
 }
 
 // Options are the options with which a test opens a store.
 type Options struct {
-	// Clock is the clock of the test; nil means the own clock of the store.
+	// Clock is the clock of the test; nil means the clock of the store itself.
 	Clock func() time.Time
 	AtEnd store.AtEnd
 }
@@ -89,7 +89,7 @@ func topics() []topic {
 	}
 }
 
-// sharedTopics lists the rules that a race between stores on one place could break.
+// sharedTopics lists the rules that a race between stores of one database could break.
 func sharedTopics() []topic {
 	return []topic{
 		{"claims", sharedClaimRules()},
@@ -128,7 +128,7 @@ func Run(t *testing.T, s Suite) {
 	t.Run("history of two stores", func(t *testing.T) { t.Parallel(); runHistories(t, s) })
 }
 
-// runTopics checks n stores on one place against the rules.
+// runTopics checks n stores of one database against the rules.
 func runTopics(t *testing.T, s Suite, n int, topics ...topic) {
 	for _, topic := range topics {
 		t.Run(topic.name, func(t *testing.T) {

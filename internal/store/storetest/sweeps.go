@@ -11,7 +11,7 @@ import (
 func sweepRules() []rule {
 	return []rule{
 		{"jobs with files are listed for as long as there is a row of theirs", sweepFiles},
-		{"a commit tells which jobs with files it removed, by whatever op", sweepRemoved},
+		{"a commit answers which jobs with files it removed, by any op", sweepRemoved},
 	}
 }
 

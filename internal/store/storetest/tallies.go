@@ -12,7 +12,7 @@ func tallyRules() []rule {
 	return []rule{
 		{"a tally counts its jobs as a queue does", tallyCounts},
 		{"a tally belongs to its owner and spans queues", tallyOwners},
-		{"the last end of a tally sees that it is the last, also beside others in one batch", tallyZero},
+		{"the last end of a tally sees that it is the last, also with others in one batch", tallyZero},
 		{"a tally is kept until its last job is removed", tallyRemoved},
 		{"a tally survives a reopening", tallyDurable},
 	}

@@ -12,7 +12,7 @@ func textRules() []rule {
 		{"the text is the output of the last attempt so far", textSoFar},
 		{"the text is of text entries alone", textOnly},
 		{"the text is cut at its limit and never inside a character", textCut},
-		{"a new attempt that has not spoken has no text", textOfSilent},
+		{"a new attempt without output has no text", textOfSilent},
 		{"the text of a job without output is empty", textEmpty},
 	}
 }

@@ -115,12 +115,12 @@ func dueNext(w *harness) {
 	w.submit(delayed(time.Hour))
 	w.submit(withQueueTimeout(2 * time.Hour))
 	check(now.Add(time.Hour), now.Add(2*time.Hour))
-	first, firstOut := w.submit(delayed(time.Minute)), w.submit(inQueue("other"), withQueueTimeout(3*time.Minute))
+	first, firstToExpire := w.submit(delayed(time.Minute)), w.submit(inQueue("other"), withQueueTimeout(3*time.Minute))
 	check(now.Add(time.Minute), now.Add(3*time.Minute))
 	w.do(newCancel(first))
 	w.claimOne("other")
 	check(now.Add(time.Hour), now.Add(2*time.Hour))
-	w.do(newCancel(firstOut))
+	w.do(newCancel(firstToExpire))
 	w.advance(3 * time.Hour)
 	w.do(newDue())
 	check(time.Time{}, time.Time{})
@@ -146,11 +146,11 @@ func dueClock(w *harness) {
 
 func pruneRules() []rule {
 	return []rule{
-		{"ended jobs past their time are deleted with all they left", pruneDeletes},
-		{"unfinished jobs and those in time stay", pruneSpares},
+		{"ended jobs past their time are deleted with all their data", pruneDeletes},
+		{"a prune keeps unfinished jobs and jobs before their time", pruneKeepsUnexpired},
 		{"a prune reads up to its limit of jobs and answers its cursor", pruneCursor},
 		{"what is no cursor is refused", notACursor},
-		{"a prune leaves the totals as they are", pruneTotals},
+		{"a prune does not change the totals", pruneTotals},
 	}
 }
 
@@ -177,7 +177,7 @@ func pruneDeletes(w *harness) {
 	w.mustRefuse(job.NotFound, newRetry(ended[1]), newCancel(ended[0]))
 }
 
-func pruneSpares(w *harness) {
+func pruneKeepsUnexpired(w *harness) {
 	var ids []job.ID
 	for _, state := range []job.State{job.Scheduled, job.Queued, job.Running} {
 		id, _ := w.inState(state)
@@ -229,10 +229,10 @@ func notACursor(w *harness) {
 	const none = "\x00 no cursor"
 	w.mustRefuse(job.Invalid, &store.Prune{After: none, Limit: 10})
 	if _, next, err := w.store.WithFiles(w.ctx, none, 10); err == nil || next != "" {
-		w.Errorf("the list of jobs with files goes on after no cursor: %q, %v", next, err)
+		w.Errorf("the list of jobs with files repeats a cursor: %q, %v", next, err)
 	}
 	if _, next, err := w.store.Abandonable(w.ctx, none, 10); err == nil || next != "" {
-		w.Errorf("the list of abandonable jobs goes on after no cursor: %q, %v", next, err)
+		w.Errorf("the list of abandonable jobs repeats a cursor: %q, %v", next, err)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 func versionRules() []rule {
 	return []rule{
 		{"a version equals the job that a read returns, in every state", versionIsRead},
-		{"a version has the cursor and the lease of what is on disk", versionRunning},
+		{"a version has the cursor and the lease of the job on disk", versionRunning},
 		{"jobs of other owners and missing jobs are left out", versionOwners},
 		{"every change of state changes the version", versionChanges},
 	}

@@ -30,7 +30,7 @@ func CheckHandler(t T, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := newExchange(r)
 		rec := &recorder{w, x}
-		next.ServeHTTP(rec, x.recordBody(r)) // a panic breaks the response off, which is not checked then
+		next.ServeHTTP(rec, x.recordBody(r)) // a panic breaks the response off, so it is not checked
 		if x.status == 0 {
 			rec.begin(http.StatusOK)
 		}

@@ -43,7 +43,7 @@ var exchanges = []struct {
 	{"a body that is not described", "DELETE", job, 204, "", "x", "", "no body"},
 	{"a problem", "GET", job, 404, "application/problem+json", notFound, "", ""},
 	{"a code that is not described", "GET", job, 404, "application/problem+json", strings.Replace(notFound, "not_found", "conflict", 1), "", "value must be 'not_found'"},
-	{"a problem of another status", "GET", job, 404, "application/problem+json", strings.Replace(notFound, "404", "400", 1), "", "the problem says 400"},
+	{"a problem of another status", "GET", job, 404, "application/problem+json", strings.Replace(notFound, "404", "400", 1), "", "the status in the problem is 400"},
 	{"a 503 with Retry-After", "GET", job, 503, "application/problem+json", stopping, "Retry-After: 1", ""},
 	{"a 503 without Retry-After", "GET", job, 503, "application/problem+json", stopping, "", "no Retry-After"},
 	{"an invalid header", "GET", job, 503, "application/problem+json", stopping, "Retry-After: soon", "soon"},
