@@ -21,7 +21,7 @@ import (
 
 func silent(int64, int64) {}
 
-// load submits jobs of all kinds until it is stopped, and knows which were
+// load submits jobs of all kinds until it is stopped, and records which were
 // acknowledged.
 type load struct {
 	*testServer
@@ -34,9 +34,9 @@ type load struct {
 	files map[string]string // job → what is in its file
 }
 
-// mostLong is how many jobs a client submits that outlast the test, of 1,000 that the
+// maxLong is how many jobs a client submits that outlast the test, of 1,000 that the
 // queue runs at once: the others must not wait for them.
-const mostLong = 50
+const maxLong = 50
 
 func startLoad(s *testServer) *load {
 	l := &load{testServer: s, files: map[string]string{}}
@@ -67,7 +67,7 @@ func (l *load) submit(n, i int) {
 	switch kind := i % 4; {
 	case kind == 0:
 		status, j = l.submitFiles(`{"queue":"shelf"}`, map[string]string{"a.txt": text})
-	case kind == 1 && i < 4*mostLong:
+	case kind == 1 && i < 4*maxLong:
 		status, j = l.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":300000}}`)
 	case kind == 2:
 		status, j = l.call("POST", "/v1/jobs", `{"queue":"sim","input":{"tokens":3}}`, "Prefer", "wait=60")
@@ -87,7 +87,7 @@ func (l *load) submit(n, i int) {
 	l.more.Broadcast()
 }
 
-// sofar is what was acknowledged until now, once that is enough.
+// waitForIDs waits for enough acknowledged jobs, and returns their ids.
 func (l *load) waitForIDs(enough int) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,9 +97,8 @@ func (l *load) waitForIDs(enough int) []string {
 	return slices.Clone(l.acked)
 }
 
-// A copy of a server that is under load holds every job that was acknowledged
-// before the backup began, with its files; a server that starts on it goes on with
-// what had not ended.
+// A backup under load has every job that was acknowledged before it began, with its
+// files. A server that starts on the copy runs the jobs that had not ended.
 func TestBackupOfARunningServerRestores(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it runs a load for seconds")
@@ -152,8 +151,8 @@ func text(v any) string {
 	return string(raw)
 }
 
-// Files whose job is gone by the moment of the copy are not in it; files that were
-// not whole when they were taken are taken again.
+// The copy lacks files of jobs that were deleted before it. Files that were partial when
+// they were linked are linked again.
 func TestBackupHasTheFilesOfItsJobsAndNoOthers(t *testing.T) {
 	t.Parallel()
 	s := serve(t, filesQueue)
@@ -190,8 +189,8 @@ func TestBackupHasTheFilesOfItsJobsAndNoOthers(t *testing.T) {
 	}
 }
 
-// A job that is deleted beside a backup, after the database was copied and before its
-// files were, is not in the copy: a copy is whole by its own check.
+// A job that is deleted after the database was copied and before its files were is not in
+// the copy. The copy passes Check.
 func TestBackupDuringDeletesIsConsistent(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(c *config.Config) {
@@ -305,7 +304,7 @@ func TestInterruptedBackupLeavesNothing(t *testing.T) {
 	s.quit()
 }
 
-// A directory of another layout is refused, and one that tells none is marked.
+// A directory without a layout number gets one.
 func TestDataDirectoryOfAnotherLayoutIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -331,8 +330,7 @@ func TestDataDirectoryOfAnotherLayoutIsRefused(t *testing.T) {
 	}
 }
 
-// As root no permission binds: the sentence is what can be tested of a directory
-// that cannot be written.
+// Root may write anywhere, so only the sentence is tested.
 func TestUnwritableDirectoryErrorHasAdvice(t *testing.T) {
 	t.Parallel()
 	for _, cause := range []error{fs.ErrPermission, &fs.PathError{Op: "open", Path: "lock", Err: syscall.EROFS}} {

@@ -25,8 +25,7 @@ func TestDataDirectoryIsPrivate(t *testing.T) {
 	}
 }
 
-// What a job says is for the server's user alone, also in a directory that others may
-// enter.
+// Only the server's user can read the database, also in a directory that others may enter.
 func TestNewDatabaseIsPrivate(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir()
@@ -46,7 +45,7 @@ func TestNewDatabaseIsPrivate(t *testing.T) {
 	}
 }
 
-// A directory with somebody else's things is left as it is.
+// A directory with other programs' files is not changed.
 func TestForeignDirectoryIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -21,7 +21,7 @@ type metric struct {
 	labels map[string]map[string]bool // with the values that were seen
 }
 
-// exposed are the metrics of a server that has done a little of everything.
+// exposed returns the metrics of a server that has done a little of everything.
 func exposed(t *testing.T) map[string]metric {
 	t.Helper()
 	s := serve(t, func(c *config.Config) {
@@ -119,7 +119,7 @@ var (
 	added     = []string{"instance", "job"} // to every metric, by Prometheus
 )
 
-// check says what is wrong with an expression.
+// check returns what is wrong with an expression.
 func (x expressions) check(expr string) error {
 	bare := quoted.ReplaceAllString(expr, "")
 	for _, pair := range []string{"()", "{}", "[]"} {
@@ -190,7 +190,6 @@ func (x expressions) selector(name, matchers string, grouped map[string]bool) er
 // fixed are the labels all of whose values any server shows.
 var fixed = map[string]bool{"state": true, "outcome": true, "lane": true, "reason": true}
 
-// What is checked here can be found wrong.
 func TestWrongExpressionsAreFound(t *testing.T) {
 	t.Parallel()
 	x := expressions{known: map[string]metric{

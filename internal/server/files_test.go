@@ -42,7 +42,7 @@ func (s *testServer) submitFiles(text string, list map[string]string, headers ..
 	return s.call("POST", "/v1/jobs", body.String(), append(headers, "Content-Type", form.FormDataContentType())...)
 }
 
-// onDisk are the directories of jobs with files.
+// onDisk lists the directories of jobs with files.
 func (s *testServer) onDisk() (names []string) {
 	s.t.Helper()
 	entries, err := os.ReadDir(filepath.Join(s.cfg.Data, "files"))
@@ -55,7 +55,7 @@ func (s *testServer) onDisk() (names []string) {
 	return names
 }
 
-// shelf is a queue whose jobs say what is in their files.
+// filesQueue adds a queue whose jobs output their files.
 func filesQueue(c *config.Config) {
 	q := config.Defaults(config.Process)
 	q.Process.Command, q.Process.Env = []string{"cat", "{files}"}, []string{"PATH"}
@@ -63,8 +63,7 @@ func filesQueue(c *config.Config) {
 	c.Queues["shelf"] = q
 }
 
-// A job with files works on them, shows them, gives them back, and takes them along
-// when it is deleted.
+// A job reads its files, lists them and serves them; a delete removes them.
 func TestFilesLiveAndEndWithTheirJob(t *testing.T) {
 	t.Parallel()
 	s := serve(t, filesQueue)
@@ -122,8 +121,8 @@ func TestQueuesWithoutFilesRefuseThem(t *testing.T) {
 	s.quit()
 }
 
-// What a crash left between the files and their job is gone after the next start,
-// and what belongs to a job is there.
+// A crash between the files and their job leaves files without a job. The next start
+// removes those and keeps the others.
 func TestStartRemovesFilesOfACrash(t *testing.T) {
 	t.Parallel()
 	first := serve(t, filesQueue)
@@ -149,7 +148,6 @@ func TestStartRemovesFilesOfACrash(t *testing.T) {
 	second.quit()
 }
 
-// A full queue refuses files, and still answers a submit that was made before.
 func TestFullQueueAnswersARepeatedSubmitWithFiles(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(c *config.Config) {
@@ -180,8 +178,8 @@ func TestFullQueueAnswersARepeatedSubmitWithFiles(t *testing.T) {
 	s.quit()
 }
 
-// The files of jobs count in the bound of what is kept, also those that were there at
-// the start: the oldest ended jobs go with theirs.
+// Files count in retention.max_bytes, also those from before the start. The oldest ended
+// jobs are deleted with their files.
 func TestRetentionLimitCountsFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config.Default()

@@ -22,7 +22,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// fixture is what an older version of the program said of the data directory that it
+// fixture is what an older version of the program answered about a data directory that it
 // wrote; see testdata/written-by-3e59390/README.md.
 type fixture struct {
 	Jobs          map[string]map[string]any   // as GET /v1/jobs/{id} answered, by what they are there for
@@ -115,7 +115,7 @@ func (f *fixture) serve(t *testing.T) {
 
 func (f *fixture) id(name string) string { return f.Jobs[name]["id"].(string) }
 
-// user is whose job it is.
+// user returns the owner of a job.
 func (f *fixture) user(name string) string {
 	if name == "bobs" {
 		return "bob"
@@ -123,9 +123,8 @@ func (f *fixture) user(name string) string {
 	return "ann"
 }
 
-// A data directory that an older version of the program wrote, and was killed over, is
-// whole and works: all that was acknowledged is there, and all that was handed out is
-// still good.
+// A data directory of an older version that was killed works: everything acknowledged is
+// there, and every cursor and token that was handed out is valid.
 func TestDataDirectoryOfAnOlderVersion(t *testing.T) {
 	f := readFixture(t)
 	f.serve(t)
@@ -159,8 +158,8 @@ func TestDataDirectoryOfAnOlderVersion(t *testing.T) {
 	f.testServer.quit()
 }
 
-// What an older version left of removed jobs is removed, and never shown: not by the row
-// numbers that it gave again either.
+// Rows that an older version left of removed jobs are removed and never shown, not under
+// reused row numbers either.
 func TestOrphansOfAnOlderVersionAreHidden(t *testing.T) {
 	f := readFixture(t)
 	path := databaseIn(f.unpack(t))

@@ -51,7 +51,7 @@ func onOwnDisk(t *testing.T, test func(*testing.T, *disk)) {
 // disk is a mounted one, with a data directory on it.
 type disk struct{ at, data string }
 
-// leave fills the disk until so many bytes are left.
+// leave fills the disk until that many bytes are free.
 func (d *disk) leave(t *testing.T, bytes int64) {
 	t.Helper()
 	d.clear(t)
@@ -64,7 +64,7 @@ func (d *disk) leave(t *testing.T, bytes int64) {
 	}
 }
 
-// fillUp takes what is left of the disk.
+// fillUp fills the rest of the disk.
 func (d *disk) fillUp(t *testing.T) {
 	t.Helper()
 	f, err := os.OpenFile(filepath.Join(d.at, "fill"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
@@ -80,7 +80,7 @@ func (d *disk) fillUp(t *testing.T) {
 	}
 }
 
-// clear gives back what leave took.
+// clear frees what leave and fillUp used.
 func (d *disk) clear(t *testing.T) {
 	t.Helper()
 	if err := os.RemoveAll(filepath.Join(d.at, "fill")); err != nil {
@@ -106,13 +106,13 @@ func (d *disk) open(t *testing.T) error {
 	return s.Close()
 }
 
-// serve has a server live on the disk.
+// serve starts a server on the disk.
 func (d *disk) serve(t *testing.T) *testServer {
 	return serve(t, func(c *config.Config) { c.Data, c.MinFreeBytes = d.data, 1<<20 })
 }
 
-// However little room there is, a first start says what is missing, and leaves nothing
-// behind that keeps a later one from succeeding.
+// With too little space a first start fails with advice, and leaves nothing that makes a
+// later start fail.
 func TestFirstStartOnAFullDisk(t *testing.T) {
 	onOwnDisk(t, func(t *testing.T, d *disk) {
 		refused := 0
@@ -131,9 +131,8 @@ func TestFirstStartOnAFullDisk(t *testing.T) {
 	})
 }
 
-// A server starts in the room that the one before has held in reserve, and what was
-// there can be read and deleted. Without that it says what is missing, and nothing of
-// what was there is harmed.
+// A server starts in the reserve of the previous one, and its jobs can be read and
+// deleted. Without the reserve the start fails with advice and damages nothing.
 func TestLaterStartOnAFullDisk(t *testing.T) {
 	onOwnDisk(t, func(t *testing.T, d *disk) {
 		s := d.serve(t)
@@ -184,13 +183,12 @@ func (d *disk) fill(t *testing.T, s *testServer) (ids []string) {
 	}
 }
 
-// serveWork has a server live on the disk whose jobs end at once, but for those that say
-// "deaf".
+// serveWork starts a server on the disk with a stubborn executor.
 func (d *disk) serveWork(t *testing.T, k stubborn) *testServer {
 	return serveStubborn(t, k, func(c *config.Config) { c.Data, c.MinFreeBytes = d.data, 1<<20 })
 }
 
-// takesAgain waits until a server whose disk was full takes work.
+// takesAgain waits until a server whose disk was full accepts a submit.
 func takesAgain(t *testing.T, s *testServer) {
 	t.Helper()
 	for began := time.Now(); time.Since(began) < time.Minute; {
@@ -201,8 +199,7 @@ func takesAgain(t *testing.T, s *testServer) {
 	t.Fatal("after a minute submits are refused, although jobs were deleted")
 }
 
-// Jobs stop to be taken before they have filled the disk, nothing of them is lost, and
-// deleting makes room again.
+// Submits are refused before they fill the disk, no job is lost, and deletes free space.
 func TestJobsDoNotFillTheDisk(t *testing.T) {
 	onOwnDisk(t, func(t *testing.T, d *disk) {
 		s := d.serveWork(t, stubborn{})
@@ -223,9 +220,9 @@ func TestJobsDoNotFillTheDisk(t *testing.T) {
 	})
 }
 
-// On a disk that others have filled to its last byte a running job ends, jobs can be
-// cancelled and deleted, /readyz says how it is, the server stops in good order, and a
-// start on the same disk goes on with it.
+// Other programs fill the disk to its last byte. A running job still ends, jobs can be
+// cancelled and deleted, /readyz reports the full disk, the server stops in the usual
+// order, and a start on the same disk succeeds.
 func TestDiskThatOtherProgramsFill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it runs jobs on a disk of its own for seconds")

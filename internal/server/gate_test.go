@@ -32,7 +32,7 @@ func (s *testServer) watchURL(input string, headers ...string) (id, url string) 
 	return j["id"].(string), url
 }
 
-// stranger makes a request of a page that has nothing but an address.
+// stranger makes a request without any credential but the URL.
 func (s *testServer) stranger(method, url string, headers ...string) (*http.Response, string) {
 	s.t.Helper()
 	path, ok := strings.CutPrefix(url, s.URL())
@@ -53,8 +53,8 @@ func (s *testServer) stranger(method, url string, headers ...string) (*http.Resp
 
 func allowApp(c *config.Config) { c.AllowedOrigins = []string{"https://app.example"} }
 
-// Of all routes a watch token opens those that read its job, and its cancel where that
-// was asked for. A new route is closed to it until it says otherwise.
+// A watch token opens the routes that read its job, and its cancel if the submit asked for
+// that. A new route refuses it.
 func TestTokenIsRefusedOnOtherRoutes(t *testing.T) {
 	t.Parallel()
 	s := serve(t, nil)
@@ -80,8 +80,8 @@ func TestTokenIsRefusedOnOtherRoutes(t *testing.T) {
 	}
 }
 
-// A page of another origin follows a job by its watch URL in every way there is, and
-// does nothing else.
+// A page of another origin can follow a job by its watch URL over every transport, and do
+// nothing else.
 func TestPageFollowsAJobByItsWatchURL(t *testing.T) {
 	t.Parallel()
 	s := serve(t, allowApp)
@@ -158,7 +158,7 @@ func TestWatchTokenCancelsIfAllowed(t *testing.T) {
 	}
 }
 
-// What was given out is good after a restart; in another directory it is nothing.
+// A watch URL is valid after a restart, and invalid with another data directory.
 func TestWatchURLSurvivesARestart(t *testing.T) {
 	t.Parallel()
 	s := serve(t, allowApp)
@@ -194,7 +194,7 @@ func TestDamagedWatchKeyIsRefused(t *testing.T) {
 	}
 }
 
-// The answer to a question says where a browser follows it.
+// The response to a question has its watch URL.
 func TestPageFollowsAQuestionByItsWatchURL(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(c *config.Config) { allowApp(c); c.PublicURL = "https://jobs.example" })
@@ -221,7 +221,7 @@ func (w *writes) Write(p []byte) (int, error) {
 	return w.all.Write(p)
 }
 
-// No token is logged, good or bad, not even where everything is.
+// No token is logged, valid or not, at level debug either.
 func TestTokensAreNotLogged(t *testing.T) {
 	t.Parallel()
 	var log writes

@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// Little live memory lets the garbage grow further, in proportion, than much does,
-// and stacks do not count as a reason for more of it.
+// The smaller the live heap, the higher the percent. Stacks do not allow more garbage.
 func TestGCPercentFor(t *testing.T) {
 	t.Parallel()
 	const mib = 1 << 20
@@ -44,7 +43,7 @@ func TestIdleProcessReturnsMemory(t *testing.T) {
 	}
 }
 
-// The runtime tells all that is asked of it.
+// The runtime has every metric that is read.
 func TestMemoryIsRead(t *testing.T) {
 	m := newMemory()
 	m.read()

@@ -13,7 +13,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/exec/sim"
 )
 
-// openHouse opens a server without an address.
+// openServer opens a server without an address.
 func openServer(t *testing.T, data string) *Server {
 	cfg := config.Default()
 	cfg.Data, cfg.Listen, cfg.Queues = data, "", nil

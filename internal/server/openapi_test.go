@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-// patterns is a mux that only remembers what it is given.
+// patterns is a mux that records the patterns that it gets.
 type patterns []string
 
 func (p *patterns) Handle(pattern string, _ http.Handler) { *p = append(*p, pattern) }
 
-// described are the calls of the description that a server gives of itself.
+// described lists the calls in the server's OpenAPI document.
 func described(t *testing.T, s *testServer) []string {
 	t.Helper()
 	status, text := s.text("GET", "/openapi.json", "")
@@ -34,7 +34,6 @@ func described(t *testing.T, s *testServer) []string {
 	return calls
 }
 
-// Nothing is answered that is not described, and nothing described that is not answered.
 func TestOpenAPIHasEveryRouteAndNoOther(t *testing.T) {
 	t.Parallel()
 	s := serve(t, nil)

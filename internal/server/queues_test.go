@@ -9,7 +9,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/config"
 )
 
-// Who mistook a command hears of it at the start, not from the first job.
 func TestMissingCommandIsLoggedAtTheStart(t *testing.T) {
 	t.Parallel()
 	for command, warned := range map[string]bool{"sh": false, "./no-such-program": true, "/": true} {

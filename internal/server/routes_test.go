@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// openToTokens are the routes that a watch token opens, to its own job; the last one only
-// where the submit asked for it.
+// openToTokens lists the routes that a watch token opens for its own job. The last one
+// needs a submit that asked for it.
 var openToTokens = []string{
 	"GET /v1/jobs/{id}",
 	"GET /v1/jobs/{id}/output",
@@ -17,14 +17,14 @@ var openToTokens = []string{
 	"POST /v1/jobs/{id}/cancel",
 }
 
-// routes are all that the server answers.
+// routes lists the server's routes.
 func (s *testServer) routes() []string {
 	var all patterns
 	s.components.register(&all)
 	return all
 }
 
-// at makes a request of a route's pattern.
+// at returns a request for a route's pattern.
 func at(pattern, id string) (method, path string) {
 	method, path, _ = strings.Cut(pattern, " ")
 	return method, strings.NewReplacer("{id}", id, "{task}", id, "{queue}", "sim", "{name}", "x").Replace(path)
@@ -37,7 +37,7 @@ func (s *testServer) done(id, user string) {
 	}
 }
 
-// Every other route refuses a token, whatever else the request says.
+// Every other route refuses a token, whatever the request contains.
 func TestTokenOpensTheseRoutesAndNoOther(t *testing.T) {
 	t.Parallel()
 	s := serve(t, nil)
@@ -63,7 +63,6 @@ func TestTokenOpensTheseRoutesAndNoOther(t *testing.T) {
 	}
 }
 
-// To another user a job is not there, on any route.
 func TestJobOfAnotherUserIs404OnEveryRoute(t *testing.T) {
 	t.Parallel()
 	s := serve(t, nil)

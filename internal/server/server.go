@@ -176,9 +176,9 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	c.engine.StopSubmits()
 	worked := runners.stop()
 	c.endStreams() // or the HTTP server would wait for long-polls and streams
-	testServer := apis.stop()
+	served := apis.stop()
 	committed := engine.stop()
-	err = errors.Join(err, worked, testServer, committed, metrics.stop(), c.close())
+	err = errors.Join(err, worked, served, committed, metrics.stop(), c.close())
 	c.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String())
 	return err
 }
@@ -193,20 +193,20 @@ type task struct {
 // startTask runs a function in a goroutine, with a context that stop ends.
 func startTask(run func(context.Context) error) *task {
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &task{cancel: cancel, done: make(chan struct{})}
+	t := &task{cancel: cancel, done: make(chan struct{})}
 	go func() {
-		defer close(r.done)
-		r.err = run(ctx)
+		defer close(t.done)
+		t.err = run(ctx)
 	}()
-	return r
+	return t
 }
 
 // stop ends the task and waits for it.
-func (r *task) stop() error {
-	r.cancel()
-	<-r.done
-	if errors.Is(r.err, context.Canceled) {
+func (t *task) stop() error {
+	t.cancel()
+	<-t.done
+	if errors.Is(t.err, context.Canceled) {
 		return nil
 	}
-	return r.err
+	return t.err
 }

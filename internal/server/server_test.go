@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// served is a server under test.
+// testServer is a server under test.
 type testServer struct {
 	*Server
 	t    *testing.T
@@ -31,7 +31,7 @@ type testServer struct {
 	cfg  config.Config
 }
 
-// serve starts a server on a free port; the test stops it, or its end does.
+// serve starts a server on a free port. It stops with the test, or by quit.
 func serve(t *testing.T, change func(*config.Config)) *testServer {
 	t.Helper()
 	return serveWith(t, change, func(*Server) error { return nil })
@@ -60,7 +60,7 @@ func serveWith(t *testing.T, change func(*config.Config), add func(*Server) erro
 	return &testServer{Server: s, t: t, stop: stop, cfg: cfg}
 }
 
-// quit tells the server to stop and waits for it.
+// quit stops the server and waits for it.
 func (s *testServer) quit() {
 	s.t.Helper()
 	s.stop()
@@ -69,7 +69,7 @@ func (s *testServer) quit() {
 	}
 }
 
-// call makes a request and returns the status and what the answer says.
+// call makes a request and returns the status and the JSON of the response.
 func (s *testServer) call(method, path, body string, headers ...string) (int, map[string]any) {
 	s.t.Helper()
 	status, text := s.text(method, path, body, headers...)
@@ -173,7 +173,7 @@ func TestStopTellsWatchersToReconnect(t *testing.T) {
 	}
 }
 
-// untilMetric asks for the metrics until they have a line.
+// untilMetric reads the metrics until they contain a line.
 func (s *testServer) untilMetric(line string) {
 	s.t.Helper()
 	for text := ""; !strings.Contains(text, "\n"+line+"\n"); {
@@ -181,8 +181,7 @@ func (s *testServer) untilMetric(line string) {
 	}
 }
 
-// Who leaves is not counted among the watchers any more, although nothing is said
-// that would find it gone.
+// A watcher that disconnects is uncounted although no event is written to it.
 func TestWatchersThatLeaveAreUncountedAtOnce(t *testing.T) {
 	t.Parallel()
 	s := serve(t, nil)
@@ -190,6 +189,10 @@ func TestWatchersThatLeaveAreUncountedAtOnce(t *testing.T) {
 	open := s.dialAll(10, "GET /v1/jobs/"+j["id"].(string)+"/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	s.untilMetric("meanwhile_watchers 10")
 	for _, conn := range open {
+		// A connection that closes before its response has begun counts as cut off.
+		if status, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(status, " 200 ") {
+			t.Errorf("a watch is answered with %q, %v", status, err)
+		}
 		_ = conn.Close()
 	}
 	s.untilMetric("meanwhile_watchers 0")

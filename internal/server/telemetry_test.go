@@ -46,7 +46,7 @@ func newSpan(s *tracepb.Span) span {
 // attribute returns a text or an integer; "" for none.
 func (s span) attribute(key string) string { return s.attributes[key] }
 
-// collector is where traces go in a test.
+// collector receives the traces of a test.
 type collector struct {
 	url string
 
@@ -78,7 +78,7 @@ func collect(t *testing.T) *collector {
 	return c
 }
 
-// one is the only span of a name.
+// one returns the only span of a name.
 func (c *collector) one(t *testing.T, name string) span {
 	t.Helper()
 	c.mu.Lock()
@@ -89,7 +89,7 @@ func (c *collector) one(t *testing.T, name string) span {
 	return c.spans[name][0]
 }
 
-// heard is an upstream, and the traceparents that it was sent.
+// recordingUpstream returns an upstream, and the traceparents that it receives.
 func recordingUpstream(t *testing.T) (url string, sent <-chan string) {
 	c := make(chan string, 10)
 	model := simmodel.New(simmodel.Options{})
@@ -108,8 +108,8 @@ const (
 	question   = `{"queue":"chat","input":{"messages":[{"role":"user","content":"hello"}]}}`
 )
 
-// One trace holds the submit, the attempt and the upstream call, each under the one
-// before, although the server that took the job was not the one that did it.
+// One trace has the submit, the attempt and the upstream call, each the child of the one
+// before, although one server accepted the job and another ran it.
 func TestTraceFollowsAJobOverARestart(t *testing.T) {
 	t.Parallel()
 	c := collect(t)
@@ -151,8 +151,7 @@ func TestTraceFollowsAJobOverARestart(t *testing.T) {
 	}
 }
 
-// A question of the chat is traced like any job; without a caller's trace it begins
-// one.
+// A question without a traceparent starts a trace.
 func TestQuestionBeginsATrace(t *testing.T) {
 	t.Parallel()
 	c := collect(t)
@@ -168,8 +167,8 @@ func TestQuestionBeginsATrace(t *testing.T) {
 	}
 }
 
-// askOver asks a question over a socket that was opened with a traceparent, and returns
-// its job once that has ended.
+// askOverSocket asks a question over a socket that was opened with a traceparent. It
+// returns the question's job once that has ended.
 func (s *testServer) askOverSocket(traceparent string) (task string) {
 	s.t.Helper()
 	conn, _, err := websocket.Dial(s.t.Context(), s.URL()+"/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Traceparent": {traceparent}}})
@@ -198,7 +197,7 @@ func (s *testServer) askOverSocket(traceparent string) (task string) {
 	}
 }
 
-// So is one that comes over a socket: under what opened it, although that goes on.
+// The span is a child of the request that opened the socket, which is still open.
 func TestQuestionOverASocketHasASpan(t *testing.T) {
 	t.Parallel()
 	c := collect(t)
@@ -218,7 +217,6 @@ func TestQuestionOverASocketHasASpan(t *testing.T) {
 	}
 }
 
-// Without a collector the caller's traceparent is stored and passed on as it is.
 func TestTraceparentIsPassedOnWithoutTracing(t *testing.T) {
 	t.Parallel()
 	upstream, sent := recordingUpstream(t)

@@ -20,7 +20,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/config"
 )
 
-// waiting is a server that waits for its clients as long as the test says.
+// waiting starts a server with timeouts for its clients.
 func waiting(t *testing.T, change func(*config.Config), how api.Timeouts) *testServer {
 	t.Helper()
 	return serveWith(t, change, func(s *Server) error {
@@ -29,7 +29,7 @@ func waiting(t *testing.T, change func(*config.Config), how api.Timeouts) *testS
 	})
 }
 
-// A client that asks and never reads is dropped, whatever the server has to say to it.
+// The connection of a client that never reads is closed, whatever the response is.
 func TestClientThatNeverReadsIsDropped(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it fills the buffers of a connection")
@@ -61,8 +61,7 @@ func TestClientThatNeverReadsIsDropped(t *testing.T) {
 	}
 }
 
-// An upload is held for as long as it asks, however its last bytes fall together with
-// the time that uploads are given.
+// While the server itself delays an upload, the timeout of its body does not run.
 func TestUploadPausedByTheServerDoesNotTimeOut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it waits for a timeout")
@@ -85,7 +84,7 @@ func TestUploadPausedByTheServerDoesNotTimeOut(t *testing.T) {
 	all.Wait()
 }
 
-// uploadHeld submits a file of that size in one write and waits for the end of its job.
+// uploadPaused submits a file of that size in one write and waits for the end of its job.
 func (s *testServer) uploadPaused(size int) (answer string) {
 	const edge = "xxBOUNDxx"
 	body := "--" + edge + "\r\nContent-Disposition: form-data; name=\"job\"\r\n\r\n{\"queue\":\"slow\",\"input\":null}\r\n--" + edge +

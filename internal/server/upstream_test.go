@@ -38,8 +38,8 @@ func clocksOf(fault string) string {
 	return `"max_attempts":2,"timeouts":{"first_output_s":60,` + fast + `},"retry":{"backoff_s":0.01,"for_s":1}`
 }
 
-// A fault of the upstream that stays becomes the job's error, with what a person
-// can do about it, after as many attempts as may help; none leaves the job running.
+// A permanent fault becomes the job's error, with advice, after the attempts that may help.
+// No fault leaves the job running.
 func TestEveryUpstreamFaultEndsTheJob(t *testing.T) {
 	faults := map[string]struct {
 		code     string
@@ -79,8 +79,8 @@ func TestEveryUpstreamFaultEndsTheJob(t *testing.T) {
 	}
 }
 
-// A fault that passes costs an attempt, or none when the upstream asked to wait,
-// and then the answer is whole.
+// A passing fault costs an attempt, or none when the upstream asked to wait. The answer is
+// then complete.
 func TestPassingUpstreamFaultIsRetried(t *testing.T) {
 	faults := map[string]float64{
 		"500": 2, "close": 2, "close-mid-stream": 2, "malformed-sse": 2, "429": 1, "503": 1,
@@ -117,7 +117,7 @@ func (d stubborn) Execute(_ context.Context, t exec.Task, out exec.Sink) error {
 	return nil
 }
 
-// serveDeaf serves a queue with one slot.
+// serveStubborn starts a server with a queue of one slot.
 func serveStubborn(t *testing.T, d stubborn, change func(*config.Config)) *testServer {
 	t.Helper()
 	q := config.FuncQueue()
@@ -125,8 +125,8 @@ func serveStubborn(t *testing.T, d stubborn, change func(*config.Config)) *testS
 	return serveWith(t, change, func(s *Server) error { return s.Add("work", q, d) })
 }
 
-// Work that ignores its cancel loses its slot after the grace: the job has ended
-// as cancelled, the next one runs, and what the deaf one comes to is not kept.
+// After the grace the job ends as cancelled and the next one runs. The result of the
+// stubborn work is not kept.
 func TestWorkThatIgnoresItsCancelLosesItsSlot(t *testing.T) {
 	t.Parallel()
 	d := stubborn{make(chan struct{})}
