@@ -12,7 +12,7 @@ import (
 // applyOptions set how a batch is applied.
 type applyOptions struct {
 	certain bool      // nothing of the batch can have been applied before
-	until   time.Time // a half waits for disk space until then; zero for a whole batch
+	until   time.Time // when a half stops waiting for disk space; zero for a whole batch
 }
 
 // maxUnwritable is how long new work waits while the store cannot be written.
@@ -54,7 +54,7 @@ func (e *Engine) assumeDurable(pb *pendingBatch) {
 		}
 	}
 	for i := range pb.claims {
-		pb.claims[i].recordGot(len(pb.claims[i].op.Claimed))
+		pb.claims[i].recordClaimed(len(pb.claims[i].op.Claimed))
 	}
 	e.reoccupySlots(pb.ops, true)
 	if e.needsClaim() {
@@ -103,7 +103,7 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 			return nil, job.Wrapf(job.Unavailable, err, "the store cannot be written, and the server is stopping")
 		}
 		// Refuse the new work, so that it does not wait with the rest. A refusal promises that
-		// nothing was stored, so it must be certain.
+		// nothing was stored, so refuse only if that is certain.
 		if t.certain && time.Since(began) > maxUnwritable {
 			refuseNewData(b, unwritable(err))
 		}

@@ -29,18 +29,18 @@ type claim struct {
 	op       *store.Claim
 	consumer *consumer
 	recorded bool // its unused slots were freed
-	got      int  // number of jobs that recordGot counted
+	jobs     int  // number of claimed jobs, once recorded
 }
 
-// recordGot frees the slots for which the claim got no job. A batch with an unknown outcome is
+// recordClaimed frees the slots for which the claim got no job. A batch with an unknown outcome is
 // applied again, and may get more or fewer jobs than the first time.
-func (c *claim) recordGot(got int) {
+func (c *claim) recordClaimed(jobs int) {
 	if c.recorded {
-		c.consumer.release(c.got - got)
+		c.consumer.release(c.jobs - jobs)
 	} else {
-		c.consumer.releaseUnclaimed(c.op, got)
+		c.consumer.releaseUnclaimed(c.op, jobs)
 	}
-	c.recorded, c.got = true, got
+	c.recorded, c.jobs = true, jobs
 }
 
 // gather makes the next batch from the waiting ops. It frees the slots of its finishes, assigns

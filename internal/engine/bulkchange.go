@@ -11,7 +11,7 @@ import (
 // Verb is a change that can be made to many jobs at once.
 type Verb uint8
 
-// The verbs.
+// The verbs of [Engine.ChangeMany].
 const (
 	CancelAll Verb = 1 + iota
 	RetryAll

@@ -45,7 +45,7 @@ func (q *queue) makeClaims(b *store.Batch) (list []claim) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	// After a claim fell short, claim only with a batch that is committed anyway: a batch of
-	// claims alone would probably be in vain.
+	// claims alone would probably claim no job.
 	if q.blockedLocked(len(b.Finishes)) || q.claimFellShort && b.Len() == 0 {
 		return nil
 	}

@@ -53,7 +53,7 @@ func (e *Engine) trimForFullDisk(ctx context.Context, pb *pendingBatch) {
 // fullDiskWait, and all other ops if the server is stopping.
 func (e *Engine) keepOnly(ctx context.Context, pb *pendingBatch, keep func(*pendingOp) bool) {
 	for i := range pb.claims {
-		pb.claims[i].recordGot(0)
+		pb.claims[i].recordClaimed(0)
 	}
 	batch, kept, back := store.NewBatch(), []*pendingOp(nil), []*pendingOp(nil)
 	batch.Limits = pb.batch.Limits

@@ -32,7 +32,7 @@ const (
 // Lane is the priority of an op: ops that free slots come before ops that bring new work.
 type Lane uint8
 
-// The lanes.
+// The lanes, the most urgent first.
 const (
 	laneUrgent Lane = iota // finishes, renewals, cancels and other changes
 	laneOutput             // appends

@@ -73,7 +73,7 @@ func (e *Engine) loop(ctx context.Context) error {
 			continue
 		}
 		e.commit(ctx, pb)
-		if e.fatal != nil { // even if only a part of the batch caused it
+		if e.fatal != nil { // an error that ends the engine, of the batch or of a part of it
 			fail(e.fatal)
 		}
 		if e.lanes.idle() {

@@ -33,7 +33,7 @@ type Observer interface {
 // Ending is the way in which an attempt ended.
 type Ending uint8
 
-// The endings.
+// The endings of an attempt.
 const (
 	EndedSucceeded  Ending = iota
 	EndedFailed            // and the job failed

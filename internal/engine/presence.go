@@ -12,9 +12,9 @@ import (
 const (
 	// abandonEvery is how often presences are stored and abandoned jobs are cancelled.
 	abandonEvery = 5 * time.Second
-	// stampEvery is the minimum time between two stored presences of one job or owner: a
+	// presenceInterval is the minimum time between two stored presences of one job or owner: a
 	// quarter of the shortest [job.Timeouts.Abandon].
-	stampEvery = job.MinAbandon / 4
+	presenceInterval = job.MinAbandon / 4
 )
 
 // presence collects the presences of watchers and owners at jobs with an abandon timeout. The
@@ -108,7 +108,7 @@ func (p *presence) takeUnstored(now time.Time) *store.Presence {
 func takePresent[K comparable](of map[K]*presenceState, now time.Time) (list []K) {
 	for k, s := range of {
 		s.present = s.present || s.watchers > 0 // a watcher is present all the time
-		recent := !s.storedAt.IsZero() && now.Sub(s.storedAt) < stampEvery
+		recent := !s.storedAt.IsZero() && now.Sub(s.storedAt) < presenceInterval
 		switch {
 		case s.present && !recent:
 			list = append(list, k)

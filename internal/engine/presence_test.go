@@ -122,9 +122,9 @@ func TestPresenceIsStoredAtMostEachInterval(t *testing.T) {
 		if stores != 4 {
 			t.Errorf("%d presences are stored in a minute, want 4: a job's and an owner's, twice", stores)
 		}
-		time.Sleep(stampEvery)
+		time.Sleep(presenceInterval)
 		_ = w.presence.takeUnstored(time.Now())
-		time.Sleep(stampEvery)
+		time.Sleep(presenceInterval)
 		if op := w.presence.takeUnstored(time.Now()); op != nil || len(w.presence.jobs)+len(w.presence.owners) > 0 {
 			t.Errorf("without presence %v is stored, and %d jobs and %d owners are remembered", op, len(w.presence.jobs), len(w.presence.owners))
 		}

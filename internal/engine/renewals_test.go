@@ -93,8 +93,8 @@ func TestHangingStoreBoundsPendingOps(t *testing.T) {
 	})
 }
 
-// A stop answers the callers that wait for a renewal, even if its commit is in doubt and another
-// renewal follows.
+// A stop answers the callers that wait for a renewal, even if the commit of the renewal is in
+// doubt and another renewal is to follow.
 func TestStopAnswersUncertainRenewals(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {

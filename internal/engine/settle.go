@@ -68,7 +68,7 @@ func (e *Engine) settled(p *pendingOp) {
 func (e *Engine) failBatch(pb *pendingBatch) {
 	if !pb.assumed {
 		for i := range pb.claims {
-			pb.claims[i].recordGot(0)
+			pb.claims[i].recordClaimed(0)
 		}
 		e.reoccupySlots(pb.ops, false)
 	}

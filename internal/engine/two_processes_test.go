@@ -16,7 +16,7 @@ import (
 
 // Two processes change the jobs of one queue at random, including each other's. Every watcher
 // gets the final state of its job, and a runnable job starts soon while a slot is free.
-func TestTwoProcessesStayInAgreement(t *testing.T) {
+func TestTwoProcessesStayConsistent(t *testing.T) {
 	t.Parallel()
 	for _, seed := range engine.Seeds(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

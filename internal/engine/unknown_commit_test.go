@@ -104,7 +104,7 @@ func newClientLog(t *testing.T, s *sharedStore, path string, seed uint64) *clien
 
 // While the outcome of a batch is unknown, no caller is answered, no other batch is applied, and
 // new work is refused. A server that stops answers after a while that the outcome is unknown.
-func TestUncertainBatchAnswersNobody(t *testing.T) {
+func TestUncertainBatchIsNotAnswered(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
 	synctest.Test(t, func(t *testing.T) {

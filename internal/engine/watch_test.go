@@ -21,7 +21,7 @@ import (
 // that the store has, and it never got an earlier state after a later one.
 func TestWatchersAgreeWithStore(t *testing.T) {
 	t.Parallel()
-	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue { // the default number takes too long
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue { // fewer checks than by default, because each takes long
 		checks := "30"
 		if testing.Short() {
 			checks = "3"

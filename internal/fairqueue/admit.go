@@ -21,18 +21,18 @@ type added struct {
 // no pause or limit forbids it.
 func (q *Queue) FirstState(a *Arrival) job.State { return q.firstState(a, added{}) }
 
-func (q *Queue) firstState(a *Arrival, with added) job.State {
+func (q *Queue) firstState(a *Arrival, earlier added) job.State {
 	if a.Delayed {
 		return job.Scheduled
 	}
-	if limit := q.limitsOf(a.Key.Name).KeyRunning; limit > 0 && q.keyState(a.Key).busy()+with.keyBusy >= limit {
+	if limit := q.limitsOf(a.Key.Name).KeyRunning; limit > 0 && q.keyState(a.Key).busy()+earlier.keyBusy >= limit {
 		return job.Parked
 	}
 	if !a.Leased {
 		return job.Queued
 	}
 	// A pause and the limit of running jobs stop claims, not submits: the job is queued.
-	if limit := q.Limits.Running; q.Counts.Paused || limit > 0 && int(q.Counts.Running)+with.running >= limit {
+	if limit := q.Limits.Running; q.Counts.Paused || limit > 0 && int(q.Counts.Running)+earlier.running >= limit {
 		return job.Queued
 	}
 	return job.Running
@@ -42,12 +42,12 @@ func (q *Queue) firstState(a *Arrival, with added) job.State {
 // of waiting jobs.
 func (q *Queue) Admit(a *Arrival) error { return q.admit(a, added{}) }
 
-func (q *Queue) admit(a *Arrival, with added) error {
+func (q *Queue) admit(a *Arrival, earlier added) error {
 	limit := q.limitsOf(a.Key.Name).KeyWaiting
-	if limit == 0 || !q.firstState(a, with).Waiting() {
+	if limit == 0 || !q.firstState(a, earlier).Waiting() {
 		return nil
 	}
-	if n := q.keyState(a.Key).waiting() + with.keyWaiting; n >= limit {
+	if n := q.keyState(a.Key).waiting() + earlier.keyWaiting; n >= limit {
 		return job.Errorf(job.KeyFull, "the key %s has %d jobs waiting in the queue %s, of %d that it may have: try again when some have run",
 			job.Quote(a.Key.Name), n, a.Queue, limit)
 	}
@@ -58,7 +58,7 @@ func (q *Queue) admit(a *Arrival, with added) error {
 // jobs were already stored. The zero value is ready to use.
 type Group struct {
 	running map[*Queue]int
-	added   map[queueKey]*added // without running, which is in the map running
+	added   map[queueKey]*added // by key; Admit sets running, which is for all keys of a queue
 }
 
 type queueKey struct {
@@ -72,24 +72,24 @@ func (g *Group) Admit(q *Queue, a *Arrival) error {
 	if g.added == nil {
 		g.running, g.added = map[*Queue]int{}, map[queueKey]*added{}
 	}
-	with := g.added[queueKey{q, a.Key}]
-	if with == nil {
-		with = &added{}
-		g.added[queueKey{q, a.Key}] = with
+	earlier := g.added[queueKey{q, a.Key}]
+	if earlier == nil {
+		earlier = &added{}
+		g.added[queueKey{q, a.Key}] = earlier
 	}
-	with.running = g.running[q]
-	if err := q.admit(a, *with); err != nil {
+	earlier.running = g.running[q]
+	if err := q.admit(a, *earlier); err != nil {
 		return err
 	}
-	state := q.firstState(a, *with)
+	state := q.firstState(a, *earlier)
 	if state == job.Running {
 		g.running[q]++
 	}
 	if busy(state) {
-		with.keyBusy++
+		earlier.keyBusy++
 	}
 	if state.Waiting() {
-		with.keyWaiting++
+		earlier.keyWaiting++
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func TestAttempt(t *testing.T) {
 		{"work that finishes after it was asked to stop has succeeded", succeedsWhenStopped},
 		{"work that finishes after its job was cancelled is cancelled", cancelsDoneWork},
 		{"work whose output was rejected has not succeeded", failsWhenOutputIsRejected},
-		{"a panic is a fault of the attempt, is logged, and harms no other attempt", survivesPanic},
+		{"a panic is a fault of the attempt, is logged, and harms no other attempt", reportsPanic},
 		{"a result past its limit is a final fault", refusesLargeResult},
 		{"the executor is given the job, the attempt and the input", givesTask},
 		{"the executor is given the job's files with their paths", givesFiles},
@@ -142,7 +142,7 @@ func failsWhenOutputIsRejected(t *testing.T) {
 	}
 }
 
-func survivesPanic(t *testing.T) {
+func reportsPanic(t *testing.T) {
 	var log bytes.Buffer
 	h := newHarness(t, func(_ context.Context, task exec.Task, out exec.Sink) error {
 		if task.Job.ID == (job.ID{15: 1}) {

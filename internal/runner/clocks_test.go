@@ -21,7 +21,7 @@ func TestClocks(t *testing.T) {
 		{"no output in time is a fault to retry later", firstOutputLimit},
 		{"a silence between two pieces is a fault to retry later", idleOutputLimit},
 		{"progress is not output", ignoresProgress},
-		{"after the first output the idle limit replaces the first-output limit", idleAfterFirst},
+		{"after the first output the idle limit replaces the first-output limit", idleLimitAfterFirstOutput},
 		{"an executor that waits for the disk is not silent", ignoresWaitForDisk},
 		{"ResetTimeouts restarts the clocks", resetRestartsClocks},
 		{"after ResetTimeouts the next piece is the first output", resetAwaitsFirstOutput},
@@ -150,7 +150,7 @@ func ignoresProgress(t *testing.T) {
 	h.wantFault(rec, job.Retryable, "first_output_timeout")
 }
 
-func idleAfterFirst(t *testing.T) {
+func idleLimitAfterFirstOutput(t *testing.T) {
 	var why error
 	h := newHarness(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 		sleep(time.Second)

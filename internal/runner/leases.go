@@ -143,8 +143,8 @@ func (r *Runner) dueRenewals(now time.Time) map[time.Duration]renewal {
 	if calls == nil {
 		return nil
 	}
-	// Add leases that are nearly due. A quarter of the interval keeps those leases in one call
-	// that were delivered within a few seconds.
+	// Add leases that are due within a quarter of the interval. So leases of jobs that were
+	// delivered within a few seconds stay in one call.
 	for _, a := range r.leased {
 		l := &a.lease
 		if n, ok := calls[l.length]; ok && l.due(now.Add(l.renewEvery/4)) {

@@ -18,7 +18,7 @@ func TestShutdown(t *testing.T) {
 		{"work that is left after the grace is asked to stop, and released", releasesAfterGrace},
 		{"work that ignores the request is released too, and Run returns an error", releasesWorkThatIgnoresStop},
 		{"a job delivered while the runner stops is released without having started", releasesLateJob},
-		{"a job delivered after the end is left to its lease", leavesJobAfterEnd},
+		{"a job delivered after the end is left to its lease", ignoresJobAfterEnd},
 		{"an unreachable store does not keep the runner from stopping", stopsWithoutStore},
 		{"a cancelled job is cancelled, not released", cancelsWhileStopping},
 	})
@@ -103,7 +103,7 @@ func releasesLateJob(t *testing.T) {
 	close(gate)
 }
 
-func leavesJobAfterEnd(t *testing.T) {
+func ignoresJobAfterEnd(t *testing.T) {
 	h := newHarness(t, returnNil)
 	wantErr(t, h.close(), nil)
 	rec := h.deliver(1)

@@ -33,12 +33,12 @@ func TestOutput(t *testing.T) {
 		{"an executor waits while the buffer is full", waitsForSpace},
 		{"a cancel unblocks an executor that waits", cancelUnblocksExecutor},
 		{"output past the job's limit is a final fault", boundsOutput},
-		{"output that the store refuses as too large is the same fault", refusedAsTooLarge},
-		{"output that the store refuses for another reason is a final fault", refusedOtherwise},
-		{"an append that failed is repeated unchanged until it succeeds", appendsAgain},
-		{"a finish that failed is repeated unchanged until it succeeds", finishesAgain},
-		{"a refused outcome becomes a failure with its own code", refusedFinish},
-		{"no write is repeated once the lease is lost", givesUpWhenLost},
+		{"output that the store refuses as too large is the same fault", failsWhenStoreRefusesSize},
+		{"output that the store refuses for another reason is a final fault", failsOnOtherRefusal},
+		{"an append that failed is repeated unchanged until it succeeds", retriesAppend},
+		{"a finish that failed is repeated unchanged until it succeeds", retriesFinish},
+		{"a refused outcome becomes a failure with its own code", failsOnRefusedFinish},
+		{"no write is repeated once the lease is lost", stopsRetriesWhenLost},
 	})
 }
 
@@ -392,7 +392,7 @@ func boundsOutput(t *testing.T) {
 	}
 }
 
-func refusedAsTooLarge(t *testing.T) {
+func failsWhenStoreRefusesSize(t *testing.T) {
 	h := newHarness(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 		_ = out.Text("too much")
 		return blockUntilStopped(ctx, task, out)
@@ -404,7 +404,7 @@ func refusedAsTooLarge(t *testing.T) {
 	want(t, "entries with the end", len(h.outcome(rec).Entries), 0)
 }
 
-func refusedOtherwise(t *testing.T) {
+func failsOnOtherRefusal(t *testing.T) {
 	h := newHarness(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 		_ = out.Text("poison")
 		sleep(time.Millisecond)
@@ -424,7 +424,7 @@ func refusedOtherwise(t *testing.T) {
 	want(t, "entries with the end", len(h.outcome(rec).Entries), 0)
 }
 
-func appendsAgain(t *testing.T) {
+func retriesAppend(t *testing.T) {
 	pieces := make(chan string)
 	h := newHarness(t, writePieces(pieces))
 	var tried []string
@@ -445,7 +445,7 @@ func appendsAgain(t *testing.T) {
 	want(t, "a fault", h.outcome(rec).Fault != nil, false)
 }
 
-func finishesAgain(t *testing.T) {
+func retriesFinish(t *testing.T) {
 	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		out.Result(job.Result{Body: []byte("worth keeping")})
 		return nil
@@ -466,7 +466,7 @@ func finishesAgain(t *testing.T) {
 	want(t, "the result", string(h.outcome(rec).Result.Body), "worth keeping")
 }
 
-func refusedFinish(t *testing.T) {
+func failsOnRefusedFinish(t *testing.T) {
 	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		out.Result(job.Result{Body: []byte("poison")})
 		return nil
@@ -482,7 +482,7 @@ func refusedFinish(t *testing.T) {
 	h.wantFault(rec, job.Final, "result_refused")
 }
 
-func givesUpWhenLost(t *testing.T) {
+func stopsRetriesWhenLost(t *testing.T) {
 	h := newHarness(t, returnNil)
 	h.onFinish = func(job.Outcome) error { return errOutage }
 	rec := h.deliver(1)

@@ -111,7 +111,7 @@ func TestStreamHasRoleTokensFinishUsageAndDone(t *testing.T) {
 	}
 }
 
-func TestAnswerIsTheSameStreamedOrNot(t *testing.T) {
+func TestStreamingDoesNotChangeAnswer(t *testing.T) {
 	t.Parallel()
 	rt := loopback.Transport(New(Options{}))
 	question := `"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":[{"type":"text","text":"Part one"},{"type":"image_url"},{"type":"text","text":"part two"}]}]`
@@ -336,7 +336,7 @@ func TestOtherPathsAreNotFound(t *testing.T) {
 	}
 }
 
-func TestTimestampsAreTheTimeOfSending(t *testing.T) {
+func TestTimestampsReportSendTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()

@@ -58,7 +58,7 @@ func TestSlowWatcherMissesEvents(t *testing.T) {
 }
 
 // Watchers subscribe and leave while events are published. In the end no subscription is left.
-func TestConcurrentSubscriptionsLeaveNothing(t *testing.T) {
+func TestConcurrentSubscriptionsAreRemoved(t *testing.T) {
 	t.Parallel()
 	h := watch.NewHub()
 	id := job.NewID()

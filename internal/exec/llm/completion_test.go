@@ -193,7 +193,7 @@ func TestUnstreamedAnswerMustBeACompletion(t *testing.T) {
 	}
 }
 
-func TestSimulatedModelAnswersTheSameStreamedAndWhole(t *testing.T) {
+func TestSimulatedModelStreamsSameAnswer(t *testing.T) {
 	t.Parallel()
 	e := newInMemory(t, simmodel.New(simmodel.Options{}))
 	streamed := run(t, e, `{"messages":[{"role":"user","content":"x"}]}`)

@@ -49,7 +49,7 @@ func TestCallSendsTraceparent(t *testing.T) {
 }
 
 // The hook gets the status, the usage and the error.
-func TestHookGetsTheEndOfTheCall(t *testing.T) {
+func TestHookGetsResultOfCall(t *testing.T) {
 	t.Parallel()
 	for input, want := range map[string]struct {
 		status int

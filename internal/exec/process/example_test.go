@@ -45,7 +45,7 @@ func recognise(t *testing.T, picture []byte) (exectest.Record, error) {
 	return a.Sink.Record(), err
 }
 
-func TestExampleReadsItsPage(t *testing.T) {
+func TestExampleRecognisesText(t *testing.T) {
 	page, err := os.ReadFile(example + "/page.png")
 	if err != nil {
 		t.Fatal(err)

@@ -111,7 +111,7 @@ func TestNextServerKillsLeftovers(t *testing.T) {
 }
 
 // No process of a failed attempt is running when Execute returns.
-func TestFailedAttemptLeavesNothing(t *testing.T) {
+func TestFailedAttemptLeavesNoProcess(t *testing.T) {
 	for what, start := range leftovers(t) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

@@ -247,7 +247,7 @@ func TestCommandThatIgnoresSIGTERMIsKilledWithItsGroup(t *testing.T) {
 	<-gone
 }
 
-func TestSuccessfulCommandLeavesNothing(t *testing.T) {
+func TestSuccessfulCommandLeavesNoProcess(t *testing.T) {
 	alive, gone := fifo(t)
 	if got := runSucceeding(t, newShell(t), `exec 3>`+alive+`; sleep 1000 & echo done`).Text(); got != "done\n" {
 		t.Errorf("it wrote %q", got)

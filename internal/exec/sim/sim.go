@@ -13,7 +13,7 @@
 //	echo           any JSON value, returned in the result
 //
 // The result is a JSON object. It has "echo" if the input has it, "text" with the words if
-// there are any, and "attempt" if failures were asked for: for `{"echo": 1}` it is
+// there are any, and "attempt" if the input asks for failures: for `{"echo": 1}` it is
 // `{"echo":1}`.
 package sim
 

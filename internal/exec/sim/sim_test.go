@@ -69,7 +69,7 @@ func TestCheckNamesTheField(t *testing.T) {
 	}
 }
 
-func TestResultHasTheAskedFields(t *testing.T) {
+func TestResultHasRequestedFields(t *testing.T) {
 	t.Parallel()
 	for input, want := range map[string]string{
 		`{}`: `{}`,
@@ -115,7 +115,7 @@ func TestFirstAttemptsFail(t *testing.T) {
 	}
 }
 
-func TestAttemptTakesTheAskedTime(t *testing.T) {
+func TestAttemptTakesRequestedTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
