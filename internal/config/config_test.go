@@ -95,6 +95,7 @@ func TestFlagsOverrideVariablesOverrideFile(t *testing.T) {
 
 func TestProblemHasPlaceKeyAndAdvice(t *testing.T) {
 	t.Parallel()
+	executors := strings.Join(executorNames(), ", ")
 	for _, c := range []struct{ yaml, want string }{
 		{"listen: 8080", `m.yaml:1: listen: this must be host:port, such as 127.0.0.1:8080, not "8080"`},
 		{"listen: 127.0.0.1:99999", `m.yaml:1: listen: this must be host:port`},
@@ -128,8 +129,8 @@ func TestProblemHasPlaceKeyAndAdvice(t *testing.T) {
 		{"queues: {chat: {command: [a]}}", `queues.chat.command: only a queue with the executor process has the key command`},
 		{"queues: {chat: {model: x}}", `queues.chat.model: there is no model "x" under models`},
 		{"queues: {sim: {model: x}}", `queues.sim.model: only a queue with the executor llm has the key model`},
-		{"queues: {new: {}}", `m.yaml:1: queues.new: a new queue needs an executor: one of sim, llm, process`},
-		{"queues: {new: {executor: http}}", `queues.new.executor: this must be one of sim, llm, process, not "http"`},
+		{"queues: {new: {}}", `m.yaml:1: queues.new: a new queue needs an executor: one of ` + executors},
+		{"queues: {new: {executor: pigeon}}", `queues.new.executor: this must be one of ` + executors + `, not "pigeon"`},
 		{"queues: {chat: {executor: sim}}", `queues.chat.executor: this must be llm: the queue chat answers /api/chat`},
 		{"queues: {p: {executor: process}}", `m.yaml:1: queues.p.command: a process queue needs a command`},
 		{"queues: {p: {executor: process, command: a b}}", `queues.p.command: this must be a list, such as [one, another]`},

@@ -387,14 +387,15 @@ func (c *countingBody) Read(p []byte) (int, error) {
 func TestTooLargeFormIsRefusedUnread(t *testing.T) {
 	t.Parallel()
 	f := newFormEngine(t, files.Options{MaxFile: 1 << 20})
-	body, kind := encodeForm(minimalJobPart)
-	r := httptest.NewRequest("POST", "/v1/jobs", &countingBody{from: body})
+	form, kind := encodeForm(minimalJobPart)
+	body := &countingBody{from: form}
+	r := httptest.NewRequest("POST", "/v1/jobs", body)
 	r.Host, r.RemoteAddr, r.ContentLength = "127.0.0.1:8080", "127.0.0.1:5000", 1<<30
 	r.Header.Set("Content-Type", kind)
 	w := httptest.NewRecorder()
 	f.checkedHandler().ServeHTTP(w, r)
-	if read := r.Body.(*countingBody).n; w.Code != 413 || read != 0 {
-		t.Errorf("%d %s after %d bytes", w.Code, w.Body, read)
+	if w.Code != 413 || body.n != 0 {
+		t.Errorf("%d %s after %d bytes", w.Code, w.Body, body.n)
 	}
 }
 
