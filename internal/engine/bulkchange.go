@@ -105,8 +105,8 @@ func (e *Engine) changeOp(v Verb, j *job.Job) any {
 	return nil
 }
 
-// wasChanged reports whether the op changed its job, which may have another state than when it
-// was listed.
+// wasChanged reports whether the op changed its job. The state of the job may have changed since
+// the job was listed.
 func wasChanged(op any) bool {
 	switch op := op.(type) {
 	case *store.Cancel:

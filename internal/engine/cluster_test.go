@@ -120,7 +120,6 @@ func (l *storeLink) beforeRead(string) error {
 	return nil
 }
 
-// process is a process of a cluster.
 type process struct {
 	*harness
 	link  *storeLink

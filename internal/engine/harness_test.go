@@ -192,7 +192,6 @@ func (h *harness) expectNoJob(what string) {
 	}
 }
 
-// submitWithKey submits a job with a key.
 func (h *harness) submitWithKey(key string) engine.Snapshot {
 	h.t.Helper()
 	return h.submit(engine.Request{Key: key, Input: []byte(key)})

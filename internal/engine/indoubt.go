@@ -13,7 +13,6 @@ import (
 // applied after it are in doubt too. The settler leaves them to the loop, which applies them
 // again, in order and before anything else. None of their ops has been answered yet.
 
-// addInDoubt adds a batch in doubt.
 func (l *lanes) addInDoubt(pb *pendingBatch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -21,7 +20,6 @@ func (l *lanes) addInDoubt(pb *pendingBatch) {
 	l.signal()
 }
 
-// hasInDoubt reports whether any batch is in doubt.
 func (l *lanes) hasInDoubt() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

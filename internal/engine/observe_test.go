@@ -12,7 +12,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// countingObserver counts its calls.
 type countingObserver struct {
 	mu sync.Mutex
 	// guarded by mu
@@ -59,7 +58,6 @@ func (t *countingObserver) OutputStored(bytes int64) {
 	t.outputBytes += bytes
 }
 
-// startObserved starts an engine with a countingObserver.
 func startObserved(t *testing.T, path string) (*harness, *countingObserver) {
 	observer := &countingObserver{}
 	s := openStore(t, path)

@@ -30,7 +30,7 @@ type peers struct {
 	noticedQueue bool                   // a notice since the last check named a queue
 }
 
-// watchedJob is a job that is watched here.
+// watchedJob is a job with watchers in this process.
 type watchedJob struct {
 	owner    job.Owner
 	watchers int

@@ -146,7 +146,6 @@ func (p *pruner) shrink(ctx context.Context) error {
 	return nil
 }
 
-// logShrink logs the result of a shrink.
 func (p *pruner) logShrink(before, after int64, jobs int) {
 	p.e.log.Warn("the store was above its bound: the oldest ended jobs were deleted before their retention was over",
 		"jobs", jobs, "bytes", before, "now", after, "max", p.maxBytes)

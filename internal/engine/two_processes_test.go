@@ -71,7 +71,6 @@ type claim struct {
 	c job.Claimed
 }
 
-// ownedJob is a job and its owner.
 type ownedJob struct {
 	owner job.Owner
 	id    job.ID

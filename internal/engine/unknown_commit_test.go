@@ -266,7 +266,6 @@ func (r *clientLog) watchJob(h *harness, id job.ID) {
 	r.mu.Unlock()
 }
 
-// compareWithStore compares the answers with the store.
 func (r *clientLog) compareWithStore(t *testing.T, s store.Store) {
 	if len(r.stored) != 80 || len(r.finished) != 80 {
 		t.Errorf("%d jobs were stored and %d ended", len(r.stored), len(r.finished))

@@ -50,8 +50,8 @@ func TestUnstorableFinishIsNotRetriedForever(t *testing.T) {
 	}
 }
 
-// The store rejects the cancel of one abandoned job. Other abandoned jobs are nevertheless
-// cancelled, and lapsed leases are swept.
+// The store rejects the cancel of one abandoned job. Other abandoned jobs are still
+// cancelled, and lapsed leases are still swept.
 func TestUnstorableCancelBlocksNoOtherJob(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {

@@ -95,7 +95,6 @@ func (t *keyTurns) clearDebts() {
 	}
 }
 
-// nextTurn gives a turn to the key.
 func (t *keyTurns) nextTurn(k *keyState) int64 {
 	turn := max(t.now, k.next)
 	k.next = turn + turnCost

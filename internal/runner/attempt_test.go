@@ -95,7 +95,6 @@ func finishAfterStop(words ...string) executorFunc {
 	}
 }
 
-// stopWays are the ways to stop an attempt.
 var stopWays = map[string]func(h *harness){
 	"shutdown": func(h *harness) { h.stop() },
 	"lapse":    func(h *harness) { h.setRenew(func([]job.Lease) []error { return []error{errOutage} }) },

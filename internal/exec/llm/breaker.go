@@ -292,7 +292,6 @@ func (b *breaker) openLocked(now time.Time, openTime time.Duration, last error) 
 	b.notifyLocked()
 }
 
-// closeLocked closes the breaker.
 func (b *breaker) closeLocked(now time.Time) {
 	b.log.Info("a model's server answers again", "model", b.model, "after", now.Sub(b.since).Round(time.Millisecond).String())
 	b.open, b.probing = false, false

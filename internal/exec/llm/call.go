@@ -106,7 +106,6 @@ func (c *call) newRequest(ctx context.Context, body []byte) *http.Request {
 	return req
 }
 
-// readStream reads a streamed answer.
 func (c *call) readStream(ctx context.Context, body io.Reader) error {
 	for in := newEventReader(body); ; {
 		data, err := in.next()
@@ -131,7 +130,6 @@ func (c *call) drain(body io.Reader) {
 	_, _ = io.CopyN(io.Discard, body, 4<<10)
 }
 
-// handleEvent processes the data of one event.
 func (c *call) handleEvent(data []byte) error {
 	// The fast path, for nearly every event.
 	if text, ok := c.completion.parsePlain(data); ok {

@@ -199,7 +199,6 @@ func (c *call) transferFault(ctx context.Context, err error) error {
 	return c.model.networkFault(err)
 }
 
-// networkFault returns the fault of a network error.
 func (m *model) networkFault(err error) *job.Fault {
 	var dns *net.DNSError
 	var op *net.OpError

@@ -32,7 +32,6 @@ func runFailing(t *testing.T, e exec.Executor, input string) (*job.Fault, execte
 	return nil, exectest.Record{}
 }
 
-// wantFault is an expected fault.
 type wantFault struct {
 	code    string
 	class   job.Class

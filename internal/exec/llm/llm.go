@@ -164,7 +164,6 @@ func (e *Executor) Circuits() []CircuitStatus {
 	return list
 }
 
-// model is a configured model.
 type model struct {
 	Model
 	url    *url.URL

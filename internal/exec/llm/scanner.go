@@ -151,7 +151,6 @@ func (s *scanner) advance(n int) []byte {
 	return read
 }
 
-// skipValue skips any value.
 func (s *scanner) skipValue(depth int) bool {
 	s.skipSpace()
 	if len(s.rest) == 0 || depth == maxSkipDepth {

@@ -9,7 +9,6 @@ import (
 // inherit it.
 const attemptVar = "MEANWHILE_ATTEMPT"
 
-// tokenSize is the length of a token.
 const tokenSize = 32
 
 // attempt identifies the processes of one attempt.

@@ -139,7 +139,6 @@ func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) erro
 	return nil
 }
 
-// newCommand returns the command for one attempt.
 func (e *Executor) newCommand(t exec.Task, a *attempt) *osexec.Cmd {
 	cmd := osexec.Command(e.config.Command[0], expandArgs(e.config.Command[1:], t.Files)...)
 	cmd.Dir = e.config.Dir

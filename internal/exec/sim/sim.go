@@ -77,7 +77,6 @@ type ignoreErrors struct{ exec.Sink }
 func (s ignoreErrors) Text(piece string) error       { _ = s.Sink.Text(piece); return nil }
 func (s ignoreErrors) Progress(p job.Progress) error { _ = s.Sink.Progress(p); return nil }
 
-// attempt is one running attempt.
 type attempt struct {
 	params
 	out     exec.Sink
