@@ -157,7 +157,7 @@ func TestTaskOutputIsStored(t *testing.T) {
 		t.Errorf("the result is %+v, %v", r, err)
 	}
 	if err := task.Text("late"); err == nil {
-		t.Error("a task spoke after its function had returned")
+		t.Error("a task wrote output after its function had returned")
 	}
 }
 
@@ -263,7 +263,7 @@ func TestPerKeyLimitsRunningAndWaiting(t *testing.T) {
 		t.Fatal(err)
 	}
 	if key := <-began; key != "b" {
-		t.Errorf("a job of %s ran beside that of its key", key)
+		t.Errorf("a job of %s ran while another job of its key ran", key)
 	}
 	close(letGo)
 	<-began
@@ -321,7 +321,7 @@ func TestHandlerUsesConfigUser(t *testing.T) {
 		t.Errorf("ann sees bob's job: %d %s", w.Code, w.Body)
 	}
 	if w := request("GET", "/api/conversations", ""); w.Code != http.StatusNotFound {
-		t.Errorf("there is a chat without a queue for it: %d", w.Code)
+		t.Errorf("the chat API exists without its queue: %d", w.Code)
 	}
 }
 
@@ -388,9 +388,9 @@ func TestHandlePanicsOnMisuse(t *testing.T) {
 		t.Helper()
 		panics(what, func() { meanwhile.Handle(s, queue, echo, options...) })
 	}
-	panics("no function", func() { meanwhile.Handle[int, int](s, "nil", nil) })
-	refused("a queue twice", "echo")
-	refused("a name that is none", "Echo!")
+	panics("a nil function", func() { meanwhile.Handle[int, int](s, "nil", nil) })
+	refused("an existing queue", "echo")
+	refused("an invalid name", "Echo!")
 	refused("no concurrency", "none", meanwhile.Concurrency(0))
 	startServer(t, s)
 	runJob(t, s.Client, "echo", "it runs")
@@ -403,7 +403,7 @@ func TestRunRefusesSecondCall(t *testing.T) {
 	quit := startServer(t, s)
 	quit()
 	if err := s.Run(t.Context()); err == nil {
-		t.Error("it ran twice")
+		t.Error("the second Run returned no error")
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)

@@ -30,10 +30,10 @@ func TestLatencyUsesExactSamples(t *testing.T) {
 		samples []time.Duration
 		want    Latency
 	}{
-		{"of nothing there are none", nil, Latency{}},
+		{"without samples all are zero", nil, Latency{}},
 		{"one sample is every percentile", []time.Duration{time.Millisecond}, Latency{1, 1, 1, 1, 1, 1}},
-		{"of two the P50 is the smaller", []time.Duration{3e6, 1e6}, Latency{2, 2, 1, 3, 3, 3}},
-		{"of a hundred each is its own", hundred, Latency{100, 50.5, 50, 90, 99, 100}},
+		{"of two samples the P50 is the smaller", []time.Duration{3e6, 1e6}, Latency{2, 2, 1, 3, 3, 3}},
+		{"of a hundred samples each percentile is one of them", hundred, Latency{100, 50.5, 50, 90, 99, 100}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -62,19 +62,19 @@ func TestBudgetLimitsCountAndTime(t *testing.T) {
 			n++
 		}
 		if n != 3 || b.take() {
-			t.Errorf("a budget of 3 was %d", n)
+			t.Errorf("a budget of 3 allowed %d jobs", n)
 		}
 		b = newBudget(1000, time.Second)
 		for n = 0; b.take(); n++ {
 			<-time.After(300 * time.Millisecond)
 		}
 		if n != 4 {
-			t.Errorf("a budget of a second was %d jobs of 300 ms", n)
+			t.Errorf("a budget of a second allowed %d jobs of 300 ms", n)
 		}
 		b = newBudget(1000, time.Nanosecond)
 		<-time.After(time.Second)
 		if !b.take() || b.take() {
-			t.Error("a budget whose time was over at once was not one job")
+			t.Error("a budget without time did not allow one job")
 		}
 	})
 }
@@ -93,7 +93,7 @@ func TestRunLoadCountsRefusals(t *testing.T) {
 		took    time.Duration
 		err     error
 	}{
-		{"takes what the budget has", 5, 0, []error{nil}, 5, 0, 5 * time.Second, nil},
+		{"uses the whole budget", 5, 0, []error{nil}, 5, 0, 5 * time.Second, nil},
 		{"counts refusals and waits for Retry-After", 3, 0, []error{nil, full, nil}, 2, 1, 13 * time.Second, nil},
 		{"does not wait beyond its time", 100, 5 * time.Second, []error{nil, full}, 1, 1, 5 * time.Second, nil},
 		{"ends with the first error", 100, 0, []error{nil, nil, broken}, 2, 0, 3 * time.Second, broken},
@@ -153,19 +153,19 @@ func TestRunLoadStopsWithContext(t *testing.T) {
 func TestCheckRefusesInvalidOptions(t *testing.T) {
 	t.Parallel()
 	for rule, set := range map[string]func(*Options){
-		"a bench that is not there":           func(o *Options) { o.Names = []string{"nope"} },
-		"no jobs":                             func(o *Options) { o.Jobs = 0 },
-		"too many jobs":                       func(o *Options) { o.MaxJobs = maxJobs + 1 },
-		"no clients":                          func(o *Options) { o.Clients = 0 },
-		"too many connections":                func(o *Options) { o.Connections = []int{1, maxConnections + 1} },
-		"a payload that is too small":         func(o *Options) { o.Payload = minPayload - 1 },
-		"an enormous payload":                 func(o *Options) { o.Payload = maxPayload + 1 },
-		"no time":                             func(o *Options) { o.Duration = 0 },
-		"a year":                              func(o *Options) { o.Duration = 365 * 24 * time.Hour },
-		"a batch without end":                 func(o *Options) { o.Batch = maxBatch + 1 },
-		"keys without end":                    func(o *Options) { o.Keys = -1 },
-		"no scale":                            func(o *Options) { o.Scale = 0 },
-		"a server that it would start itself": func(o *Options) { o.Names, o.URL = []string{"idle"}, "http://server.test" },
+		"an unknown bench":             func(o *Options) { o.Names = []string{"nope"} },
+		"no jobs":                      func(o *Options) { o.Jobs = 0 },
+		"too many jobs":                func(o *Options) { o.MaxJobs = maxJobs + 1 },
+		"no clients":                   func(o *Options) { o.Clients = 0 },
+		"too many connections":         func(o *Options) { o.Connections = []int{1, maxConnections + 1} },
+		"a payload below the minimum":  func(o *Options) { o.Payload = minPayload - 1 },
+		"a payload above the maximum":  func(o *Options) { o.Payload = maxPayload + 1 },
+		"no time":                      func(o *Options) { o.Duration = 0 },
+		"a duration above the maximum": func(o *Options) { o.Duration = 365 * 24 * time.Hour },
+		"a batch above the maximum":    func(o *Options) { o.Batch = maxBatch + 1 },
+		"a negative number of keys":    func(o *Options) { o.Keys = -1 },
+		"no scale":                     func(o *Options) { o.Scale = 0 },
+		"a URL for a bench that starts its own server": func(o *Options) { o.Names, o.URL = []string{"idle"}, "http://server.test" },
 	} {
 		o := Defaults()
 		if err := o.Check(); err != nil {
@@ -173,7 +173,7 @@ func TestCheckRefusesInvalidOptions(t *testing.T) {
 		}
 		set(&o)
 		if _, err := Run(t.Context(), o); err == nil {
-			t.Errorf("%s was taken", rule)
+			t.Errorf("%s was accepted", rule)
 		}
 	}
 }
@@ -194,10 +194,10 @@ func TestMeasureFsyncRemovesFile(t *testing.T) {
 		t.Errorf("%+v: %v", l, err)
 	}
 	if files, _ := os.ReadDir(dir); len(files) != 0 {
-		t.Errorf("left %v", files)
+		t.Errorf("the directory still has %v", files)
 	}
 	if _, err := measureFsync(t.Context(), dir+"/nowhere"); err == nil {
-		t.Error("a directory that is not there was measured")
+		t.Error("a missing directory was measured")
 	}
 }
 
@@ -233,7 +233,7 @@ func TestReportPrintsAndDecodes(t *testing.T) {
 	}
 	var again Report
 	if err := json.Unmarshal(line, &again); err != nil || !reflect.DeepEqual(again, r) {
-		t.Errorf("read again it is %+v (%v)", again, err)
+		t.Errorf("the decoded report is %+v (%v)", again, err)
 	}
 }
 
@@ -255,9 +255,9 @@ func TestStartReportsFailedCommand(t *testing.T) {
 		command []string
 		message string
 	}{
-		"it is not there":          {[]string{"/does/not/exist"}, "cannot be started"},
-		"it ends at once":          {[]string{"sh", "-c", "echo no luck; exit 3"}, "exit status 3"},
-		"the error has its output": {[]string{"sh", "-c", "echo no luck; exit 3"}, "no luck"},
+		"missing program":         {[]string{"/does/not/exist"}, "cannot be started"},
+		"exit before the address": {[]string{"sh", "-c", "echo no luck; exit 3"}, "exit status 3"},
+		"output in the error":     {[]string{"sh", "-c", "echo no luck; exit 3"}, "no luck"},
 	} {
 		var log strings.Builder
 		if _, err := start(t.Context(), tt.command, &log); err == nil || !strings.Contains(err.Error(), tt.message) {

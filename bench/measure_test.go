@@ -21,10 +21,10 @@ func TestNamesSelectBenches(t *testing.T) {
 		asked []string
 		want  string
 	}{
-		{"without a name the usual ones", nil, "sequential parallel throughput"},
-		{"a name names one", []string{"idle"}, "idle"},
-		{"they run in their order", []string{"streams", "idle", "streams"}, "idle streams"},
-		{"all are all", []string{All, "idle"}, strings.Join(Names(), " ")},
+		{"without a name the default benches", nil, "sequential parallel throughput"},
+		{"a name selects one bench", []string{"idle"}, "idle"},
+		{"names may have any order and repeat", []string{"streams", "idle", "streams"}, "idle streams"},
+		{"all selects every bench", []string{All, "idle"}, strings.Join(Names(), " ")},
 	} {
 		o := Defaults()
 		o.Names = tt.asked
@@ -65,7 +65,7 @@ func TestUsageReadsProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := cpuTicks(stat); err == nil {
-		t.Error("a short line was taken")
+		t.Error("a short line was accepted")
 	}
 }
 
@@ -97,7 +97,7 @@ func TestStreamReadsEvents(t *testing.T) {
 		}
 	}
 	if _, _, err := s.next(); err == nil {
-		t.Error("a stream that ended goes on")
+		t.Error("an ended stream returned an event")
 	}
 	if _, err := openStream(t.Context(), addr, getRequest(addr, "/missing")); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("the error is %v", err)
@@ -125,7 +125,7 @@ func TestNotifyWatchersMeasuresAll(t *testing.T) {
 		t.Errorf("half after %s, all after %s: %v", half, all, err)
 	}
 	if _, err := openAll(t.Context(), 3, host(srv.URL), "/"); err == nil {
-		t.Error("a page that is no stream was watched")
+		t.Error("a page that is not a stream was accepted")
 	}
 }
 
@@ -167,10 +167,10 @@ func TestFairnessCountsTurns(t *testing.T) {
 		ready, started int
 		turns          float64
 	}{
-		{"what started before it was ready does not count", 20, 25, 0},
-		{"what started meanwhile does", 15, 35, 3},
-		{"nor what started with it", 25, 30, 0},
-		{"nor what started after", 1, 5, 0},
+		{"a start before the ready time does not count", 20, 25, 0},
+		{"a start between the ready time and the job's start counts", 15, 35, 3},
+		{"a start at the same time as the job does not count", 25, 30, 0},
+		{"a start after the job does not count", 1, 5, 0},
 	} {
 		var f Figure
 		reportFairness(&f, []lightResult{{at(tt.ready), at(tt.started)}}, heavy)

@@ -51,12 +51,12 @@ func TestLeanTransportSpeaksHTTP(t *testing.T) {
 		want                     string
 		conns                    int32
 	}{
-		{"a body goes there and back", "POST", "/a?b=c", "hello", "5 hello", 1},
+		{"a request and an answer with a body", "POST", "/a?b=c", "hello", "5 hello", 1},
 		{"a request without a body", "GET", "/a", "", "0 ", 1},
 		{"an answer in chunks", "POST", "/chunked", "hello", "5 hello", 1},
 		{"an answer without a body", "DELETE", "/empty", "", "", 1},
 		{"a connection that the server closes is not used again", "GET", "/close", "", "0 ", 1},
-		{"a new one is", "GET", "/a", "", "0 ", 2},
+		{"the next request opens a new connection", "GET", "/a", "", "0 ", 2},
 	} {
 		req, err := http.NewRequest(tt.method, url+tt.path, strings.NewReader(tt.body))
 		if err != nil {
@@ -91,7 +91,7 @@ func TestLeanTransportCloseEndsRequests(t *testing.T) {
 	for _, rule := range []string{"while it waits for an answer", "for good"} {
 		req, _ := http.NewRequest(http.MethodGet, url, nil)
 		if _, err := l.RoundTrip(req); err == nil {
-			t.Errorf("it was not closed %s", rule)
+			t.Errorf("the connection was not closed %s", rule)
 		}
 	}
 }
@@ -100,7 +100,7 @@ func TestDialLeanRefusesHTTPS(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{"https://server.test", "http://[::1"} {
 		if _, _, err := dialLean(t.Context(), url); err == nil {
-			t.Errorf("%s was taken", url)
+			t.Errorf("%s was accepted", url)
 		}
 	}
 }

@@ -49,7 +49,7 @@ func TestBatchScannerMatchesEncodingJSON(t *testing.T) {
 	var byHand, generic []BatchResult
 	s := scanner{text: []byte(text)}
 	if !s.batch(&byHand) || !s.atEnd() {
-		t.Fatalf("gave up at %q", text[s.pos:])
+		t.Fatalf("the scanner stopped at %q", text[s.pos:])
 	}
 	list := batchAnswer{}
 	if err := list.read([]byte(strings.Replace(text, `{"object"`, `{ "object"`, 1))); err != nil {
@@ -65,15 +65,15 @@ func TestSubmitBatchSetsIdempotencyKeys(t *testing.T) {
 	t.Parallel()
 	answer := `{"object":"list","data":[{"id":"job_1"},{"id":"job_2"}]}`
 	for _, tt := range []struct {
-		rule        string
-		batch       Batch
-		header      string // "*" for a random key
-		firstsOwn   string
-		secondsOwns bool
+		rule     string
+		batch    Batch
+		header   string // "*" for a random key
+		firstKey string // key of the first job in the request
+		bothKeys bool   // whether both jobs have a key in the request
 	}{
-		{"none has one, so the batch is given one", Batch{Jobs: []Submission{{Queue: "a"}, {Queue: "a"}}}, "*", "", false},
-		{"the batch's own is sent", Batch{Jobs: []Submission{{Queue: "a"}, {Queue: "a"}}, IdempotencyKey: "import", Atomic: true}, "import", "", false},
-		{"one has one, so the other is given one", Batch{Jobs: []Submission{{Queue: "a", IdempotencyKey: "mine"}, {Queue: "a"}}}, "", "mine", true},
+		{"without any key the batch gets a random one", Batch{Jobs: []Submission{{Queue: "a"}, {Queue: "a"}}}, "*", "", false},
+		{"the key of the batch is sent", Batch{Jobs: []Submission{{Queue: "a"}, {Queue: "a"}}, IdempotencyKey: "import", Atomic: true}, "import", "", false},
+		{"if one job has a key, the other gets a random one", Batch{Jobs: []Submission{{Queue: "a", IdempotencyKey: "mine"}, {Queue: "a"}}}, "", "mine", true},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			var h recorder
@@ -83,10 +83,10 @@ func TestSubmitBatchSetsIdempotencyKeys(t *testing.T) {
 			if tt.header == "*" != (len(h.keys[0]) == 32) || tt.header != "*" && h.keys[0] != tt.header {
 				t.Errorf("the header is %q", h.keys[0])
 			}
-			if tt.firstsOwn != "" && !strings.Contains(h.bodies[0], `"idempotency_key":"`+tt.firstsOwn+`"`) {
+			if tt.firstKey != "" && !strings.Contains(h.bodies[0], `"idempotency_key":"`+tt.firstKey+`"`) {
 				t.Errorf("sent %s", h.bodies[0])
 			}
-			if n := strings.Count(h.bodies[0], "idempotency_key"); n > 0 != tt.secondsOwns || tt.secondsOwns && n != 2 {
+			if n := strings.Count(h.bodies[0], "idempotency_key"); n > 0 != tt.bothKeys || tt.bothKeys && n != 2 {
 				t.Errorf("%d jobs have keys: %s", n, h.bodies[0])
 			}
 			if strings.Contains(h.bodies[0], `"atomic":true`) != tt.batch.Atomic {
@@ -113,7 +113,7 @@ func TestRefusedAtomicBatchListsErrors(t *testing.T) {
 func TestSubmitBatchRefusesBadAnswers(t *testing.T) {
 	t.Parallel()
 	for rule, answer := range map[string]string{
-		"one job for two": `{"object":"list","data":[{"id":"job_1"}]}`, "none for two": `{"object":"list","data":[]}`,
+		"one result for two jobs": `{"object":"list","data":[{"id":"job_1"}]}`, "no result for two jobs": `{"object":"list","data":[]}`,
 		"a number": `7`, "a job": typicalJob, "half a list": `{"object":"list","data":[{"id":"job_1"},`, "a list of numbers": `{"object":"list","data":[1,2]}`,
 	} {
 		t.Run(rule, func(t *testing.T) {
@@ -135,11 +135,11 @@ func FuzzDecodeBatch(f *testing.F) {
 		}
 		list := batchAnswer{}
 		if err := list.read(append([]byte(" "), text...)); err != nil || len(list.Data) != len(byHand) {
-			t.Fatalf("%q: %d by hand, %d plainly (%v)", text, len(byHand), len(list.Data), err)
+			t.Fatalf("%q: the scanner reads %d jobs, encoding/json %d (%v)", text, len(byHand), len(list.Data), err)
 		}
 		for i := range byHand {
 			if plain := list.Data[i].Job; plain == nil || !sameJob(*byHand[i].Job, *plain) {
-				t.Errorf("%q: job %d is read as %+v, plainly as %+v", text, i, byHand[i].Job, list.Data[i])
+				t.Errorf("%q: the scanner reads job %d as %+v, encoding/json as %+v", text, i, byHand[i].Job, list.Data[i])
 			}
 		}
 	})

@@ -41,7 +41,7 @@ func TestJobScannerMatchesEncodingJSON(t *testing.T) {
 	s := scanner{text: []byte(typicalJob)}
 	var j Job
 	if !s.job(&j) || !s.atEnd() {
-		t.Fatalf("gave up at %q", typicalJob[s.pos:])
+		t.Fatalf("the scanner stopped at %q", typicalJob[s.pos:])
 	}
 	if want, err := decodeJobPlainly([]byte(typicalJob)); err != nil || !sameJob(j, want) {
 		t.Errorf("read %+v, want %+v (%v)", j, want, err)
@@ -52,22 +52,22 @@ func TestUnmarshalJobMatchesEncodingJSON(t *testing.T) {
 	t.Parallel()
 	with := func(old, new string) string { return strings.Replace(typicalJob, old, new, 1) }
 	for rule, text := range map[string]string{
-		"an empty object":         `{}`,
-		"white space":             " " + with(`,"queue"`, ", \n\"queue\"") + " ",
-		"an escape":               with(`"so far"`, `"so\nfar"`),
-		"other scripts":           with(`"so far"`, `"bis später"`),
-		"nothing":                 with(`"so far"`, `null`),
-		"a result":                with(`"result":null`, `"result":{"a":[1]}`),
-		"a failure":               with(`"error":null`, `"error":{"code":"x","attempt":1}`),
-		"a job to be abandoned":   with(`"abandon_after_s":null`, `"abandon_after_s":180.5`),
-		"files":                   with(`"files":[]`, `"files":[{"name":"a","content_type":"b","size":3,"sha256":"c"}]`),
-		"metadata":                with(`"metadata":{}`, `"metadata":{"a":"b"}`),
-		"a field from later":      with(`"key"`, `"mood":[{}],"key"`),
-		"a name in upper case":    with(`"key"`, `"KEY"`),
-		"a name that comes twice": with(`"key":"k"`, `"key":"a","key":"b"`),
-		"an exponent":             with(`12.5`, `1e1`),
-		"a long number":           with(`12.5`, `12.50`),
-		"a time with an offset":   with(`09:00:00Z`, `09:00:00+01:00`),
+		"an empty object":       `{}`,
+		"white space":           " " + with(`,"queue"`, ", \n\"queue\"") + " ",
+		"an escape":             with(`"so far"`, `"so\nfar"`),
+		"other scripts":         with(`"so far"`, `"bis später"`),
+		"null":                  with(`"so far"`, `null`),
+		"a result":              with(`"result":null`, `"result":{"a":[1]}`),
+		"a failure":             with(`"error":null`, `"error":{"code":"x","attempt":1}`),
+		"an abandon timeout":    with(`"abandon_after_s":null`, `"abandon_after_s":180.5`),
+		"files":                 with(`"files":[]`, `"files":[{"name":"a","content_type":"b","size":3,"sha256":"c"}]`),
+		"metadata":              with(`"metadata":{}`, `"metadata":{"a":"b"}`),
+		"an unknown field":      with(`"key"`, `"mood":[{}],"key"`),
+		"a name in upper case":  with(`"key"`, `"KEY"`),
+		"a repeated name":       with(`"key":"k"`, `"key":"a","key":"b"`),
+		"an exponent":           with(`12.5`, `1e1`),
+		"a long number":         with(`12.5`, `12.50`),
+		"a time with an offset": with(`09:00:00Z`, `09:00:00+01:00`),
 	} {
 		var j Job
 		err := json.Unmarshal([]byte(text), &j)
@@ -82,17 +82,17 @@ func TestUnmarshalJobRefusesInvalidJSON(t *testing.T) {
 	t.Parallel()
 	with := func(old, new string) string { return strings.Replace(typicalJob, old, new, 1) }
 	for rule, text := range map[string]string{
-		"nothing":              ``,
-		"half a job":           typicalJob[:len(typicalJob)/2],
-		"a job and a half":     typicalJob + typicalJob[:9],
-		"an array":             `[]`,
-		"a number as a name":   with(`"sim"`, `5`),
-		"a fraction of a job":  with(`"cursor":7`, `"cursor":7.5`),
-		"a number too large":   with(`"cursor":7`, `"cursor":99999999999999999999`),
-		"a zero before":        with(`"cursor":7`, `"cursor":07`),
-		"no number":            with(`"cursor":7`, `"cursor":`),
-		"a day that never was": with(`2030-01-31T09:00:00Z`, `2030-02-31T09:00:00Z`),
-		"a comma too many":     with(`=wt_1"}`, `=wt_1",}`),
+		"an empty body":         ``,
+		"half a job":            typicalJob[:len(typicalJob)/2],
+		"a job and a half":      typicalJob + typicalJob[:9],
+		"an array":              `[]`,
+		"a number as a name":    with(`"sim"`, `5`),
+		"a fraction":            with(`"cursor":7`, `"cursor":7.5`),
+		"a number too large":    with(`"cursor":7`, `"cursor":99999999999999999999`),
+		"a leading zero":        with(`"cursor":7`, `"cursor":07`),
+		"no number":             with(`"cursor":7`, `"cursor":`),
+		"a day that is invalid": with(`2030-01-31T09:00:00Z`, `2030-02-31T09:00:00Z`),
+		"a trailing comma":      with(`=wt_1"}`, `=wt_1",}`),
 	} {
 		if err := new(Job).UnmarshalJSON([]byte(text)); err == nil {
 			t.Errorf("%s was read as a job", rule)

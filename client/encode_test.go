@@ -12,12 +12,12 @@ func TestMarshalJobRoundTrips(t *testing.T) {
 	with := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(typicalJob) }
 	whole := with(`:00Z"`, `:00.000Z"`) // servers write milliseconds
 	for rule, text := range map[string]string{
-		"a job that waits":     whole,
+		"a waiting job":        whole,
 		"a job with output":    strings.Replace(whole, `"so far"`, `"<so> & \"far\""`, 1),
 		"a job without output": strings.Replace(whole, `"so far"`, `""`, 1),
-		"one of a list": strings.NewReplacer(`"so far"`, `null`, `"queue_position":3,"held_back_by":"turn"`, `"queue_position":null,"held_back_by":null`, `"estimated_time_seconds":1.25`, `"estimated_time_seconds":null`,
+		"a job of a list": strings.NewReplacer(`"so far"`, `null`, `"queue_position":3,"held_back_by":"turn"`, `"queue_position":null,"held_back_by":null`, `"estimated_time_seconds":1.25`, `"estimated_time_seconds":null`,
 			`"http://127.0.0.1:8080/v1/jobs/job_1/events?token=wt_1"`, `null`).Replace(whole),
-		"one that has ended": strings.NewReplacer(`"result":null`, `"result":{"a":[1]}`, `"error":null`, `"error":{"code":"x","message":"m","retryable":true,"attempt":1}`,
+		"an ended job": strings.NewReplacer(`"result":null`, `"result":{"a":[1]}`, `"error":null`, `"error":{"code":"x","message":"m","retryable":true,"attempt":1}`,
 			`"usage":null`, `"usage":{"t":1}`, `"files":[]`, `"files":[{"name":"a","content_type":"b","size":3,"sha256":"c"}]`, `"metadata":{}`, `"metadata":{"a":"b","c":""}`,
 			`"abandon_after_s":null`, `"abandon_after_s":180.5`, `"poll_after_ms":1000`, `"poll_after_ms":null`, `"finished_at":null`, `"finished_at":"2030-01-31T09:00:00.120Z"`).Replace(whole),
 	} {

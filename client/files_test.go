@@ -54,16 +54,16 @@ func TestSubmitFilesSendsMultipartForm(t *testing.T) {
 	}
 	const job = `job||application/json|{"queue":"ocr","input":null}` + "\n"
 	for rule, tt := range map[string]struct {
-		files []Attachment
-		want  string
-		sized bool
+		files     []Attachment
+		want      string
+		knownSize bool
 	}{
-		"none":               {nil, job, true},
-		"one of this disk":   {[]Attachment{AttachFile(path)}, job + "file|scan.png|image/png|\x89PNG\n", true},
-		"an empty one":       {[]Attachment{textAttachment("a", "", 0)}, job + "file|a||\n", true},
-		"two of known size":  {[]Attachment{textAttachment("a", "x", 1), textAttachment("b", "yy", 2)}, job + "file|a||x\nfile|b||yy\n", true},
-		"one of no size":     {[]Attachment{textAttachment("a", "x", 1), textAttachment("b", "yy", -1)}, job + "file|a||x\nfile|b||yy\n", false},
-		"names that are odd": {[]Attachment{textAttachment(`ü "1"\2.txt`, "x", 1)}, job + "file|ü \"1\"\\2.txt||x\n", true},
+		"no file":             {nil, job, true},
+		"a file on disk":      {[]Attachment{AttachFile(path)}, job + "file|scan.png|image/png|\x89PNG\n", true},
+		"an empty file":       {[]Attachment{textAttachment("a", "", 0)}, job + "file|a||\n", true},
+		"two of known size":   {[]Attachment{textAttachment("a", "x", 1), textAttachment("b", "yy", 2)}, job + "file|a||x\nfile|b||yy\n", true},
+		"one of unknown size": {[]Attachment{textAttachment("a", "x", 1), textAttachment("b", "yy", -1)}, job + "file|a||x\nfile|b||yy\n", false},
+		"special characters":  {[]Attachment{textAttachment(`ü "1"\2.txt`, "x", 1)}, job + "file|ü \"1\"\\2.txt||x\n", true},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			var form string
@@ -75,7 +75,7 @@ func TestSubmitFilesSendsMultipartForm(t *testing.T) {
 			if _, err := c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, tt.files...); err != nil {
 				t.Fatal(err)
 			}
-			if form != tt.want || (length > 0) != tt.sized {
+			if form != tt.want || (length > 0) != tt.knownSize {
 				t.Errorf("sent\n%s\nwith the length %d", form, length)
 			}
 		})
@@ -110,7 +110,7 @@ func TestSubmitFilesRetriesFromStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		if opened != 3 || len(keys) != 1 || strings.Count(form, "x") < 1<<20 {
-			t.Errorf("it opened the file %d times, with the keys %v", opened, keys)
+			t.Errorf("the file was opened %d times, with the keys %v", opened, keys)
 		}
 	})
 }
@@ -159,13 +159,13 @@ func TestSubmitFilesDoesNotRetryUnreadableFile(t *testing.T) {
 	}}
 	_, err := c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, whole, AttachFile(filepath.Join(t.TempDir(), "missing")))
 	if !errors.Is(err, os.ErrNotExist) || tried != 0 || !closed {
-		t.Errorf("a file that is not there: %v after %d tries, closed: %v", err, tried, closed)
+		t.Errorf("a missing file: %v after %d tries, closed: %v", err, tried, closed)
 	}
 	_, err = c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, Attachment{Name: "a", Open: func() (io.ReadCloser, int64, error) {
 		return io.NopCloser(io.MultiReader(bytes.NewReader(make([]byte, 1<<20)), iotest.ErrReader(broken))), 2 << 20, nil
 	}})
 	if !errors.Is(err, broken) || tried > 1 {
-		t.Errorf("a file that breaks off: %v after %d tries", err, tried)
+		t.Errorf("a file that cannot be read to its end: %v after %d tries", err, tried)
 	}
 }
 
@@ -185,7 +185,7 @@ func TestSubmitFilesRefusesChangedFile(t *testing.T) {
 			}
 		}))
 		opened := 0
-		c, err := New(srv.URL, WithRetries(3), WithRetryHook(func(r Retry) { t.Errorf("it was tried again: %v", r.Err) }))
+		c, err := New(srv.URL, WithRetries(3), WithRetryHook(func(r Retry) { t.Errorf("the call was retried: %v", r.Err) }))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -64,16 +64,16 @@ func TestPauseAndResume(t *testing.T) {
 		t.Errorf("%+v, %v", q, err)
 	}
 	if _, err := c.Resume(t.Context(), "a/b"); err != nil || h.bodies[0] != "POST /v1/queues/sim/pause " || h.bodies[1] != "POST /v1/queues/a/b/resume " {
-		t.Errorf("asked %q, %v", h.bodies, err)
+		t.Errorf("requested %q, %v", h.bodies, err)
 	}
 }
 
 // List sends every field of its filter.
 func TestListSendsFilter(t *testing.T) {
 	t.Parallel()
-	var asked string
+	var query string
 	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
-		asked = r.URL.RawQuery
+		query = r.URL.RawQuery
 		_, _ = io.WriteString(w, `{"data":[]}`)
 	})
 	o := ListOptions{Filter: Filter{ErrorCode: "x", CreatedAfter: time.Unix(0, 0), CreatedBefore: time.Unix(1, 1), Metadata: map[string]string{"a b": "1", "c": ""}}}
@@ -81,7 +81,7 @@ func TestListSendsFilter(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "created_after=1970-01-01T00%3A00%3A00Z&created_before=1970-01-01T00%3A00%3A01.000000001Z&error_code=x&metadata.a+b=1&metadata.c="
-	if asked != want {
-		t.Errorf("asked %s, want %s", asked, want)
+	if query != want {
+		t.Errorf("the query is %s, want %s", query, want)
 	}
 }

@@ -66,7 +66,7 @@ func TestWaitGivesUpOnUnreachableServer(t *testing.T) {
 		_, err := c.Wait(t.Context(), "job_1")
 		wantCode(t, err, CodeUnreachable)
 		if tries != 3 {
-			t.Errorf("it was tried %d times again, want 3", tries)
+			t.Errorf("%d retries, want 3", tries)
 		}
 	}, WithRetryHook(func(Retry) { tries++ }))
 }
@@ -86,7 +86,7 @@ func TestWaitPollsSlowlyWithoutLongPoll(t *testing.T) {
 					t.Fatal(err)
 				}
 				if waited := time.Since(start); waited != 1500*time.Millisecond {
-					t.Errorf("asked again after %s", waited)
+					t.Errorf("the next request came after %s", waited)
 				}
 			})
 		})
@@ -119,9 +119,9 @@ func TestListFollowsAllPages(t *testing.T) {
 		"4": `{"object":"list","data":[],"next":"3"}`,
 		"3": `{"object":"list","data":[{"id":"job_2"}],"next":null}`,
 	}
-	var asked []string
+	var queries []string
 	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
-		asked = append(asked, r.URL.RawQuery)
+		queries = append(queries, r.URL.RawQuery)
 		_, _ = io.WriteString(w, pages[r.URL.Query().Get("after")])
 	})
 	empty := ""
@@ -136,15 +136,15 @@ func TestListFollowsAllPages(t *testing.T) {
 	if got := strings.Join(ids, " "); got != "job_5 job_4 job_2" {
 		t.Errorf("listed %s", got)
 	}
-	if asked[0] != "key=&limit=2&queue=a+b&status=failed" {
-		t.Errorf("asked for %s", asked[0])
+	if queries[0] != "key=&limit=2&queue=a+b&status=failed" {
+		t.Errorf("the query is %s", queries[0])
 	}
-	asked = nil
+	queries = nil
 	for range c.List(t.Context(), o) {
 		break
 	}
-	if len(asked) != 1 {
-		t.Errorf("%d pages were asked for, one was wanted", len(asked))
+	if len(queries) != 1 {
+		t.Errorf("%d pages were requested, want 1", len(queries))
 	}
 }
 
@@ -213,11 +213,11 @@ func TestEntryTextAndProgress(t *testing.T) {
 		text string
 		p    Progress
 	}{
-		{"text is text", Entry{Kind: KindText, Data: json.RawMessage(`"a\nb"`)}, "a\nb", Progress{}},
-		{"a log line is text", Entry{Kind: KindLog, Data: json.RawMessage(`"a"`)}, "a", Progress{}},
-		{"an event is not", Entry{Kind: KindJSON, Data: json.RawMessage(`"a"`)}, "", Progress{}},
-		{"progress is progress", Entry{Kind: KindProgress, Data: json.RawMessage(`{"percent":30,"status":"x"}`)}, "", Progress{30, "x"}},
-		{"data of the wrong type is empty", Entry{Kind: KindText, Data: json.RawMessage(`{}`)}, "", Progress{}},
+		{"a text entry has text", Entry{Kind: KindText, Data: json.RawMessage(`"a\nb"`)}, "a\nb", Progress{}},
+		{"a log line has text", Entry{Kind: KindLog, Data: json.RawMessage(`"a"`)}, "a", Progress{}},
+		{"an event has neither text nor progress", Entry{Kind: KindJSON, Data: json.RawMessage(`"a"`)}, "", Progress{}},
+		{"a progress entry has progress", Entry{Kind: KindProgress, Data: json.RawMessage(`{"percent":30,"status":"x"}`)}, "", Progress{30, "x"}},
+		{"data of the wrong type gives an empty text", Entry{Kind: KindText, Data: json.RawMessage(`{}`)}, "", Progress{}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {

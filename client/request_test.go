@@ -47,18 +47,18 @@ func TestRetriesSafeCalls(t *testing.T) {
 		call  func(context.Context, *Client) error
 		tries int
 	}{
-		{"a read whose connection was cut is made again", cutting, get, 2},
-		{"a submit whose connection was cut is made again, for it carries a key", cutting, submit, 2},
-		{"a cancel whose connection was cut is made again", cutting, cancel, 2},
-		{"a retry whose connection was cut may have been done, so it is not made again", cutting, retry, 1},
-		{"a full queue is asked again", problemHandler(503, CodeQueueFull, "1"), submit, 2},
-		{"a caller over their limit asks again", problemHandler(429, "rate_limited", "1"), retry, 2},
-		{"a proxy without a server behind it is asked again", problemHandler(502, "x", ""), get, 2},
-		{"a proxy that lost the answer is not asked to retry a job twice", problemHandler(504, "x", ""), retry, 1},
-		{"a wrong request stays wrong", problemHandler(400, CodeInvalid, ""), submit, 1},
-		{"a job that is not there stays away", problemHandler(404, CodeNotFound, ""), get, 1},
-		{"a defect of the server is not hammered", problemHandler(500, "internal", ""), get, 1},
-		{"being asked to wait for longer than half a minute is the caller's to decide", problemHandler(503, CodeQueueFull, "31"), submit, 1},
+		{"a read is retried after a cut connection", cutting, get, 2},
+		{"a submit with a key is retried after a cut connection", cutting, submit, 2},
+		{"a cancel is retried after a cut connection", cutting, cancel, 2},
+		{"a retry of a job is not repeated after a cut connection", cutting, retry, 1},
+		{"a submit is retried after a full queue", problemHandler(503, CodeQueueFull, "1"), submit, 2},
+		{"a rate-limited call is retried", problemHandler(429, "rate_limited", "1"), retry, 2},
+		{"a call is retried after 502 from a proxy", problemHandler(502, "x", ""), get, 2},
+		{"a retry of a job is not repeated after 504 from a proxy", problemHandler(504, "x", ""), retry, 1},
+		{"an invalid request is not retried", problemHandler(400, CodeInvalid, ""), submit, 1},
+		{"a call for an unknown job is not retried", problemHandler(404, CodeNotFound, ""), get, 1},
+		{"a call is not retried after an internal error", problemHandler(500, "internal", ""), get, 1},
+		{"a call is not retried if Retry-After exceeds 30 s", problemHandler(503, CodeQueueFull, "31"), submit, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -131,7 +131,7 @@ func TestRetryWaitsForRetryAfter(t *testing.T) {
 			t.Fatal(err)
 		}
 		if waited := time.Since(start); waited != 7*time.Second {
-			t.Errorf("waited %s, asked for 7 s", waited)
+			t.Errorf("waited %s, want 7 s", waited)
 		}
 		if len(retries) != 1 || retries[0].Try != 1 || retries[0].Delay != 7*time.Second || CodeOf(retries[0].Err) != CodeQueueFull {
 			t.Errorf("the hook got %+v", retries)
@@ -151,7 +151,7 @@ func TestCallFailsWhenContextEndsBeforeRetry(t *testing.T) {
 			t.Errorf("the refusal is %+v", e)
 		}
 		if waited := time.Since(start); waited != 0 {
-			t.Errorf("waited %s for nothing", waited)
+			t.Errorf("waited %s before the error", waited)
 		}
 	})
 }
@@ -177,7 +177,7 @@ func TestCallTimesOutWithoutAnswer(t *testing.T) {
 		_, err := c.Get(t.Context(), "job_1")
 		wantCode(t, err, CodeUnreachable)
 		if errors.Is(err, context.DeadlineExceeded) {
-			t.Error("a slow server looks like the caller's own deadline")
+			t.Error("a slow server is reported as the caller's own deadline")
 		}
 		if waited := time.Since(start); waited != 2*time.Second {
 			t.Errorf("waited %s", waited)
@@ -216,11 +216,11 @@ func TestReadRefusal(t *testing.T) {
 		want                    Error
 	}{
 		{
-			"a problem's code and sentence are kept", `{"code":"invalid_request","title":"Bad","detail":"the queue is missing","field":"/queue"}`, "application/problem+json",
+			"a problem has a code, a message and a field", `{"code":"invalid_request","title":"Bad","detail":"the queue is missing","field":"/queue"}`, "application/problem+json",
 			Error{Status: 418, Code: "invalid_request", Message: "the queue is missing", Field: "/queue"},
 		},
 		{
-			"a job's failure comes with the refusal", `{"code":"conflict","detail":"the job failed","error":{"code":"x","attempt":2}}`, "application/problem+json",
+			"a refusal has the job's failure", `{"code":"conflict","detail":"the job failed","error":{"code":"x","attempt":2}}`, "application/problem+json",
 			Error{Status: 418, Code: "conflict", Message: "the job failed", Failure: &Failure{Code: "x", Attempt: 2}},
 		},
 		{
@@ -228,11 +228,11 @@ func TestReadRefusal(t *testing.T) {
 			Error{Status: 418, Code: "x", Message: "Bad"},
 		},
 		{
-			"an answer of some other program is not shown as the server's", `<html>nginx</html>`, "text/html",
+			"HTML from another program is a bad answer", `<html>nginx</html>`, "text/html",
 			Error{Status: 418, Code: CodeBadAnswer, Message: "the server answered 418 I'm a teapot without saying why; is the URL right?"},
 		},
 		{
-			"an endless refusal is not read to its end", strings.Repeat(" ", 1<<20) + `{"code":"x"}`, "application/problem+json",
+			"a very long refusal is a bad answer", strings.Repeat(" ", 1<<20) + `{"code":"x"}`, "application/problem+json",
 			Error{Status: 418, Code: CodeBadAnswer, Message: "the server answered 418 I'm a teapot without saying why; is the URL right?"},
 		},
 	}
@@ -257,13 +257,13 @@ func TestCallRefusesBadAnswer(t *testing.T) {
 		rule string
 		h    http.HandlerFunc
 	}{
-		{"a page of HTML is no job", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }},
-		{"a redirect is not followed", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }},
-		{"an enormous answer is not read", func(w http.ResponseWriter, _ *http.Request) {
+		{"HTML is a bad answer", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }},
+		{"a redirect is a bad answer", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }},
+		{"a very long answer is a bad answer", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100000000")
 			_, _ = io.WriteString(w, "{")
 		}},
-		{"half a job is no job", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"id":`) }},
+		{"incomplete JSON is a bad answer", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"id":`) }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -287,7 +287,7 @@ func TestRequestSetsUserAndEscapesID(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.RequestURI != "/below/v1/jobs/..%2Fjobs%3Fx=1%23/cancel" {
-		t.Errorf("asked for %s", got.RequestURI)
+		t.Errorf("the URI is %s", got.RequestURI)
 	}
 	if got.Header.Get("X-User-ID") != "ada" || got.UserAgent() != "test" {
 		t.Errorf("the headers are %v", got.Header)
@@ -302,7 +302,7 @@ func TestInvalidHeaderValueIsNotSent(t *testing.T) {
 			t.Errorf("the user %q: %v", text, err)
 		}
 		if _, err := New("http://server.test", WithUserAgent(text)); err == nil {
-			t.Errorf("the user agent %q was taken", text)
+			t.Errorf("the user agent %q was accepted", text)
 		}
 		withNetwork(t, func(t *testing.T, _ *network, c *Client) {
 			begun := time.Now()
@@ -323,7 +323,7 @@ func TestNewRefusesInvalidURL(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"", "localhost:8080", "ftp://x", "http://", "http://x?y=1", "http://x#y", "http://[::1", "http://x:0", "http://x:65536"} {
 		if _, err := New(text); err == nil {
-			t.Errorf("%q was taken for a server", text)
+			t.Errorf("the URL %q was accepted", text)
 		}
 	}
 }

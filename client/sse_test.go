@@ -25,13 +25,13 @@ func TestServerSentEvents(t *testing.T) {
 		rule, text string
 		want       []sseEvent
 	}{
-		{"fields make an event, an empty line ends it", "id: 1\nevent: a\ndata: x\n\n", []sseEvent{{"1", "a", []byte("x")}}},
+		{"an empty line ends the fields of an event", "id: 1\nevent: a\ndata: x\n\n", []sseEvent{{"1", "a", []byte("x")}}},
 		{"lines of data are joined", "data: x\ndata:y\n\n", []sseEvent{{"", "", []byte("x\ny")}}},
-		{"empty data is data", "data\n\n", []sseEvent{{"", "", []byte{}}}},
-		{"only the first space is cut", "data:  x\n\n", []sseEvent{{"", "", []byte(" x")}}},
+		{"an event may have empty data", "data\n\n", []sseEvent{{"", "", []byte{}}}},
+		{"only the first space is removed", "data:  x\n\n", []sseEvent{{"", "", []byte(" x")}}},
 		{"comments and unknown fields are ignored", ": c\nretry: 3\nfoo: 1\ndata: x\n\n", []sseEvent{{"", "", []byte("x")}}},
-		{"fields do not outlive an event without data", "event: a\n\ndata: x\n\n", []sseEvent{{"", "", []byte("x")}}},
-		{"a cut event is none", "data: x\n\ndata: y\n", []sseEvent{{"", "", []byte("x")}}},
+		{"an event without data is dropped with its fields", "event: a\n\ndata: x\n\n", []sseEvent{{"", "", []byte("x")}}},
+		{"an incomplete event is dropped", "data: x\n\ndata: y\n", []sseEvent{{"", "", []byte("x")}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -80,7 +80,7 @@ func FuzzServerSentEvents(f *testing.F) {
 				return
 			}
 			if len(e.data) > len(text) || e.data == nil {
-				t.Fatalf("an event of %d bytes came of %d", len(e.data), len(text))
+				t.Fatalf("an event of %d bytes was read from %d bytes", len(e.data), len(text))
 			}
 		}
 	})

@@ -16,9 +16,9 @@ func TestSubmitEncodesFields(t *testing.T) {
 		s    Submission
 		want string
 	}{
-		{"only what was set is sent", Submission{Queue: "sim"}, `{"queue":"sim","input":null}`},
+		{"only fields that are set are sent", Submission{Queue: "sim"}, `{"queue":"sim","input":null}`},
 		{
-			"a raw input is sent as it is", Submission{Queue: "sim", Input: json.RawMessage(`{ "a" : "<b>" }`)},
+			"a raw input is sent unchanged", Submission{Queue: "sim", Input: json.RawMessage(`{ "a" : "<b>" }`)},
 			`{"queue":"sim","input":{ "a" : "<b>" }}`,
 		},
 		{
@@ -70,7 +70,7 @@ func TestSubmitRefusesInvalidJSON(t *testing.T) {
 	c := newTestClient(t, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") })
 	for _, input := range []any{func() {}, json.RawMessage("{")} {
 		if _, err := c.Submit(t.Context(), Submission{Queue: "sim", Input: input}); err == nil {
-			t.Errorf("%T was taken for JSON", input)
+			t.Errorf("%T was accepted as JSON", input)
 		}
 	}
 }
@@ -79,20 +79,20 @@ func TestSubmitAndWait(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		rule   string
-		posted string
+		answer string // to the submit
 		want   []string
 	}{
 		{"a short job takes one request", `{"id":"job_1","status":"succeeded"}`, []string{"POST wait=60"}},
-		{"a long one is waited for", `{"id":"job_1","status":"running"}`, []string{"POST wait=60", "GET wait=60"}},
+		{"a long job is polled until it ends", `{"id":"job_1","status":"running"}`, []string{"POST wait=60", "GET wait=60"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
-			var asked []string
+			var requests []string
 			c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
-				asked = append(asked, r.Method+" "+r.Header.Get("Prefer"))
+				requests = append(requests, r.Method+" "+r.Header.Get("Prefer"))
 				if r.Method == http.MethodPost {
 					w.WriteHeader(http.StatusAccepted)
-					_, _ = io.WriteString(w, tt.posted)
+					_, _ = io.WriteString(w, tt.answer)
 					return
 				}
 				okJob(w, r)
@@ -101,8 +101,8 @@ func TestSubmitAndWait(t *testing.T) {
 			if err != nil || j.Status != Succeeded {
 				t.Fatalf("the job is %+v, the error %v", j, err)
 			}
-			if len(asked) != len(tt.want) || asked[len(asked)-1] != tt.want[len(tt.want)-1] {
-				t.Errorf("asked %q, want %q", asked, tt.want)
+			if len(requests) != len(tt.want) || requests[len(requests)-1] != tt.want[len(tt.want)-1] {
+				t.Errorf("the requests are %q, want %q", requests, tt.want)
 			}
 		})
 	}

@@ -72,7 +72,7 @@ func checkAllEntries(t *testing.T, what string, c *Client, after int64) {
 		t.Fatalf("%s: %v", what, err)
 	}
 	if want := sequence(after+1, entries); !reflect.DeepEqual(seqs, want) {
-		t.Errorf("%s: the entries %v came, want %v", what, seqs, want)
+		t.Errorf("%s: the entries are %v, want %v", what, seqs, want)
 	}
 	if last.Type != DoneEvent || last.Job.Status != Succeeded || last.Cursor != entries {
 		t.Errorf("%s: the last event is %+v", what, last)
@@ -108,7 +108,7 @@ func TestWatchResumesAfterCutAtEveryEntry(t *testing.T) {
 		checkAllEntries(t, "cut each time", c, 2)
 	}, WithRetryHook(func(r Retry) {
 		if r.Try != 1 {
-			t.Errorf("a stream that brings something each time was given pause %d", r.Try)
+			t.Errorf("after a stream with a new entry the pause was number %d", r.Try)
 		}
 	}))
 }
@@ -130,7 +130,7 @@ func TestWatchReconnectsWhileJobIsSilent(t *testing.T) {
 		checkAllEntries(t, "cut by a proxy", c, 0)
 	}, WithRetryHook(func(r Retry) {
 		if r.Try != 1 {
-			t.Errorf("a stream that lasts was given pause %d", r.Try)
+			t.Errorf("after a long stream the pause was number %d", r.Try)
 		}
 	}))
 }
@@ -145,15 +145,15 @@ func TestWatchReadsUnusualStreams(t *testing.T) {
 		rule, first string
 		conns       int // expected number of connections
 	}{
-		{"an entry that comes twice is delivered once", eventStream(0, 3)[:strings.Index(eventStream(0, 3), "id: 3\nevent: done")] + eventStream(1, entries), 1},
-		{"an entry that is left out is asked for again", event(1) + event(3), 2},
-		{"an end before the last entry is not believed", "event: done\ndata: {\"status\":\"succeeded\",\"cursor\":9}\n\n", 2},
-		{"an event that is no JSON is asked for again", event(1) + "id: 2\nevent: output\ndata: {\"seq\":\n\n", 2},
-		{"a job that is no JSON is asked for again", "event: snapshot\ndata: <html>\n\n", 2},
-		{"an event of a type from the future is passed over", "event: mood\ndata: good\n\n" + whole, 1},
-		{"an event without data is none", "event: done\n\n" + whole, 1},
-		{"lines may end with a carriage return too", strings.ReplaceAll(whole, "\n", "\r\n"), 1},
-		{"lines may come without the space", strings.ReplaceAll(whole, ": ", ":"), 1},
+		{"a repeated entry is delivered once", eventStream(0, 3)[:strings.Index(eventStream(0, 3), "id: 3\nevent: done")] + eventStream(1, entries), 1},
+		{"the watch reconnects after a missing entry", event(1) + event(3), 2},
+		{"the watch reconnects after a done event before the last entry", "event: done\ndata: {\"status\":\"succeeded\",\"cursor\":9}\n\n", 2},
+		{"the watch reconnects after an entry that is not JSON", event(1) + "id: 2\nevent: output\ndata: {\"seq\":\n\n", 2},
+		{"the watch reconnects after a job that is not JSON", "event: snapshot\ndata: <html>\n\n", 2},
+		{"an event of an unknown type is ignored", "event: mood\ndata: good\n\n" + whole, 1},
+		{"an event without data is ignored", "event: done\n\n" + whole, 1},
+		{"lines may end with a carriage return and a line feed", strings.ReplaceAll(whole, "\n", "\r\n"), 1},
+		{"the space after a colon may be missing", strings.ReplaceAll(whole, ": ", ":"), 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -217,7 +217,7 @@ func TestWatchReconnectsSilentStream(t *testing.T) {
 		start := time.Now()
 		checkAllEntries(t, "silence", c, 0)
 		if waited := time.Since(start).Truncate(time.Second); waited != 9*15*time.Second+streamTimeout {
-			t.Errorf("a stream with a comment every 15 s was given up after %s", waited)
+			t.Errorf("a stream with a comment every 15 s was closed after %s", waited)
 		}
 	})
 }
@@ -232,10 +232,10 @@ func TestWatchEndsWithError(t *testing.T) {
 		code  string
 		tries int
 	}{
-		{"a job that is not there cannot be watched", problemHandler(404, CodeNotFound, ""), CodeNotFound, 1},
-		{"some other program is not a server", html, CodeBadAnswer, 1},
-		{"a server that always sends garbage is given up", garbage, CodeBadAnswer, 1 + maxBadStreams},
-		{"a full server is asked a few times", problemHandler(503, CodeOverloaded, ""), CodeOverloaded, 4},
+		{"an unknown job ends the watch", problemHandler(404, CodeNotFound, ""), CodeNotFound, 1},
+		{"an answer from another program ends the watch", html, CodeBadAnswer, 1},
+		{"repeated invalid streams end the watch", garbage, CodeBadAnswer, 1 + maxBadStreams},
+		{"a watch of a full server is retried a few times", problemHandler(503, CodeOverloaded, ""), CodeOverloaded, 4},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -270,7 +270,7 @@ func TestWatchEndsWithContext(t *testing.T) {
 			t.Errorf("the error is %v", err)
 		}
 		if last.Cursor == 0 {
-			t.Error("nothing came before the end")
+			t.Error("no event came before the end")
 		}
 		<-gone
 	})

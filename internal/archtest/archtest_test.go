@@ -39,7 +39,7 @@ func TestTableHasOnlyExistingPackages(t *testing.T) {
 	}
 	for _, r := range packages {
 		if !there[r.path] {
-			t.Errorf("table.go has the package %s, the module has not", r.path)
+			t.Errorf("table.go has the package %s, which does not exist", r.path)
 		}
 	}
 }
@@ -107,7 +107,7 @@ func TestNoPackageHasInit(t *testing.T) {
 		for _, decl := range s.ast.Decls {
 			f, ok := decl.(*ast.FuncDecl)
 			if ok && !s.test && f.Recv == nil && f.Name.Name == "init" {
-				t.Errorf("%s has an init function: all that happens at boot is written in internal/server", s.file)
+				t.Errorf("%s has an init function: internal/server must do everything at the start", s.file)
 			}
 		}
 	}

@@ -35,17 +35,17 @@ func TestFilteredActionsOnRealServer(t *testing.T) {
 	again := newTestEnv(url).withInput(strings.Repeat("{\"tokens\":1}\n", 250))
 	again.run(t, "submit", "sim", "--lines", "-", "--metadata", "run=1", "--key", "ann", "--idempotency-key", "import")
 	if again.out.String() != lines.out.String() || strings.Count(lines.out.String(), "job_") != 250 {
-		t.Fatalf("250 lines made\n%s, and again\n%s", &lines.out, &again.out)
+		t.Fatalf("250 lines printed\n%s, and the second time\n%s", &lines.out, &again.out)
 	}
 	for _, call := range []struct {
 		args string
 		want string
 	}{
-		{"cancel --metadata run=1 --metadata x=y --yes", "0 jobs cancelled, or told to stop\n"},
-		{"cancel --metadata run=1 --status queued --created-after 1000000h --yes", "250 jobs cancelled, or told to stop\n"},
-		{"cancel --key ann --yes", "0 jobs cancelled, or told to stop\n"},
+		{"cancel --metadata run=1 --metadata x=y --yes", "0 jobs cancelled, or asked to stop\n"},
+		{"cancel --metadata run=1 --status queued --created-after 1000000h --yes", "250 jobs cancelled, or asked to stop\n"},
+		{"cancel --key ann --yes", "0 jobs cancelled, or asked to stop\n"},
 		{"retry --queue sim --yes", "250 jobs to run again\n"},
-		{"queues resume sim", "sim goes on\n"},
+		{"queues resume sim", "sim is resumed\n"},
 	} {
 		newTestEnv(url).want(t, exitOK, call.want, strings.Fields(call.args)...)
 	}
@@ -58,7 +58,7 @@ func TestFilteredActionsOnRealServer(t *testing.T) {
 	newTestEnv(url).want(t, exitOK, "250 jobs deleted\n", "delete", "--status", "succeeded", "--key", "ann", "--yes")
 	left := newTestEnv(url)
 	if left.run(t, "list", "--all", "--json"); strings.Count(left.out.String(), "\n") != 1 || !strings.Contains(left.out.String(), strings.TrimSpace(other.out.String())) {
-		t.Errorf("left are\n%s, want %s", &left.out, &other.out)
+		t.Errorf("the remaining jobs are\n%s, want %s", &left.out, &other.out)
 	}
 }
 
@@ -106,7 +106,7 @@ func TestBatchesOnRealServer(t *testing.T) {
 	}
 	second, err := c.SubmitBatch(ctx, whole)
 	if err != nil || fmt.Sprint(ids(first)) != fmt.Sprint(ids(second)) {
-		t.Errorf("a batch sent twice made %v and %v (%v)", ids(first), ids(second), err)
+		t.Errorf("a repeated batch created %v and %v (%v)", ids(first), ids(second), err)
 	}
 	wantWaiting(t, ctx, c, 5)
 }
@@ -147,7 +147,7 @@ func TestFullKeyRefusesJobs(t *testing.T) {
 	}
 	_, err = c.SubmitBatch(ctx, client.Batch{Jobs: append(submissions(1, "ben"), submissions(1, "ann")...), Atomic: true})
 	if client.CodeOf(err) != client.CodeKeyFull {
-		t.Errorf("an atomic batch of which a key is full: %v", err)
+		t.Errorf("an atomic batch with a full key: %v", err)
 	}
 	wantWaiting(t, ctx, c, 1001)
 }

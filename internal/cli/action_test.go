@@ -20,7 +20,7 @@ func newManyJobsServer(t *testing.T) *fakeServer {
 func TestFilteredActionWithYes(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ args, out, asked string }{
-		{"cancel --queue sim --status queued --yes", "17 jobs cancelled, or told to stop\n", `POST /v1/jobs/cancel {"queue":"sim","status":"queued"}`},
+		{"cancel --queue sim --status queued --yes", "17 jobs cancelled, or asked to stop\n", `POST /v1/jobs/cancel {"queue":"sim","status":"queued"}`},
 		{"retry --error-code x --created-after 1h --metadata a=b --yes", "1 job to run again\n", `POST /v1/jobs/retry {"error_code":"x","created_after":"2030-01-31T08:00:00Z","metadata":{"a":"b"}}`},
 		{"delete --all --yes", "0 jobs deleted\n", `POST /v1/jobs/delete {"all":true}`},
 		{"cancel --key= --yes --json", `{"done":17}` + "\n", `POST /v1/jobs/cancel {"key":""}`},
@@ -28,7 +28,7 @@ func TestFilteredActionWithYes(t *testing.T) {
 		f := newManyJobsServer(t)
 		newTestEnv(f.URL).want(t, exitOK, tt.out, strings.Fields(tt.args)...)
 		if f.lastRequest() != tt.asked || len(f.requests) != 1 {
-			t.Errorf("%s: asked %q, want %s", tt.args, f.requests, tt.asked)
+			t.Errorf("%s: requested %q, want %s", tt.args, f.requests, tt.asked)
 		}
 	}
 }
@@ -43,9 +43,9 @@ func TestFilteredActionAsksOnTerminal(t *testing.T) {
 		{"cancel --all", "y\n", "2 jobs selected. Cancel? [y/N]", exitOK},
 		{"retry --queue sim", " YES \n", "1 job selected. Run again? [y/N]", exitOK},
 		{"delete --queue sim", "n\n", "4 jobs selected. Delete? [y/N]", exitError},
-		{"delete --queue sim", "\n", "nothing was done", exitError},
-		{"delete --queue sim", "", "nothing was done", exitError},
-		{"delete --queue sim", "yes please\n", "nothing was done", exitError},
+		{"delete --queue sim", "\n", "no job was changed", exitError},
+		{"delete --queue sim", "", "no job was changed", exitError},
+		{"delete --queue sim", "yes please\n", "no job was changed", exitError},
 	} {
 		f := newManyJobsServer(t)
 		s := newTestEnv(f.URL).terminal().withInput(tt.answer)
@@ -54,7 +54,7 @@ func TestFilteredActionAsksOnTerminal(t *testing.T) {
 		}
 		s.wantErr(t, tt.message)
 		if changed := strings.HasPrefix(f.lastRequest(), "POST"); changed != (tt.exit == exitOK) {
-			t.Errorf("%s, %q: asked %q", tt.args, tt.answer, f.requests)
+			t.Errorf("%s, %q: requested %q", tt.args, tt.answer, f.requests)
 		}
 	}
 }
@@ -64,9 +64,9 @@ func TestFilteredActionWithoutQuestion(t *testing.T) {
 	t.Parallel()
 	f := newFakeServer(t).respond("GET /v1/jobs", 200, `{"data":[{"id":"job_1","status":"succeeded"}]}`).respond("POST /v1/jobs/cancel", 200, `{"done":0}`)
 	s := newTestEnv(f.URL).terminal()
-	s.want(t, exitOK, "0 jobs cancelled, or told to stop\n", "cancel", "--all")
+	s.want(t, exitOK, "0 jobs cancelled, or asked to stop\n", "cancel", "--all")
 	if strings.Contains(s.err.String(), "?") {
-		t.Errorf("asked: %s", &s.err)
+		t.Errorf("the command asked: %s", &s.err)
 	}
 
 	silent, hangUp := io.Pipe()

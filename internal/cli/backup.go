@@ -51,10 +51,10 @@ func runBackup(ctx context.Context, env *Env, from, to string) error {
 	// Jobs can be deleted during the copy. The copy then lacks their files. That is no
 	// damage.
 	for _, id := range copied.Gone {
-		fmt.Fprintf(env.Err, "%s was deleted meanwhile: it is not in the copy\n", id)
+		fmt.Fprintf(env.Err, "%s was deleted during the backup: it is not in the copy\n", id)
 	}
 	for _, id := range copied.Lost {
-		fmt.Fprintf(env.Err, "%s has no files in %s, and so none in the copy\n", id, from)
+		fmt.Fprintf(env.Err, "%s has no files in %s, so the copy has none either\n", id, from)
 	}
 	return nil
 }
@@ -85,9 +85,9 @@ func runCheck(ctx context.Context, env *Env, data string) error {
 		return context.Cause(ctx)
 	case defects > 0:
 		// The defects were already printed. The error sets the exit status and gives advice.
-		return fmt.Errorf("%s is damaged: begin with a backup of it, or with another directory", data)
+		return fmt.Errorf("%s is damaged: start with a backup of it, or with another directory", data)
 	case err == nil:
-		fmt.Fprintf(env.Out, "%s is whole\n", data)
+		fmt.Fprintf(env.Out, "%s is intact\n", data)
 	}
 	return err
 }

@@ -29,7 +29,7 @@ func TestBackupCopiesRunningServer(t *testing.T) {
 	b.wantErr(t, "100% of ")
 	again := newTestEnv(url)
 	if code := again.run(t, "backup", to, "--data", k.data); code != exitError {
-		t.Errorf("onto a copy that is there: exit status %d", code)
+		t.Errorf("with an existing destination: exit status %d", code)
 	}
 	again.wantErr(t, "not empty")
 
@@ -52,7 +52,7 @@ func TestInterruptedBackupLeavesNothing(t *testing.T) {
 		t.Errorf("exit status %d: %s", code, &s.err)
 	}
 	if names, _ := os.ReadDir(dir); len(names) > 0 {
-		t.Errorf("it left %v", names)
+		t.Errorf("the directory still has %v", names)
 	}
 }
 
@@ -62,7 +62,7 @@ func TestCheckFindsDamage(t *testing.T) {
 	k.start(t)
 	whole := newTestEnv("")
 	whole.Environ = append(whole.Environ, "MEANWHILE_DATA="+k.data)
-	whole.want(t, exitOK, k.data+" is whole\n", "check")
+	whole.want(t, exitOK, k.data+" is intact\n", "check")
 	k.kill()
 
 	copied := filepath.Join(t.TempDir(), "copy")
@@ -85,7 +85,7 @@ func TestCheckFindsDamage(t *testing.T) {
 
 	none := newTestEnv("")
 	if code := none.run(t, "check", "--data", t.TempDir()); code != exitError {
-		t.Errorf("nothing to check: exit status %d", code)
+		t.Errorf("without a database: exit status %d", code)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 func newCancelCommand(env *Env) *cobra.Command {
 	return newActionCommand(env, action{
 		use: "cancel [ID…]", short: "Cancel jobs",
-		long: `Cancel jobs. A waiting job is cancelled at once. A running job is told to stop and
+		long: `Cancel jobs. A waiting job is cancelled at once. A running job is asked to stop and
 is cancelled at the end of its grace time at the latest. A job that has ended does
 not change.`,
 		do: func(ctx context.Context, c *client.Client, id string) (any, string, error) {
@@ -21,7 +21,7 @@ not change.`,
 			}
 			return j, statusText(j), nil
 		},
-		question: "Cancel?", doneText: "cancelled, or told to stop", doAll: (*client.Client).CancelAll,
+		question: "Cancel?", doneText: "cancelled, or asked to stop", doAll: (*client.Client).CancelAll,
 		changes: func(j *client.Job) bool { return !j.Status.Ended() && j.CancelRequestedAt.IsZero() },
 	})
 }

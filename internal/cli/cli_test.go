@@ -83,7 +83,7 @@ func (s *testEnv) wantErr(t *testing.T, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
 		if !strings.Contains(s.err.String(), part) {
-			t.Errorf("standard error is\n%s, want in it\n%s", &s.err, part)
+			t.Errorf("standard error is\n%s, which lacks\n%s", &s.err, part)
 		}
 	}
 }
@@ -121,13 +121,13 @@ func TestHelpMatchesGoldenFiles(t *testing.T) {
 		}
 		want, err := os.ReadFile(file)
 		if err != nil || s.out.String() != string(want) {
-			t.Errorf("the help of %q is not what %s has (%v); if that is right, run with -update\n%s", path, file, err, &s.out)
+			t.Errorf("the help of %q differs from %s (%v); if it should, run with -update\n%s", path, file, err, &s.out)
 		}
 	}
 	files, _ := filepath.Glob("testdata/help/*.txt")
 	for _, file := range files {
 		if !golden[file] {
-			t.Errorf("%s is the help of no command", file)
+			t.Errorf("%s belongs to no command", file)
 		}
 	}
 }

@@ -11,7 +11,7 @@ func TestColumnsReadsTerminalWidth(t *testing.T) {
 	t.Parallel()
 	tty, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("there are no terminals here: %v", err)
+		t.Skipf("cannot open a terminal: %v", err)
 	}
 	defer tty.Close()
 	for _, wide := range []int{132, 50} {
@@ -19,7 +19,7 @@ func TestColumnsReadsTerminalWidth(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := columns(tty); got != wide {
-			t.Errorf("a terminal of %d columns is %d wide", wide, got)
+			t.Errorf("a terminal of %d columns is reported as %d wide", wide, got)
 		}
 	}
 }
@@ -32,6 +32,6 @@ func TestColumnsOfNoTerminalIsZero(t *testing.T) {
 	}
 	defer null.Close()
 	if got := columns(null); got != 0 {
-		t.Errorf("it is %d wide", got)
+		t.Errorf("the width is %d, want 0", got)
 	}
 }

@@ -51,7 +51,7 @@ func TestCompletionPrintsNoErrors(t *testing.T) {
 	slow := newFakeServer(t)
 	slow.mux.HandleFunc("GET /v1/queues", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	for rule, url := range map[string]string{
-		"no server": "http://127.0.0.1:1", "no URL": "nonsense", "a refusal": refusing.URL, "another server": garbled.URL, "a slow server": slow.URL,
+		"unreachable": "http://127.0.0.1:1", "no URL": "nonsense", "a refusal": refusing.URL, "another program": garbled.URL, "a slow server": slow.URL,
 	} {
 		s := newTestEnv(url)
 		if rule == "a slow server" {

@@ -35,7 +35,7 @@ func confirm(ctx context.Context, env *Env, c *client.Client, a action, f client
 	case "y", "yes":
 		return nil
 	}
-	return errors.New("nothing was done")
+	return errors.New("no job was changed")
 }
 
 // maxCounted limits how many jobs confirm reads to count them.

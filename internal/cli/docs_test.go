@@ -170,7 +170,7 @@ curl() { command curl --fail-with-body --max-time 60 "$@"; }
 	cmd.Dir = m.dir
 	cmd.Env = append(os.Environ(), "MEANWHILE_SERVER="+m.url)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%s shows\n%s\nwhich ends with %v:\n%s", page, commands, err, out)
+		t.Errorf("%s has the commands\n%s\nwhich fail with %v:\n%s", page, commands, err, out)
 	}
 }
 

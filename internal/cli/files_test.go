@@ -45,18 +45,18 @@ func TestSubmitSendsFiles(t *testing.T) {
 	t.Parallel()
 	one, two := createFile(t, "scan.png", 3), createFile(t, "notes.txt", 0)
 	for rule, tt := range map[string]struct {
-		typed string
+		stdin string
 		args  []string
 		job   string
 		files string
 	}{
-		"one, without an input": {"not read", []string{"--file", one}, `{"queue":"sim","input":null}`, "scan.png"},
-		"two, with an input":    {"", []string{`{"dpi":300}`, "--file", one, "--file", two}, `{"queue":"sim","input":{"dpi":300}}`, "scan.png notes.txt"},
-		"an input that is read": {"[1]", []string{"-", "--file", two}, `{"queue":"sim","input":[1]}`, "notes.txt"},
+		"one file, no input":           {"not read", []string{"--file", one}, `{"queue":"sim","input":null}`, "scan.png"},
+		"two files, an input":          {"", []string{`{"dpi":300}`, "--file", one, "--file", two}, `{"queue":"sim","input":{"dpi":300}}`, "scan.png notes.txt"},
+		"an input from standard input": {"[1]", []string{"-", "--file", two}, `{"queue":"sim","input":[1]}`, "notes.txt"},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted)
-			newTestEnv(f.URL).withInput(tt.typed).want(t, exitOK, "job_1\n", append([]string{"submit", "sim"}, tt.args...)...)
+			newTestEnv(f.URL).withInput(tt.stdin).want(t, exitOK, "job_1\n", append([]string{"submit", "sim"}, tt.args...)...)
 			if job, files := sentForm(t, f); job != tt.job || strings.Join(files, " ") != tt.files {
 				t.Errorf("sent %s and %v", job, files)
 			}
@@ -74,7 +74,7 @@ func TestSubmitRefusesMissingFiles(t *testing.T) {
 		s := newTestEnv(f.URL)
 		s.want(t, exitUsage, "", "submit", "sim", "--file", path)
 		if s.wantErr(t, message); f.lastRequest() != "" {
-			t.Errorf("the server was asked %s", f.lastRequest())
+			t.Errorf("the request was %s", f.lastRequest())
 		}
 	}
 }
@@ -90,6 +90,6 @@ func TestSubmitShowsUploadProgress(t *testing.T) {
 	s = newTestEnv(f.URL)
 	s.want(t, exitOK, "job_1\n", "submit", "sim", "--file", path)
 	if s.err.Len() != 0 {
-		t.Errorf("it message %q", s.err.String())
+		t.Errorf("standard error is %q", s.err.String())
 	}
 }

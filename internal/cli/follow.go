@@ -55,7 +55,7 @@ func (f *follower) run(ctx context.Context, c *client.Client, id string, after i
 		}
 		if f.disconnected {
 			f.disconnected = false
-			f.screen.note("The server is back.")
+			f.screen.note("The server is available again.")
 		}
 		if err := f.show(e); err != nil {
 			return err
@@ -75,7 +75,7 @@ func (f *follower) watchError(id string, err error) error {
 	if !errors.Is(err, context.Canceled) {
 		return errors.Join(err, f.screen.writeErr)
 	}
-	f.screen.note("The job goes on. To come back: %s", f.watchCommand(id))
+	f.screen.note("The job continues. To watch it again: %s", f.watchCommand(id))
 	return quiet{err}
 }
 
@@ -85,7 +85,7 @@ func (f *follower) serverUnavailable(r client.Retry) {
 	switch {
 	case f.started && !f.disconnected:
 		f.disconnected = true
-		f.screen.note("The server went away, waiting for it to come back…")
+		f.screen.note("The server is unavailable; waiting for it…")
 	case !f.started && r.Delay >= time.Second:
 		f.screen.note("%v; trying again in %s…", r.Err, r.Delay.Round(time.Second))
 	}

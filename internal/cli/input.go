@@ -69,7 +69,7 @@ func (r *inputReader) parse(ctx context.Context, text []byte) (json.RawMessage, 
 	case r.executor == "llm":
 		return question(string(text))
 	case !valid:
-		return nil, usagef("the input is not JSON, which the queue %s takes; an object looks like '{\"name\": \"value\"}'", r.queue)
+		return nil, usagef("the input is not JSON, as the queue %s requires; an object looks like '{\"name\": \"value\"}'", r.queue)
 	}
 	return trimmed, nil
 }

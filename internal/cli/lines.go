@@ -231,5 +231,5 @@ func (f *lineSubmitter) reportPartial() {
 		}
 	}
 	_ = f.flushResults() // the caller reports the first error
-	fmt.Fprintf(f.env.Err, "%s submitted; line %d and what follows may not be.\n", jobCount(f.submitted), from)
+	fmt.Fprintf(f.env.Err, "%s submitted. Line %d and the lines after it may not be submitted.\n", jobCount(f.submitted), from)
 }

@@ -93,7 +93,7 @@ func TestLinesAreSubmittedInBatches(t *testing.T) {
 		t.Errorf("%d batches; %s", len(st.batches), &s.err)
 	}
 	if !strings.Contains(st.lastRequest(), `{"queue":"sim","key":"ann","input":201}`) {
-		t.Errorf("asked %s", st.lastRequest())
+		t.Errorf("requested %s", st.lastRequest())
 	}
 }
 
@@ -141,7 +141,7 @@ func TestLinesAcceptQuestions(t *testing.T) {
 		t.Errorf("%q", st.batches)
 	}
 	if n := strings.Count(strings.Join(st.requests, "\n"), "GET /v1/queues/chat"); n != 1 {
-		t.Errorf("the queue was asked for %d times", n)
+		t.Errorf("the queue was read %d times", n)
 	}
 }
 
@@ -167,7 +167,7 @@ func TestLinesWaitWhileQueueIsFull(t *testing.T) {
 		t.Errorf("submitted %s", got)
 	}
 	if n := strings.Count(s.err.String(), "waiting to submit"); n != 1 {
-		t.Errorf("printed it %d times: %s", n, &s.err)
+		t.Errorf("printed the message %d times: %s", n, &s.err)
 	}
 }
 

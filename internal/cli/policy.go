@@ -106,9 +106,9 @@ func duration(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("%q is no duration; 90s and 5m are, and off", text)
+		return 0, fmt.Errorf("%q is not a duration; use 90s, 5m or off", text)
 	case d < 0:
-		return 0, fmt.Errorf("a duration is not negative")
+		return 0, fmt.Errorf("a duration cannot be negative")
 	case d == 0 && strings.ContainsAny(text, "123456789"):
 		return 1, nil // less than a nanosecond is not off
 	case d == 0:

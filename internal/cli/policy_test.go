@@ -21,7 +21,7 @@ func TestClientSetsEveryClockOfASubmit(t *testing.T) {
 	}
 	for name, d := range reflect.ValueOf(fields).Fields() {
 		if d.Int() == 0 {
-			t.Errorf("the field %s of client.Timeouts is of no clock", name.Name)
+			t.Errorf("the field %s of client.Timeouts has no clock", name.Name)
 		}
 	}
 }

@@ -60,7 +60,7 @@ func printQueueState(env *Env, asJSON bool, q *client.Queue) error {
 	if asJSON {
 		return printJSON(env.Out, q)
 	}
-	state := "goes on"
+	state := "is resumed"
 	if q.Paused {
 		state = "is paused"
 	}

@@ -91,7 +91,7 @@ func TestJSONMatchesServerAnswer(t *testing.T) {
 			s := newTestEnv(f.URL)
 			s.run(t, strings.Fields(command)...)
 			if got := s.out.String(); got != want {
-				t.Errorf("printed\n%s, not\n%s", got, want)
+				t.Errorf("printed\n%s, want\n%s", got, want)
 			}
 		})
 	}
@@ -218,7 +218,7 @@ func TestPauseAndResume(t *testing.T) {
 		respond("POST /v1/queues/sim/resume", 200, `{"name":"sim"}`).
 		respondProblem("POST /v1/queues/nope/pause", 404, "unknown_queue")
 	newTestEnv(f.URL).want(t, exitOK, "sim is paused\n", "queues", "pause", "sim")
-	newTestEnv(f.URL).want(t, exitOK, "sim goes on\n", "queues", "resume", "sim")
+	newTestEnv(f.URL).want(t, exitOK, "sim is resumed\n", "queues", "resume", "sim")
 	newTestEnv(f.URL).want(t, exitNotFound, "", "queues", "pause", "nope")
 	s := newTestEnv(f.URL)
 	if code := s.run(t, "queues", "pause", "sim", "--json"); code != exitOK || !strings.Contains(s.out.String(), `"paused":true`) {

@@ -138,7 +138,7 @@ func TestWatchSurvivesServerKill(t *testing.T) {
 	if code := <-ended; code != exitOK {
 		t.Fatalf("exit status %d: %s", code, &all.err)
 	}
-	all.wantErr(t, "The server went away", "The server is back.", "--- attempt 2 begins")
+	all.wantErr(t, "The server is unavailable", "The server is available again.", "--- attempt 2 begins")
 
 	last := newTestEnv(url)
 	if code := last.run(t, "watch", id); code != exitOK || !strings.HasPrefix(last.out.String(), "The work") {

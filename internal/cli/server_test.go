@@ -98,10 +98,10 @@ func TestIdempotencyKeyMakesOneJob(t *testing.T) {
 		return s.run(t, "submit", "sim", input, "--idempotency-key", "once")
 	}
 	if submit(first, `{"echo":1}`) != exitOK || submit(second, `{"echo":1}`) != exitOK || first.out.String() != second.out.String() {
-		t.Errorf("one key made the jobs %s and %s", &first.out, &second.out)
+		t.Errorf("one key created the jobs %s and %s", &first.out, &second.out)
 	}
 	if submit(third, `{"echo":2}`) != exitError {
-		t.Error("one key made two jobs of different content")
+		t.Error("one key was accepted with different content")
 	}
 }
 
@@ -199,7 +199,7 @@ func TestEveryBenchRuns(t *testing.T) {
 	}
 	t.Parallel()
 	if runtime.GOOS != "linux" {
-		t.Skip("what a process uses is read from /proc")
+		t.Skip("needs /proc to measure a process")
 	}
 	r := benchReport(t, "all", "--scale", "0.002", "--jobs", "2", "--clients", "2", "--connections", "2", "--duration", "100ms")
 	var names []string
@@ -210,7 +210,7 @@ func TestEveryBenchRuns(t *testing.T) {
 		names = append(names, f.Name)
 	}
 	if got := slices.Compact(names); !slices.Equal(got, bench.Names()) {
-		t.Errorf("these ran: %v", got)
+		t.Errorf("the benches that ran: %v", got)
 	}
 }
 

@@ -39,7 +39,7 @@ Faults: an HTTP status from 400 to 599 as the answer, or
 		RunE: func(cmd *cobra.Command, _ []string) error { return runSimUpstream(cmd.Context(), env, o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.listen, "listen", "127.0.0.1:8081", "the `host:port` to listen on; port 0 takes a free one")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:8081", "the `host:port` to listen on; port 0 chooses a free port")
 	f.StringSliceVar(&o.Models, "model", o.Models, "a model `NAME` to list; requests may use any name")
 	f.DurationVar(&o.FirstToken, "first-token", o.FirstToken, "time from a request to the first token")
 	f.Float64Var(&o.TokensPerSecond, "tokens-per-second", o.TokensPerSecond, "rate of the further tokens; 0 for all at once")

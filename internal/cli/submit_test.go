@@ -23,19 +23,19 @@ func TestSubmitSendsInputAndFlags(t *testing.T) {
 		{"a number for a model is a question", "", []string{"submit", "chat", "42"}, `{"queue":"chat","input":{"messages":[{"role":"user","content":"42"}]}}`},
 		{"a number for another queue is JSON", "", []string{"submit", "sim", "42"}, `{"queue":"sim","input":42}`},
 		{"a dash reads standard input", "{}\n", []string{"submit", "sim", "-"}, `{"queue":"sim","input":{}}`},
-		{"what is piped is read without one", "two\nlines\n", []string{"submit", "chat"}, `{"queue":"chat","input":{"messages":[{"role":"user","content":"two\nlines"}]}}`},
+		{"without an argument standard input is read", "two\nlines\n", []string{"submit", "chat"}, `{"queue":"chat","input":{"messages":[{"role":"user","content":"two\nlines"}]}}`},
 		{
-			"flags are fields", "",
+			"each flag becomes a field", "",
 			strings.Fields("submit sim {} --key k --priority 2 --delay 90s --max-attempts 3 --metadata a=b=c --timeout run_hard=1m --timeout queue=off --timeout lease=2.5 " +
 				"--retry backoff=1s --retry backoff_max=0 --retry for=1h --retry on_timeout=true --retry after_output=fail"),
 			`{"queue":"sim","key":"k","priority":2,"delay_s":90,"max_attempts":3,"timeouts":{"lease_s":2.5,"run_hard_s":60,"queue_s":0},` +
 				`"retry":{"backoff_s":1,"backoff_max_s":0,"for_s":3600,"on_timeout":true,"after_output":"fail"},"metadata":{"a":"b=c"},"input":{}}`,
 		},
-		{"a job may be abandoned", "", strings.Fields("submit sim {} --abandon-after 3m"), `{"queue":"sim","abandon_after_s":180,"input":{}}`},
-		{"or never be", "", strings.Fields("submit sim {} --abandon-after off"), `{"queue":"sim","abandon_after_s":0,"input":{}}`},
+		{"a job may have an abandon timeout", "", strings.Fields("submit sim {} --abandon-after 3m"), `{"queue":"sim","abandon_after_s":180,"input":{}}`},
+		{"off means no abandon timeout", "", strings.Fields("submit sim {} --abandon-after off"), `{"queue":"sim","abandon_after_s":0,"input":{}}`},
 		{"a delay may be a number of seconds", "", strings.Fields("submit sim {} --delay 90"), `{"queue":"sim","delay_s":90,"input":{}}`},
-		{"no delay is none", "", strings.Fields("submit sim {} --delay 0"), `{"queue":"sim","input":{}}`},
-		{"a time is a time", "", strings.Fields("submit sim {} --at 2030-01-31T09:00:00Z"), `{"queue":"sim","run_at":"2030-01-31T09:00:00Z","input":{}}`},
+		{"a delay of 0 is left out", "", strings.Fields("submit sim {} --delay 0"), `{"queue":"sim","input":{}}`},
+		{"--at becomes run_at", "", strings.Fields("submit sim {} --at 2030-01-31T09:00:00Z"), `{"queue":"sim","run_at":"2030-01-31T09:00:00Z","input":{}}`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -64,10 +64,10 @@ func TestSubmitRefusesInvalidInput(t *testing.T) {
 		rule, typed, arg string
 		message          string
 	}{
-		{"text for a queue that asks no model", "", "hello", "not JSON"},
-		{"an object that is none, also for a model", "", `{"messages": `, "begins like a JSON object"},
-		{"nothing on standard input", " \n", "-", "is empty"},
-		{"too much on standard input", strings.Repeat("x", maxInput+1), "-", "larger than 1 MiB"},
+		{"text for a queue without a model", "", "hello", "not JSON"},
+		{"an invalid object, also for a model", "", `{"messages": `, "begins like a JSON object"},
+		{"an empty standard input", " \n", "-", "is empty"},
+		{"a standard input over the limit", strings.Repeat("x", maxInput+1), "-", "larger than 1 MiB"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -106,10 +106,10 @@ func TestSubmitAndWait(t *testing.T) {
 		out          string
 		message      string
 	}{
-		{"the result of a job without text", "succeeded", "--wait", exitOK, "{\"echo\":7}\n", ""},
-		{"why a job failed", "failed", "--wait", exitFailed, "", "job_1 failed in attempt 4 of 4: the work broke (broken)"},
-		{"that it was cancelled", "cancelled", "--wait", exitCancelled, "", "job_1 was cancelled"},
-		{"that it expired", "expired", "--wait", exitCancelled, "", "job_1 expired"},
+		{"a job without text prints its result", "succeeded", "--wait", exitOK, "{\"echo\":7}\n", ""},
+		{"a failed job prints its error", "failed", "--wait", exitFailed, "", "job_1 failed in attempt 4 of 4: the work broke (broken)"},
+		{"a cancelled job prints its status", "cancelled", "--wait", exitCancelled, "", "job_1 was cancelled"},
+		{"an expired job prints its status", "expired", "--wait", exitCancelled, "", "job_1 expired"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -119,12 +119,12 @@ func TestSubmitAndWait(t *testing.T) {
 			s.wantErr(t, tt.message)
 		})
 	}
-	t.Run("the words of a job that speaks, of its last attempt", func(t *testing.T) {
+	t.Run("a job with text prints the text of its last attempt", func(t *testing.T) {
 		f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted).respond("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"succeeded","cursor":3}`)
 		f.respondStream("job_1", snapshot("succeeded", 3)+text(1, 1, "wrong")+restart(2, 2)+text(3, 2, "right")+done("succeeded", 3))
 		newTestEnv(f.URL).want(t, exitOK, "right\n", "submit", "sim", "{}", "--wait")
 	})
-	t.Run("the job as JSON", func(t *testing.T) {
+	t.Run("--json prints the job", func(t *testing.T) {
 		f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted).respond("GET /v1/jobs/job_1", 200, ended("failed"))
 		s := newTestEnv(f.URL)
 		if code := s.run(t, "submit", "sim", "{}", "--wait", "--json"); code != exitFailed {
@@ -154,11 +154,11 @@ func TestRefusalSetsExitStatus(t *testing.T) {
 		exit    int
 		message string
 	}{
-		{"no such queue", 404, "unknown_queue", exitNotFound, "this is unknown_queue"},
+		{"an unknown queue", 404, "unknown_queue", exitNotFound, "this is unknown_queue"},
 		{"a full queue", 503, "queue_full", exitFull, "this is queue_full; try again in 1h0m0s"},
 		{"too many requests", 429, "too_many", exitFull, "this is too_many"},
-		{"a wrong request", 400, "invalid_request", exitError, "this is invalid_request"},
-		{"a defect", 500, "internal", exitError, "this is internal"},
+		{"an invalid request", 400, "invalid_request", exitError, "this is invalid_request"},
+		{"an internal error", 500, "internal", exitError, "this is internal"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -201,22 +201,22 @@ func TestServerUnavailableMessages(t *testing.T) {
 	t.Parallel()
 	full := &client.Error{Status: 503, Message: "the queue is full"}
 	tests := []struct {
-		rule        string
-		began, lost bool
-		retry       client.Retry
-		message     string
+		rule                  string
+		started, disconnected bool
+		retry                 client.Retry
+		message               string
 	}{
-		{"of a short one nothing", false, false, client.Retry{Try: 1, Delay: time.Second / 10, Err: full}, ""},
-		{"of a long one why, and how long", false, false, client.Retry{Try: 2, Delay: 7 * time.Second, Err: full}, "the queue is full; trying again in 7s…\n"},
-		{"of a watch that it goes on", true, false, client.Retry{Try: 1, Delay: time.Second / 10, Err: full}, "The server went away, waiting for it to come back…\n"},
-		{"of another outage too, however soon it is", true, false, client.Retry{Try: 2, Delay: time.Second / 10, Err: full}, "The server went away, waiting for it to come back…\n"},
-		{"of the same outage nothing more", true, true, client.Retry{Try: 2, Delay: 7 * time.Second, Err: full}, ""},
+		{"a short wait prints nothing", false, false, client.Retry{Try: 1, Delay: time.Second / 10, Err: full}, ""},
+		{"a long wait prints the error and the time", false, false, client.Retry{Try: 2, Delay: 7 * time.Second, Err: full}, "the queue is full; trying again in 7s…\n"},
+		{"a lost watch prints that the command waits", true, false, client.Retry{Try: 1, Delay: time.Second / 10, Err: full}, "The server is unavailable; waiting for it…\n"},
+		{"a second outage prints it again", true, false, client.Retry{Try: 2, Delay: time.Second / 10, Err: full}, "The server is unavailable; waiting for it…\n"},
+		{"the same outage prints nothing more", true, true, client.Retry{Try: 2, Delay: 7 * time.Second, Err: full}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
 			s := newTestEnv("")
 			f := newFollower(&s.Env, connection{}, false)
-			f.started, f.disconnected = tt.began, tt.lost
+			f.started, f.disconnected = tt.started, tt.disconnected
 			if f.serverUnavailable(tt.retry); s.err.String() != tt.message {
 				t.Errorf("printed %q, want %q", s.err.String(), tt.message)
 			}

@@ -22,21 +22,21 @@ func TestWatchPrintsOutput(t *testing.T) {
 		code     int
 		out, err string
 	}{
-		{"its text", whole, false, "", exitOK, "one two\n", ""},
-		{"its text, with a missing line break", snapshot("running", 0) + text(1, 1, "one") + done("succeeded", 1), false, "", exitOK, "one\n", ""},
+		{"the text", whole, false, "", exitOK, "one two\n", ""},
+		{"the text, with a line break added", snapshot("running", 0) + text(1, 1, "one") + done("succeeded", 1), false, "", exitOK, "one\n", ""},
 		{"only the last attempt, without a terminal", twice, false, "", exitOK, "right\n", ""},
-		{"every attempt, where it was asked for", twice, false, "--follow", exitOK, "wrong\nright\n", notice},
-		{"every attempt, as it comes, on a terminal", twice, true, "", exitOK, "wrong\nright\n", notice},
-		{"not what was over before we came", late, true, "", exitOK, "right too\n", ""},
-		{"what was over before we came, where it was asked for", late, true, "--follow", exitOK, "wrong\nright too\n", notice},
-		{"its result, when it has no text", snapshot("running", 0) + done("succeeded", 0), false, "", exitOK, "{\"echo\":7}\n", ""},
-		{"its result, when only failed attempts have text", snapshot("running", 0) + text(1, 1, "wrong") + restart(2, 2) + done("succeeded", 2), false, "", exitOK, "{\"echo\":7}\n", ""},
-		{"its output when it failed", snapshot("running", 0) + text(1, 1, "half") + done("failed", 1), false, "", exitFailed, "half\n", "meanwhile: job_1 failed in attempt 4 of 4: the work broke (broken)\n"},
-		{"that it was cancelled", snapshot("queued", 0) + done("cancelled", 0), false, "", exitCancelled, "", "meanwhile: job_1 was cancelled\n"},
-		{"its log, on standard error", snapshot("running", 0) + logLine(1, "started") + text(2, 1, "one\n") + done("succeeded", 2), false, "", exitOK, "one\n", "log: started\n"},
-		{"its text unchanged, to a file", snapshot("running", 0) + text(1, 1, "\x1b[31mred\x07\n") + done("succeeded", 1), false, "", exitOK, "\x1b[31mred\x07\n", ""},
-		{"nothing that a terminal would obey", snapshot("running", 0) + text(1, 1, "\x1b]0;owned\x07\x1b[31mred\u009b2J\r\tx\n") + done("succeeded", 1), true, "--follow", exitOK, "]0;owned[31mred2J\tx\n", ""},
-		{"nothing that a terminal would obey, in its log", snapshot("running", 0) + logLine(1, "\x1b[2Jx") + done("cancelled", 1), false, "", exitCancelled, "", "log: [2Jx\nmeanwhile: job_1 was cancelled\n"},
+		{"every attempt, with --follow", twice, false, "--follow", exitOK, "wrong\nright\n", notice},
+		{"every attempt at once, on a terminal", twice, true, "", exitOK, "wrong\nright\n", notice},
+		{"no attempt that ended before the watch, on a terminal", late, true, "", exitOK, "right too\n", ""},
+		{"an attempt that ended before the watch, with --follow", late, true, "--follow", exitOK, "wrong\nright too\n", notice},
+		{"the result, without text", snapshot("running", 0) + done("succeeded", 0), false, "", exitOK, "{\"echo\":7}\n", ""},
+		{"the result, if only failed attempts have text", snapshot("running", 0) + text(1, 1, "wrong") + restart(2, 2) + done("succeeded", 2), false, "", exitOK, "{\"echo\":7}\n", ""},
+		{"the output of a failed job", snapshot("running", 0) + text(1, 1, "half") + done("failed", 1), false, "", exitFailed, "half\n", "meanwhile: job_1 failed in attempt 4 of 4: the work broke (broken)\n"},
+		{"the status of a cancelled job", snapshot("queued", 0) + done("cancelled", 0), false, "", exitCancelled, "", "meanwhile: job_1 was cancelled\n"},
+		{"the log, on standard error", snapshot("running", 0) + logLine(1, "started") + text(2, 1, "one\n") + done("succeeded", 2), false, "", exitOK, "one\n", "log: started\n"},
+		{"the text unchanged, to a file", snapshot("running", 0) + text(1, 1, "\x1b[31mred\x07\n") + done("succeeded", 1), false, "", exitOK, "\x1b[31mred\x07\n", ""},
+		{"the text without control characters, on a terminal", snapshot("running", 0) + text(1, 1, "\x1b]0;owned\x07\x1b[31mred\u009b2J\r\tx\n") + done("succeeded", 1), true, "--follow", exitOK, "]0;owned[31mred2J\tx\n", ""},
+		{"the log without control characters", snapshot("running", 0) + logLine(1, "\x1b[2Jx") + done("cancelled", 1), false, "", exitCancelled, "", "log: [2Jx\nmeanwhile: job_1 was cancelled\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -57,22 +57,22 @@ func TestWatchReportsServerRestart(t *testing.T) {
 		snapshot("running", 2)+text(2, 1, "after")+done("succeeded", 2))
 	s := newTestEnv(f.URL)
 	s.want(t, exitOK, "before after\n", "watch", "job_1")
-	if want := "The server went away, waiting for it to come back…\nThe server is back.\n"; s.err.String() != want {
+	if want := "The server is unavailable; waiting for it…\nThe server is available again.\n"; s.err.String() != want {
 		t.Errorf("standard error is\n%s, want\n%s", &s.err, want)
 	}
 }
 
 func TestWatchReportsEachOutageOnce(t *testing.T) {
 	t.Parallel()
-	const away, back = "The server went away, waiting for it to come back…\n", "The server is back.\n"
+	const lost, regained = "The server is unavailable; waiting for it…\n", "The server is available again.\n"
 	begin, end := snapshot("running", 0)+text(1, 1, "all"), snapshot("succeeded", 1)+done("succeeded", 1)
 	for _, tt := range []struct {
 		rule        string
 		connections []string
 		message     string
 	}{
-		{"once, however often it is tried", []string{begin, "", "", end}, away + back},
-		{"again, when it goes soon after it came back", []string{begin, snapshot("running", 1), end}, away + back + away + back},
+		{"once for several failed tries", []string{begin, "", "", end}, lost + regained},
+		{"again for a second outage", []string{begin, snapshot("running", 1), end}, lost + regained + lost + regained},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			s := newTestEnv(newFakeServer(t).respondStream("job_1", tt.connections...).URL)
@@ -142,10 +142,10 @@ func TestInterruptedWatchLeavesJobRunning(t *testing.T) {
 	if code := Run(ctx, &s.Env, []string{"watch", "job_1"}); code != exitInterrupted {
 		t.Errorf("exit status %d", code)
 	}
-	s.wantErr(t, "The job goes on. To come back: meanwhile watch job_1\n")
+	s.wantErr(t, "The job continues. To watch it again: meanwhile watch job_1\n")
 	for _, asked := range f.requests {
 		if !strings.HasPrefix(asked, "GET ") {
-			t.Errorf("asked %s", asked)
+			t.Errorf("requested %s", asked)
 		}
 	}
 }
@@ -166,14 +166,14 @@ func TestProgressBar(t *testing.T) {
 		wantScreen, wantOut string
 	}{
 		{
-			"on a terminal it is drawn below complete lines only", true, false,
+			"on a terminal the bar is drawn only below complete lines", true, false,
 			queued + erase + running + erase + ten + erase + "line\n" + ten + erase + half + erase + "no end\n", "",
 		},
 		{
-			"it is drawn when only standard output is redirected", false, true,
+			"the bar is drawn when only standard output is redirected", false, true,
 			queued + erase + running + erase + ten + erase + half + erase + all + erase, "line\nno end\n",
 		},
-		{"there is none without a terminal", false, false, "", "line\nno end\n"},
+		{"without a terminal no bar is drawn", false, false, "", "line\nno end\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -199,11 +199,11 @@ func TestProgressBarFitsTerminal(t *testing.T) {
 		variable string
 		longest  int
 	}{
-		{"the terminal's width counts", 50, "", 49},
-		{"also when it is next to nothing", 2, "", 1},
-		{"COLUMNS beats it", 120, "COLUMNS=60", 59},
-		{"COLUMNS that make no sense do not", 50, "COLUMNS=many", 49},
-		{"an unknown width counts as narrow", 0, "", 39},
+		{"the bar fits the terminal", 50, "", 49},
+		{"the bar fits a very narrow terminal", 2, "", 1},
+		{"COLUMNS overrides the terminal", 120, "COLUMNS=60", 59},
+		{"invalid COLUMNS are ignored", 50, "COLUMNS=many", 49},
+		{"an unknown width counts as 40 columns", 0, "", 39},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			s := newTestEnv(newFakeServer(t).respondStream("job_1", snapshot("running", 0)+progress(1, 50, strings.Repeat("x\x1b\n", 99))+done("cancelled", 1)).URL)

@@ -16,7 +16,7 @@ import (
 // Config is a server's configuration. A file has durations in seconds, with fractions,
 // under keys that end in _s.
 type Config struct {
-	Listen         string           `yaml:"listen"`           // host:port; port 0 takes a free one
+	Listen         string           `yaml:"listen"`           // host:port; port 0 chooses a free port
 	Insecure       bool             `yaml:"insecure"`         // allow listening beyond loopback, where anyone who connects may do anything
 	PublicURL      string           `yaml:"public_url"`       // how browsers reach the server; "": at the host of the request
 	AllowedOrigins []string         `yaml:"allowed_origins"`  // origins of pages that may follow jobs with watch tokens; "*" for all

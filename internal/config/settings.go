@@ -17,8 +17,8 @@ type Flag struct {
 // Flags returns the flags, in the order of the help.
 func Flags() []Flag {
 	return []Flag{
-		{Name: "listen", Key: "listen", Usage: "the host:port to listen on; port 0 takes a free one"},
-		{Name: "data", Key: "data", Usage: "the directory that holds everything; made when missing"},
+		{Name: "listen", Key: "listen", Usage: "the host:port to listen on; port 0 chooses a free port"},
+		{Name: "data", Key: "data", Usage: "the directory that holds everything; created if it is missing"},
 		{Name: "insecure", Key: "insecure", Usage: "allow listening beyond this machine, where anyone who connects may do anything", Bool: true},
 		{Name: "shutdown-grace", Key: "shutdown_grace_s", Usage: "how many seconds running work may finish once the server stops"},
 		{Name: "log-level", Key: "log.level", Usage: "debug, info, warn or error"},

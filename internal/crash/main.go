@@ -104,7 +104,7 @@ func (h *harness) runRounds(ctx context.Context) error {
 		return fmt.Errorf("SIGTERM: %w", err)
 	}
 	t := h.rec.totals()
-	fmt.Printf("the end: %d jobs acknowledged, %d ended, %d entries seen, %d promises broken\n", t.jobs, t.ended, t.entries, t.violations)
+	fmt.Printf("the end: %d jobs acknowledged, %d ended, %d entries read, %d violations\n", t.jobs, t.ended, t.entries, t.violations)
 	return h.result()
 }
 
@@ -163,5 +163,5 @@ func (h *harness) result() error {
 		}
 		fmt.Println("broken:", b)
 	}
-	return fmt.Errorf("%d promises broken", len(h.rec.violations))
+	return fmt.Errorf("%d violations", len(h.rec.violations))
 }

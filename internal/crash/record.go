@@ -77,7 +77,7 @@ func (r *record) acknowledged(s client.Submission, id string) {
 	defer r.mu.Unlock()
 	delete(r.unanswered, s.IdempotencyKey)
 	if was, ok := r.jobByKey[s.IdempotencyKey]; ok && was != id {
-		r.violateLocked("the idempotency key %s made two jobs: %s and %s", s.IdempotencyKey, was, id)
+		r.violateLocked("the idempotency key %s created two jobs: %s and %s", s.IdempotencyKey, was, id)
 		return
 	}
 	r.jobByKey[s.IdempotencyKey] = id
@@ -123,7 +123,7 @@ func (r *record) observe(j *client.Job, then snapshot) {
 	}
 	e := k.findEnd(j)
 	if len(k.ends) > 1+k.retries {
-		r.violateLocked("%s was to end once and ended %d times: %+v", j.ID, len(k.ends), k.ends)
+		r.violateLocked("%s ended %d times without enough retries: %+v", j.ID, len(k.ends), k.ends)
 	}
 	switch result := string(j.Result); {
 	case result == "" || result == "null":
@@ -181,7 +181,7 @@ func (r *record) observeEntry(id string, e client.Entry) {
 func (r *record) observeOutput(id string, entries []client.Entry, cursor int64, then snapshot) {
 	for i, e := range entries {
 		if e.Seq != int64(i)+1 {
-			r.violate("entry %d of %s is in the place of %d", e.Seq, id, i+1)
+			r.violate("entry %d of %s is at position %d", e.Seq, id, i+1)
 			return
 		}
 		r.observeEntry(id, e)
@@ -192,7 +192,7 @@ func (r *record) observeOutput(id string, entries []client.Entry, cursor int64, 
 		r.violateLocked("%s has %d entries, and its cursor is %d", id, len(entries), cursor)
 	}
 	if int64(len(entries)) < then.last {
-		r.violateLocked("entry %d of %s was seen and is gone: there are %d", then.last, id, len(entries))
+		r.violateLocked("entry %d of %s was read before and is now missing: the log has %d", then.last, id, len(entries))
 	}
 }
 

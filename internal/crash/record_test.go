@@ -24,7 +24,7 @@ func TestRecordFindsViolations(t *testing.T) {
 		answers func(r *record)
 		want    string
 	}{
-		"a key makes two jobs": {func(r *record) { r.acknowledged(client.Submission{IdempotencyKey: "k"}, "job_2") }, "made two jobs"},
+		"a key creates two jobs": {func(r *record) { r.acknowledged(client.Submission{IdempotencyKey: "k"}, "job_2") }, "created two jobs"},
 		"an ended job runs": {func(r *record) {
 			r.observe(job(client.Succeeded, at), snapshot{})
 			r.observe(job(client.Running, time.Time{}), r.snapshot("job_1"))
@@ -47,18 +47,18 @@ func TestRecordFindsViolations(t *testing.T) {
 			j.Result = json.RawMessage("2")
 			r.observe(j, snapshot{})
 		}, "was 1 and is 2"},
-		"a cancel that was acknowledged is forgotten": {func(r *record) {
+		"an acknowledged cancel has no effect": {func(r *record) {
 			j := job(client.Running, time.Time{})
 			j.CancelRequestedAt = at
 			r.cancelled(j)
 			r.observe(job(client.Succeeded, at), snapshot{})
 		}, "was acknowledged, and it ended as succeeded"},
 		"an entry changes": {func(r *record) { r.observeEntry("job_1", entry(1, `"a"`)); r.observeEntry("job_1", entry(1, `"b"`)) }, "entry 1 of job_1 was"},
-		"an entry is gone": {func(r *record) {
+		"a known entry is missing": {func(r *record) {
 			r.observeEntry("job_1", entry(1, `"a"`))
 			r.observeOutput("job_1", nil, 0, r.snapshot("job_1"))
-		}, "was seen and is gone"},
-		"an entry is missing": {func(r *record) { r.observeOutput("job_1", []client.Entry{entry(1, "1"), entry(3, "3")}, 3, snapshot{}) }, "in the place of 2"},
+		}, "was read before and is now missing"},
+		"an entry is missing": {func(r *record) { r.observeOutput("job_1", []client.Entry{entry(1, "1"), entry(3, "3")}, 3, snapshot{}) }, "at position 2"},
 		"the log is short":    {func(r *record) { r.observeOutput("job_1", []client.Entry{entry(1, "1")}, 2, snapshot{}) }, "its cursor is 2"},
 
 		"a job that was retried ends again": {func(r *record) {
@@ -68,17 +68,17 @@ func TestRecordFindsViolations(t *testing.T) {
 			r.observe(job(client.Queued, time.Time{}), was)
 			r.observe(job(client.Succeeded, at.Add(1)), snapshot{})
 		}, ""},
-		"entries that came while the log was read": {func(r *record) {
+		"new entries arrive while the log is read": {func(r *record) {
 			r.observeEntry("job_1", entry(1, "1"))
 			then := r.snapshot("job_1")
 			r.observeEntry("job_1", entry(2, "2"))
 			r.observeOutput("job_1", []client.Entry{entry(1, "1")}, 1, then)
 		}, ""},
-		"a cancel that came too late": {func(r *record) {
+		"a cancel comes after the end": {func(r *record) {
 			r.cancelled(job(client.Succeeded, at))
 			r.observe(job(client.Succeeded, at), r.snapshot("job_1"))
 		}, ""},
-		"an answer that never came, asked for again": {func(r *record) {
+		"a submission without an answer is repeated": {func(r *record) {
 			r.submitting(client.Submission{IdempotencyKey: "x"})
 			r.acknowledged(client.Submission{IdempotencyKey: "x"}, "job_9")
 		}, ""},

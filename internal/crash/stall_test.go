@@ -82,7 +82,7 @@ func checkOneAttempt(t *testing.T, c *client.Client, id string) {
 	}
 	for _, e := range out.Entries {
 		if e.Kind == client.KindAttempt {
-			t.Errorf("%s began again: entry %d", id, e.Seq)
+			t.Errorf("%s has a second attempt: entry %d", id, e.Seq)
 		}
 	}
 }

@@ -35,7 +35,7 @@ func (c *clients) verifyAfterRestart(ctx context.Context, rng *rand.Rand) {
 func (c *clients) resubmit(ctx context.Context, s client.Submission) {
 	j, err := c.retrying.Submit(ctx, s)
 	if err != nil {
-		c.rec.violate("the submission %s, posted again: %v", s.IdempotencyKey, err)
+		c.rec.violate("the submission %s was repeated and failed: %v", s.IdempotencyKey, err)
 		return
 	}
 	c.rec.acknowledged(s, j.ID)
@@ -46,7 +46,7 @@ func (c *clients) readJob(ctx context.Context, k *jobRecord) *client.Job {
 	then := c.rec.snapshot(k.id)
 	j, err := c.retrying.Get(ctx, k.id)
 	if err != nil {
-		c.rec.violate("the job %s was acknowledged, and now: %v", k.id, err)
+		c.rec.violate("the acknowledged job %s cannot be read: %v", k.id, err)
 		return nil
 	}
 	c.rec.observe(j, then)
@@ -86,7 +86,7 @@ func (c *clients) waitUntilIdle(ctx context.Context) error {
 	for {
 		queues, err := c.retrying.Queues(ctx)
 		if err != nil {
-			return fmt.Errorf("the server did not finish what it had to do: %w", err)
+			return fmt.Errorf("the server did not finish its jobs: %w", err)
 		}
 		left := 0
 		for _, q := range queues {
@@ -124,7 +124,7 @@ func (c *clients) verifyAll(ctx context.Context) {
 func (c *clients) checkResult(k *jobRecord, j *client.Job) {
 	var in, out struct{ Echo string }
 	if json.Unmarshal(k.sub.Input.(json.RawMessage), &in) != nil || json.Unmarshal(j.Result, &out) != nil || in.Echo != out.Echo {
-		c.rec.violate("the result of %s is %s, it was to be of %s", k.id, j.Result, k.sub.Input)
+		c.rec.violate("the result of %s is %s, want the echo of %s", k.id, j.Result, k.sub.Input)
 	}
 }
 

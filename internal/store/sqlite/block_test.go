@@ -33,10 +33,10 @@ func TestEachEntryRefusesDamagedBlock(t *testing.T) {
 		}
 	}
 	for name, block := range map[string][]byte{
-		"no kind":                {0, 1, 1, 0},
-		"a kind past a byte":     {0x80, 0x02, 1, 1, 0},
-		"an attempt past an int": {1, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 0},
-		"a length past the end":  {1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01},
+		"kind 0":                       {0, 1, 1, 0},
+		"a kind above 255":             {0x80, 0x02, 1, 1, 0},
+		"an attempt above the maximum": {1, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 0},
+		"a length past the end":        {1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01},
 	} {
 		if _, err := decodeBlock(t, block); err == nil {
 			t.Errorf("%s was decoded without an error", name)

@@ -47,7 +47,7 @@ func TestCheckpointRestartsLogUnderLoad(t *testing.T) {
 			return
 		}
 	}
-	t.Fatalf("after %d MiB the log still holds most of them", most>>20)
+	t.Fatalf("after %d MiB the log has not restarted", most>>20)
 }
 
 // Reads overlap without a gap, so one always needs the log. It still restarts within its limit.
@@ -110,7 +110,7 @@ func TestCheckpointTruncatesLogAfterLongRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info, _ := os.Stat(a.path + "-wal"); info.Size() < maxLogBytes {
-		t.Fatalf("the test is to show a long log; it has %d bytes", info.Size())
+		t.Fatalf("the log must be long for this test; it has %d bytes", info.Size())
 	}
 	if a.checkpointer.restartFrames <= longLogFrames {
 		t.Error("commits wait again and again for a long read")

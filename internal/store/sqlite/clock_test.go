@@ -16,7 +16,7 @@ func TestClockCountsSleep(t *testing.T) {
 		passed := func(want time.Duration) {
 			t.Helper()
 			if got := c.now().Sub(began); got != want {
-				t.Errorf("%v have passed, want %v", got, want)
+				t.Errorf("the clock advanced by %v, want %v", got, want)
 			}
 		}
 		passed(0)

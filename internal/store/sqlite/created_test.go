@@ -50,7 +50,7 @@ func TestMigrationFindsLongestUpload(t *testing.T) {
 			return nil
 		}})
 		if want := max(time.Hour, upload).Microseconds(); err != nil || apart != want {
-			t.Errorf("an upload of %s: %d, %v, want %d", upload, apart, err, want)
+			t.Errorf("with an upload of %s the skew is %d, %v, want %d", upload, apart, err, want)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func TestOpenRefusesUnusableFile(t *testing.T) {
 		{"another header", func(t *testing.T, path string) { overwrite(t, path, 0, []byte("garbage")) }, store.ErrDamaged, "put a backup"},
 		{"a file of text", func(t *testing.T, path string) { _ = os.WriteFile(path, []byte("hello"), 0o600) }, store.ErrDamaged, "put a backup"},
 		{"cut in half", func(t *testing.T, path string) { _ = os.Truncate(path, 100_000) }, store.ErrDamaged, "put a backup"},
-		{"a schema that reads as something else", func(t *testing.T, path string) { overwrite(t, path, 100, make([]byte, 3000)) }, store.ErrDamaged, "put a backup"},
+		{"an unreadable schema", func(t *testing.T, path string) { overwrite(t, path, 100, make([]byte, 3000)) }, store.ErrDamaged, "put a backup"},
 		{"pages flipped before a kill", func(t *testing.T, path string) {
 			overwrite(t, path, 10*pageSize, bytes.Repeat([]byte{0xAA}, 10*pageSize))
 			leaveLog(t, path)
@@ -96,7 +96,7 @@ func TestOpenRefusesUnusableFile(t *testing.T) {
 				_ = s.Close()
 			}
 			if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.advice) || !strings.Contains(err.Error(), path) {
-				t.Errorf("it is refused with %v", err)
+				t.Errorf("Open returned %v", err)
 			}
 			if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
 				t.Errorf("the refused file was changed: %v", err)
@@ -137,7 +137,7 @@ func TestDamageStopsWrites(t *testing.T) {
 	overwrite(t, path, 60*pageSize, bytes.Repeat([]byte{0xAA}, 30*pageSize))
 	s, err := Open(t.Context(), path, Options{Unsynced: true, Clock: func() time.Time { return time.Unix(1_900_000_000, 0) }})
 	if err != nil {
-		t.Fatalf("the damage was found at once: %v", err)
+		t.Fatalf("Open found the damage: %v", err)
 	}
 	defer func() { _ = s.Close() }()
 	all := func() *store.Batch {
@@ -152,7 +152,7 @@ func TestDamageStopsWrites(t *testing.T) {
 	b := store.NewBatch()
 	b.Submits = []*store.Submit{{Job: job.Job{ID: job.NewID(), Queue: "q", Priority: 5, MaxAttempts: 1}}}
 	if err := store.Commit(t.Context(), s, b); !errors.Is(err, store.ErrDamaged) || !errors.Is(err, store.ErrNotCommitted) {
-		t.Errorf("the batch after: %v", err)
+		t.Errorf("the next batch: %v", err)
 	}
 }
 

@@ -21,7 +21,7 @@ func TestListNeverCutsShortList(t *testing.T) {
 	}{{maxScanRows - 1, false}, {10, true}} {
 		a.addEnded(c.more, 1)
 		if page, next, err := a.List(t.Context(), others); err != nil || len(page) > 0 || next != (job.ID{}) != c.cut {
-			t.Errorf("with %d rows more the list has %d jobs and goes on after %s: %v", c.more, len(page), next, err)
+			t.Errorf("with %d more rows the list has %d jobs and the cursor %s: %v", c.more, len(page), next, err)
 		}
 	}
 }

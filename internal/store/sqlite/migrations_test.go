@@ -19,11 +19,11 @@ func TestMigrationsAreNumberedWithoutGaps(t *testing.T) {
 	for i, name := range names {
 		parts := named.FindStringSubmatch(name)
 		if parts == nil {
-			t.Errorf("%s is not named as a migration is", name)
+			t.Errorf("%s is not the name of a migration", name)
 			continue
 		}
 		if n, _ := strconv.Atoi(parts[1]); n != i+1 {
-			t.Errorf("%s stands where number %d belongs", name, i+1)
+			t.Errorf("%s is in the place of migration %d", name, i+1)
 		}
 	}
 }

@@ -94,13 +94,13 @@ func TestRemoveDeletesAllRowsOfJob(t *testing.T) {
 			}
 			d.endAll()
 		},
-		"deleted when nothing runs": func(d *harness, ids []job.ID) {
+		"deleted after their end": func(d *harness, ids []job.ID) {
 			d.endAll()
 			for _, id := range ids {
 				d.apply(&store.Delete{Owner: testOwner, ID: id})
 			}
 		},
-		"deleted, and opened again before their end": func(d *harness, ids []job.ID) {
+		"deleted while they ran, with an opening before their end": func(d *harness, ids []job.ID) {
 			for _, id := range ids {
 				d.apply(&store.Delete{Owner: testOwner, ID: id})
 			}
@@ -153,7 +153,7 @@ func TestRemoveDeletesAllRowsOfJob(t *testing.T) {
 			_ = d.Store.Close()
 			d.open()
 			if n := d.count("SELECT count(*) FROM tail"); n > 0 {
-				t.Errorf("the tail, which an opening trims, has %d rows", n)
+				t.Errorf("after an opening the tail has %d rows", n)
 			}
 		})
 	}

@@ -52,13 +52,13 @@ func TestDecodePolicyReadsOlderForms(t *testing.T) {
 	}
 	since := encodePolicy(want) // since jobs can be abandoned
 	if got, err := decodePolicy(since); err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("a policy without delays reads as %+v, %v", got, err)
+		t.Errorf("a policy without delays is decoded as %+v, %v", got, err)
 	}
 	if got, err := decodePolicy(append(older[:len(older):len(older)], 0)); err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("a policy without a retention reads as %+v, %v", got, err)
+		t.Errorf("a policy without a retention is decoded as %+v, %v", got, err)
 	}
 	if got, err := decodePolicy(older); err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("an older policy reads as %+v, %v", got, err)
+		t.Errorf("an older policy is decoded as %+v, %v", got, err)
 	}
 }
 
@@ -72,19 +72,19 @@ func TestDecodePolicyRefusesDamage(t *testing.T) {
 			continue // an older version wrote this length
 		}
 		if _, err := decodePolicy(whole[:n]); err == nil {
-			t.Errorf("%d of %d bytes were read as a policy", n, len(whole))
+			t.Errorf("%d of %d bytes were decoded as a policy", n, len(whole))
 		}
 	}
 	if _, err := decodePolicy(append(whole[:older:older], 0x80)); err == nil {
-		t.Error("a policy with half a number at its end was read")
+		t.Error("a policy with an incomplete number at its end was decoded")
 	}
 	delayed := encodePolicy(job.Policy{Retry: job.Retry{Delays: []time.Duration{time.Hour, time.Hour, time.Hour}}})
 	for n := len(whole) + 1; n < len(delayed); n++ {
 		if _, err := decodePolicy(delayed[:n]); err == nil {
-			t.Errorf("%d of %d bytes were read as a policy with delays", n, len(delayed))
+			t.Errorf("%d of %d bytes were decoded as a policy with delays", n, len(delayed))
 		}
 	}
 	if _, err := decodePolicy(append([]byte{policyVersion + 1}, whole[1:]...)); err == nil {
-		t.Error("a policy of another version was read")
+		t.Error("a policy of another version was decoded")
 	}
 }

@@ -20,7 +20,7 @@ func TestClaimSkipsDamagedRows(t *testing.T) {
 		claim := newClaim(2)
 		b := d.apply(claim)
 		if len(claim.Claimed) != 1 || claim.Claimed[0].Job.ID != sound {
-			t.Errorf("with the %s of two rows damaged %d jobs were claimed, want the sound one", column, len(claim.Claimed))
+			t.Errorf("with the %s of two rows damaged %d jobs were claimed, want the intact one", column, len(claim.Claimed))
 		}
 		d.checkFailed(b, bad, worse)
 		if c := b.Counts["q"]; c != (job.Counts{Running: 1, Failed: 2}) {
@@ -45,7 +45,7 @@ func TestDueSkipsDamagedRows(t *testing.T) {
 		t.Errorf("a due made %d jobs ready and expired %d, want one each", due.Ready, len(due.Expired))
 	}
 	if j, err := d.Job(d.Context(), testOwner, delayedJob); err != nil || j.State != job.Queued {
-		t.Errorf("the sound job is %s: %v", j.State, err)
+		t.Errorf("the intact job is %s: %v", j.State, err)
 	}
 }
 
@@ -63,7 +63,7 @@ func TestOpenEndsDamagedRunningJobs(t *testing.T) {
 	d.checkFailed(d.apply(), bad)
 	running, err := d.Running(d.Context(), store.AllRunning, job.ID{}, 10)
 	if err != nil || len(running) != 1 || running[0].Job.ID != sound {
-		t.Errorf("%d jobs run, want the sound one: %v", len(running), err)
+		t.Errorf("%d jobs run, want the intact one: %v", len(running), err)
 	}
 	if b := d.apply(); len(b.Damaged) > 0 {
 		t.Error("a damaged row is found twice")
@@ -79,24 +79,24 @@ func TestOwnerCanRemoveDamagedJob(t *testing.T) {
 	d.spoil("policy", bad, deleted)
 	page, _, err := d.List(d.Context(), job.Filter{Owner: testOwner, Limit: 10})
 	if err != nil || len(page) != 1 || page[0].ID != sound {
-		t.Errorf("a list has %d jobs, want the sound one: %v", len(page), err)
+		t.Errorf("a list has %d jobs, want the intact one: %v", len(page), err)
 	}
 	d.now = d.now.Add(time.Hour)
 	if may, _, err := d.Abandonable(d.Context(), "", 10); err != nil || len(may) != 1 {
-		t.Errorf("%d jobs may be abandoned, want the sound one: %v", len(may), err)
+		t.Errorf("%d jobs may be abandoned, want the intact one: %v", len(may), err)
 	}
 	if _, err := d.Job(d.Context(), testOwner, bad); job.CodeOf(err) != job.Internal {
-		t.Errorf("reading a damaged row answers %v", err)
+		t.Errorf("reading a damaged row returns %v", err)
 	}
 	retry := &store.Retry{Owner: testOwner, ID: bad}
 	d.checkFailed(d.apply(retry), bad)
 	if job.CodeOf(retry.Err) != job.NotRetryable {
-		t.Errorf("the retry of a job whose record was damaged answers %v", retry.Err)
+		t.Errorf("the retry of a job with a damaged row returns %v", retry.Err)
 	}
 	cancel, remove := &store.Cancel{Owner: testOwner, ID: bad}, &store.Delete{Owner: testOwner, ID: deleted}
 	d.apply(cancel, remove)
 	if cancel.Err != nil || cancel.Job.State != job.Failed || remove.Err != nil {
-		t.Errorf("a cancel answers %v, a delete %v", cancel.Err, remove.Err)
+		t.Errorf("a cancel returns %v, a delete %v", cancel.Err, remove.Err)
 	}
 	d.now = d.now.Add(keepDamaged + time.Hour)
 	prune := &store.Prune{Limit: 10}

@@ -43,7 +43,7 @@ func TestFreeSpaceSubtractsUncheckpointedLog(t *testing.T) {
 	}
 	a.checkpointedSize()
 	if now, _ := a.FreeSpace(); before-now > 1<<20 {
-		t.Errorf("with an empty log %d fewer bytes are free, on a disk without changes", before-now)
+		t.Errorf("with an empty log %d fewer bytes are free, although the disk is unchanged", before-now)
 	}
 }
 
@@ -61,7 +61,7 @@ func TestReserveShrinksInStepsAndRefills(t *testing.T) {
 		}
 	}
 	if a.space.shrinkReserve() {
-		t.Error("more is given than there was")
+		t.Error("the reserve shrank below zero")
 	}
 	if now, _ := a.FreeSpace(); before-now != 4<<20 {
 		t.Errorf("without the reserve %d fewer bytes are free", before-now)
@@ -82,9 +82,9 @@ func TestReserveIsForEndsAndDeletes(t *testing.T) {
 	a, free := newSmallDisk(t, Options{})
 	end := func(size int) *store.Finish { return &store.Finish{Result: &job.Result{Body: make([]byte, size)}} }
 	for _, tt := range []struct {
-		what string
+		name string
 		op   any
-		gets bool
+		may  bool
 	}{
 		{"a submit", &store.Submit{}, false},
 		{"a retry", &store.Retry{}, false},
@@ -100,8 +100,8 @@ func TestReserveIsForEndsAndDeletes(t *testing.T) {
 	} {
 		b := store.NewBatch()
 		b.Add(tt.op)
-		if a.mayUseReserve(b) != tt.gets {
-			t.Errorf("%s may use the reserve: %v", tt.what, !tt.gets)
+		if a.mayUseReserve(b) != tt.may {
+			t.Errorf("%s may use the reserve: %v", tt.name, !tt.may)
 		}
 	}
 	a.space.shrinkReserve()
@@ -119,7 +119,7 @@ func TestReserveIsForEndsAndDeletes(t *testing.T) {
 		b := store.NewBatch()
 		b.Add(tt.op)
 		if a.exceedsReserve(b) != tt.tooMuch {
-			t.Errorf("%T is too much: %v", tt.op, !tt.tooMuch)
+			t.Errorf("%T exceeds the reserve: %v", tt.op, !tt.tooMuch)
 		}
 	}
 }
@@ -143,13 +143,13 @@ func TestVacuumHurriesOnNearlyFullDisk(t *testing.T) {
 		}
 	}
 	if size := a.checkpointedSize(); size > full/10 {
-		t.Errorf("of %d bytes %d are left", full, size)
+		t.Errorf("the file of %d bytes still has %d", full, size)
 	}
 	free.Store(1 << 30)
 	a.addEnded(100, 20_000)
 	a.pruneAll()
 	if err := a.vacuum.sample(); err != nil || a.vacuum.spare() > 0 {
-		t.Errorf("with space again, pages are returned that may be needed: %d, %v", a.vacuum.spare(), err)
+		t.Errorf("with free space, the vacuum would return pages that may be needed: %d, %v", a.vacuum.spare(), err)
 	}
 }
 
@@ -168,11 +168,11 @@ func TestCheckpointTruncatesLogOnNearlyFullDisk(t *testing.T) {
 		a.addEnded(250, 4<<10)
 	}
 	if a.checkpointer.logTooLong() {
-		t.Error("a long log is too long although the disk has space")
+		t.Error("a long log is reported as too long although the disk has space")
 	}
 	free.Store(1 << 20)
 	if err := a.checkpointer.truncateLog(); err != nil || !a.checkpointer.logTooLong() {
-		t.Errorf("while it is read the log has %d bytes, %v", a.space.logSize(), err)
+		t.Errorf("during the read the log has %d bytes, %v", a.space.logSize(), err)
 	}
 	r.nextExpiry.done()
 	if err := r.end.run(); err != nil {
@@ -204,7 +204,7 @@ func TestFullDatabaseAcceptsDeletes(t *testing.T) {
 		ids = append(ids, j.ID)
 	}
 	if a.reserveFileSize() != 4<<20 {
-		t.Errorf("a submit has used the reserve: it has %d bytes", a.reserveFileSize())
+		t.Errorf("a submit used the reserve: it has %d bytes", a.reserveFileSize())
 	}
 	for _, id := range ids {
 		b := store.NewBatch()
@@ -232,6 +232,6 @@ func TestCloseLeavesReserveForNextOpen(t *testing.T) {
 	}
 	defer s.Close()
 	if a.reserveFileSize() != 0 {
-		t.Errorf("opened on a full disk, it has %d bytes", a.reserveFileSize())
+		t.Errorf("after an opening on a full disk the reserve has %d bytes", a.reserveFileSize())
 	}
 }

@@ -63,7 +63,7 @@ func TestFailedSyncIsPermanent(t *testing.T) {
 		}
 	}
 	if err := s.wait(first, true); err != nil {
-		t.Errorf("what was on disk is not any more: %v", err)
+		t.Errorf("an older commit is no longer reported as durable: %v", err)
 	}
 }
 
@@ -78,7 +78,7 @@ func TestRowReadsWaitForLastRowCommit(t *testing.T) {
 	}{{false, 0}, {true, 2}, {false, 2}, {false, 2}, {true, 5}} {
 		s.begin(c.rows)
 		if got := s.visibleRows(); got != c.want || s.visible() != uint64(i+1) {
-			t.Fatalf("after commit %d rows wait for %d, want %d", i+1, got, c.want)
+			t.Fatalf("after commit %d a read of rows waits for %d, want %d", i+1, got, c.want)
 		}
 		s.end(true)
 	}

@@ -85,7 +85,7 @@ func (s *producer) check(tb rapid.TB, after int64, maxBytes int) {
 		size += entryOverhead + len(entries[i].Data)
 	}
 	if len(entries) > 1 && size > maxBytes || len(entries) < len(want) && size+entryOverhead+len(want[len(entries)].Data) <= maxBytes {
-		tb.Fatalf("of %d entries %d were read, %d bytes, where %d are wanted", len(want), len(entries), size, maxBytes)
+		tb.Fatalf("of %d entries %d were read, with %d bytes; the limit is %d", len(want), len(entries), size, maxBytes)
 	}
 	bytes, text := 0, ""
 	for i := range s.log {
@@ -170,17 +170,17 @@ func TestManyJobsShareTail(t *testing.T) {
 		}
 	}
 	if n := d.count("SELECT count(*) FROM output"); n != 0 {
-		t.Errorf("the logs have %d rows already", n)
+		t.Errorf("the logs have %d rows before the jobs end", n)
 	}
 	for _, s := range all {
 		s.check(t, 3, 1<<20)
 		s.finish(s.nextEntries(job.KindText, "end")...)
 	}
 	if n := d.count("SELECT count(*) FROM output"); n != int64(len(all)) {
-		t.Errorf("the output of %d jobs is %d rows", len(all), n)
+		t.Errorf("the output of %d jobs has %d rows", len(all), n)
 	}
 	if (&tx{Store: d.Store}).oldestPending() != nil || len(d.tailViews.views) > 0 {
-		t.Error("jobs that have ended are remembered")
+		t.Error("ended jobs are still in memory")
 	}
 }
 
@@ -196,7 +196,7 @@ func TestTailIsTrimmed(t *testing.T) {
 		s.appendText("some ten b")
 	}
 	if n := d.count("SELECT count(*) FROM tail"); n > 2*minTrim {
-		t.Errorf("the tail has %d rows, of which those of one block are needed", n)
+		t.Errorf("the tail has %d rows, but needs only the rows of one block", n)
 	}
 	s.check(t, 0, 1<<20)
 }
@@ -211,13 +211,13 @@ func TestSlowJobDoesNotBlockTailTrim(t *testing.T) {
 		quick.appendText("word")
 	}
 	if d.tail.firstRow != 1 {
-		t.Fatal("rows were deleted that are needed")
+		t.Fatal("needed rows were deleted")
 	}
 	d.tail.bytes += maxTailBytes
 	quick.appendText("word")
 	quick.appendText("word")
 	if d.tail.firstRow <= minTrim/2 {
-		t.Errorf("rows from %d on are kept, of %d", d.tail.firstRow, d.tail.lastRow)
+		t.Errorf("unused rows are kept: the first row is %d, the last %d", d.tail.firstRow, d.tail.lastRow)
 	}
 	slow.check(t, 0, 1<<20)
 	quick.check(t, 0, 1<<20)
@@ -281,7 +281,7 @@ func TestReadsDuringAppendsSeeWholePrefix(t *testing.T) {
 				}
 				j, entries, err := d.Output(d.Context(), testOwner, s.lease.Job, 0, 1<<20)
 				if err != nil || j.Cursor < cursor || int64(len(entries)) != j.Cursor {
-					t.Errorf("%d entries were read, the cursor is %d, and was %d: %v", len(entries), j.Cursor, cursor, err)
+					t.Errorf("%d entries were read, the cursor is %d, before it was %d: %v", len(entries), j.Cursor, cursor, err)
 					return
 				}
 				cursor = j.Cursor

@@ -71,7 +71,7 @@ func TestTenantMigrationKeepsOrder(t *testing.T) {
 		}
 	}
 	if len(want[""]) != 8 || len(want["t"]) != 0 {
-		t.Errorf("after 16 claims %d and %d jobs are left, want 8 and 0: the tenants did not take turns", len(want[""]), len(want["t"]))
+		t.Errorf("after 16 claims %d and %d jobs are left, want 8 and 0, because tenants take turns", len(want[""]), len(want["t"]))
 	}
 }
 

@@ -49,7 +49,7 @@ func TestVacuumShrinksFile(t *testing.T) {
 	a.pruneAll()
 	for range freeWindow {
 		if a.vacuum.window.spare() > 0 {
-			t.Fatal("pages are given back before it is known that nothing needs them")
+			t.Fatal("pages are returned before they were free for a whole window")
 		}
 		if err := a.vacuum.sample(); err != nil {
 			t.Fatal(err)
@@ -62,10 +62,10 @@ func TestVacuumShrinksFile(t *testing.T) {
 		}
 	}
 	if size := a.checkpointedSize(); size > full/2 || size < freeReserve*pageSize/2 {
-		t.Errorf("of %d bytes %d are left after %d steps", full, size, steps)
+		t.Errorf("the file of %d bytes has %d after %d steps", full, size, steps)
 	}
 	if steps < 3 {
-		t.Errorf("it was all given back in %d steps", steps)
+		t.Errorf("all pages were returned in %d steps", steps)
 	}
 	a.addEnded(10, 20_000) // and it is sound
 }
@@ -81,11 +81,11 @@ func TestVacuumKeepsPagesUsedAgain(t *testing.T) {
 		}
 		w.add(free, 120_000)
 		if got := w.spare(); i == freeWindow && got > 1000 {
-			t.Errorf("%d pages are to spare, of which 1000 were", got)
+			t.Errorf("%d pages are spare, want at most 1000", got)
 		}
 	}
 	if w.spare() < 80_000 {
-		t.Errorf("a need that is a window ago still counts: %d pages are to spare", w.spare())
+		t.Errorf("pages used before the window still count: %d pages are spare", w.spare())
 	}
 }
 
@@ -108,7 +108,7 @@ func TestIdleStoreWritesNothing(t *testing.T) {
 	a.commit(idle)
 	a.checkpointedSize()
 	if after := a.fileTimes(); after != before {
-		t.Errorf("the files were %s, and are %s", before, after)
+		t.Errorf("the files changed from %s to %s", before, after)
 	}
 }
 
