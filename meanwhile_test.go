@@ -273,7 +273,7 @@ func TestPerKeyLimitsRunningAndWaiting(t *testing.T) {
 	}
 }
 
-func TestIdempotencyKeyMakesOneJob(t *testing.T) {
+func TestIdempotencyKeyCreatesOneJob(t *testing.T) {
 	t.Parallel()
 	s := openServer(t, meanwhile.Config{})
 	meanwhile.Handle(s, "echo", echo)

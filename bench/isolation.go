@@ -68,7 +68,7 @@ type isolationSamples struct {
 	jobs                   int
 	idle, loaded           []time.Duration
 	idleUsage, loadedUsage usage // of the idle server, and while all jobs ran
-	took                   time.Duration
+	duration                   time.Duration
 }
 
 func (o *Options) reportIsolation(ctx context.Context, t *target, f *Figure, r isolationSamples) error {
@@ -82,8 +82,8 @@ func (o *Options) reportIsolation(ctx context.Context, t *target, f *Figure, r i
 	}
 	f.fact("readers", readers, fmt.Sprintf("connections, a request every %s each, %s long", readInterval, o.Duration))
 	idle, loaded := f.spread("idle", r.idle), f.spread("under load", r.loaded)
-	f.fact("server's CPU under load", 100*end.cores(r.loadedUsage, r.took), "% of a core")
-	f.fact("written under load", mib(end.written-r.loadedUsage.written)/r.took.Seconds(), "MiB/s")
+	f.fact("server's CPU under load", 100*end.cores(r.loadedUsage, r.duration), "% of a core")
+	f.fact("written under load", mib(end.written-r.loadedUsage.written)/r.duration.Seconds(), "MiB/s")
 	f.spread("words behind their time", late)
 	f.goalMax("P99 under load", loaded.P99, 10, "ms")
 	f.goalMax("P99 under load beside idle", loaded.P99/idle.P99, 3, "times")

@@ -146,6 +146,6 @@ func dialLean(ctx context.Context, base string) (*client.Client, func(), error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	unhook := context.AfterFunc(ctx, rt.close)
-	return c, func() { unhook(); rt.close() }, nil
+	stopWatchingContext := context.AfterFunc(ctx, rt.close)
+	return c, func() { stopWatchingContext(); rt.close() }, nil
 }

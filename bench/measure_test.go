@@ -158,7 +158,7 @@ func TestParseStamps(t *testing.T) {
 	}
 }
 
-func TestFairnessCountsTurns(t *testing.T) {
+func TestFairnessCountsStartsOfHeavyKey(t *testing.T) {
 	t.Parallel()
 	at := func(ms int) time.Time { return time.UnixMilli(int64(ms)) }
 	heavy := []time.Time{at(10), at(20), at(20), at(30), at(40)}

@@ -19,7 +19,7 @@ const streamBuffer = 4 << 10
 type stream struct {
 	conn   net.Conn
 	lines  *bufio.Reader
-	unhook func() bool
+	stopWatchingContext func() bool
 }
 
 // openStream sends a request and reads the header of the response. The stream ends when ctx
@@ -29,7 +29,7 @@ func openStream(ctx context.Context, addr, request string) (*stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{conn: conn, unhook: context.AfterFunc(ctx, func() { _ = conn.Close() })}
+	s := &stream{conn: conn, stopWatchingContext: context.AfterFunc(ctx, func() { _ = conn.Close() })}
 	if _, err := conn.Write([]byte(request)); err != nil {
 		s.close()
 		return nil, err
@@ -96,7 +96,7 @@ func (s *stream) readUntil(name string) error {
 }
 
 func (s *stream) close() {
-	s.unhook()
+	s.stopWatchingContext()
 	_ = s.conn.Close()
 }
 

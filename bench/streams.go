@@ -74,7 +74,7 @@ type streamRun struct {
 	tokenDelays
 	server, model, load time.Duration // CPU time
 	written             int64         // bytes written to the disk
-	took                time.Duration
+	duration                time.Duration
 }
 
 func (o *Options) watchModel(ctx context.Context, t *target, model *process, n int, c *client.Client) (streamRun, error) {
@@ -94,17 +94,17 @@ func (o *Options) watchModel(ctx context.Context, t *target, model *process, n i
 	}
 	return streamRun{
 		tokenDelays: h, server: after[0].cpu - before[0].cpu, model: after[1].cpu - before[1].cpu, load: load,
-		written: after[0].written - before[0].written, took: took,
+		written: after[0].written - before[0].written, duration: took,
 	}, nil
 }
 
 func (s streamRun) report(f *Figure, direct tokenDelays) {
-	f.fact("took", s.took.Seconds(), "s")
+	f.fact("took", s.duration.Seconds(), "s")
 	f.fact("tokens", float64(len(s.delays)), "")
 	f.fact("entries", float64(s.events), "")
 	f.fact("written", mib(s.written), "MiB")
 	f.fact("written for an entry", float64(s.written)/float64(max(s.events, 1)), "bytes")
-	busy := func(cpu time.Duration) float64 { return 100 * cpu.Seconds() / s.took.Seconds() }
+	busy := func(cpu time.Duration) float64 { return 100 * cpu.Seconds() / s.duration.Seconds() }
 	f.fact("CPU of the server", busy(s.server), "% of a core")
 	f.fact("CPU of the model", busy(s.model), "% of a core")
 	f.fact("CPU of the watchers", busy(s.load), "% of a core")

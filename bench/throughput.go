@@ -146,9 +146,9 @@ func (o *Options) batchSubmitter(c, look *client.Client) func(context.Context) e
 		batch[i] = template
 		batch[i].Key = o.key(int64(i))
 	}
-	var ahead backlogLimit
+	var limit backlogLimit
 	return func(ctx context.Context) error {
-		if err := ahead.wait(ctx, look, o.Batch); err != nil {
+		if err := limit.wait(ctx, look, o.Batch); err != nil {
 			return err
 		}
 		return submitBatch(ctx, c, batch)

@@ -52,8 +52,8 @@ func cpuTicks(file string) (int64, error) {
 }
 
 // cores returns how many cores the process used between two readings.
-func (u usage) cores(before usage, took time.Duration) float64 {
-	return (u.cpu - before.cpu).Seconds() / took.Seconds()
+func (u usage) cores(before usage, duration time.Duration) float64 {
+	return (u.cpu - before.cpu).Seconds() / duration.Seconds()
 }
 
 // usages reads the usage of several processes.

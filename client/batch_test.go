@@ -46,17 +46,17 @@ func TestSubmitBatchReadsJobsAndRefusals(t *testing.T) {
 func TestBatchScannerMatchesEncodingJSON(t *testing.T) {
 	t.Parallel()
 	text := `{"object":"list","data":[` + typicalJob + "," + typicalJob + `]}`
-	var byHand, generic []BatchResult
+	var scanned, generic []BatchResult
 	s := scanner{text: []byte(text)}
-	if !s.batch(&byHand) || !s.atEnd() {
+	if !s.batch(&scanned) || !s.atEnd() {
 		t.Fatalf("the scanner stopped at %q", text[s.pos:])
 	}
 	list := batchAnswer{}
 	if err := list.read([]byte(strings.Replace(text, `{"object"`, `{ "object"`, 1))); err != nil {
 		t.Fatal(err)
 	}
-	if generic = list.Data; len(generic) != 2 || !sameJob(*byHand[1].Job, *generic[1].Job) {
-		t.Errorf("%+v, %+v", byHand, generic)
+	if generic = list.Data; len(generic) != 2 || !sameJob(*scanned[1].Job, *generic[1].Job) {
+		t.Errorf("%+v, %+v", scanned, generic)
 	}
 }
 
@@ -129,17 +129,17 @@ func FuzzDecodeBatch(f *testing.F) {
 	f.Add([]byte(`{"object":"list","data":[{"object":"error","code":"x"},{}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s := scanner{text: text}
-		var byHand []BatchResult
-		if !s.batch(&byHand) || !s.atEnd() {
+		var scanned []BatchResult
+		if !s.batch(&scanned) || !s.atEnd() {
 			return
 		}
 		list := batchAnswer{}
-		if err := list.read(append([]byte(" "), text...)); err != nil || len(list.Data) != len(byHand) {
-			t.Fatalf("%q: the scanner reads %d jobs, encoding/json %d (%v)", text, len(byHand), len(list.Data), err)
+		if err := list.read(append([]byte(" "), text...)); err != nil || len(list.Data) != len(scanned) {
+			t.Fatalf("%q: the scanner reads %d jobs, encoding/json %d (%v)", text, len(scanned), len(list.Data), err)
 		}
-		for i := range byHand {
-			if plain := list.Data[i].Job; plain == nil || !sameJob(*byHand[i].Job, *plain) {
-				t.Errorf("%q: the scanner reads job %d as %+v, encoding/json as %+v", text, i, byHand[i].Job, list.Data[i])
+		for i := range scanned {
+			if plain := list.Data[i].Job; plain == nil || !sameJob(*scanned[i].Job, *plain) {
+				t.Errorf("%q: the scanner reads job %d as %+v, encoding/json as %+v", text, i, scanned[i].Job, list.Data[i])
 			}
 		}
 	})

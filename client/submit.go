@@ -110,8 +110,8 @@ type (
 		Timeouts    wireTimeouts      `json:"timeouts,omitzero"`
 		Retry       wireRetry         `json:"retry,omitzero"`
 		Metadata    map[string]string `json:"metadata,omitempty"`
-		Abandon     seconds           `json:"abandon_after_s,omitempty"`
-		Idempotency string            `json:"idempotency_key,omitempty"` // only in a batch; otherwise it is in the header
+		AbandonAfter     seconds           `json:"abandon_after_s,omitempty"`
+		IdempotencyKey string            `json:"idempotency_key,omitempty"` // only in a batch; otherwise it is in the header
 	}
 	wireRetry struct {
 		Backoff     seconds `json:"backoff_s,omitempty"`
@@ -143,7 +143,7 @@ func (s *Submission) encode(key string) ([]byte, error) {
 		return nil, fmt.Errorf("client: the input cannot be written as JSON: %w", err)
 	}
 	wire := s.wire()
-	wire.Idempotency = key
+	wire.IdempotencyKey = key
 	rest, err := json.Marshal(wire)
 	if err != nil {
 		return nil, fmt.Errorf("client: the submission cannot be written as JSON: %w", err)
@@ -160,7 +160,7 @@ func (s *Submission) wire() wireSubmission {
 	r := s.Retry
 	return wireSubmission{
 		Queue: s.Queue, Key: s.Key, Priority: s.Priority,
-		Delay: seconds(s.Delay), RunAt: s.RunAt, MaxAttempts: s.MaxAttempts, Metadata: s.Metadata, Abandon: seconds(s.AbandonAfter),
+		Delay: seconds(s.Delay), RunAt: s.RunAt, MaxAttempts: s.MaxAttempts, Metadata: s.Metadata, AbandonAfter: seconds(s.AbandonAfter),
 		Timeouts: wireTimeouts(s.Timeouts),
 		Retry: wireRetry{
 			Backoff: seconds(r.Backoff), BackoffMax: seconds(r.BackoffMax), For: seconds(r.For),

@@ -7,63 +7,63 @@ package archtest
 // the standard library.
 type pkg struct {
 	path      string
-	may       []string // packages of this module
+	imports       []string // packages of this module
 	libraries []string // prefixes of import paths of other modules
 }
 
 // packages lists every package. The test fails for a package that is not in the list, so
 // that a new package needs a decision.
 var packages = []pkg{
-	{path: "cmd/meanwhile", may: []string{"internal/cli"}},
-	{path: ".", may: []string{"client", "internal/config", "internal/exec", "internal/exec/fn", "internal/job", "internal/server"}},
+	{path: "cmd/meanwhile", imports: []string{"internal/cli"}},
+	{path: ".", imports: []string{"client", "internal/config", "internal/exec", "internal/exec/fn", "internal/job", "internal/server"}},
 	{path: "client"},
-	{path: "bench", may: []string{"client"}},
+	{path: "bench", imports: []string{"client"}},
 
 	{path: "internal/job", libraries: []string{"github.com/google/uuid"}},
-	{path: "internal/fairqueue", may: []string{"internal/job"}},
-	{path: "internal/store", may: []string{"internal/job"}},
-	{path: "internal/store/sqlite", may: []string{"internal/job", "internal/store", "internal/fairqueue"}, libraries: []string{"golang.org/x/sys/unix", "zombiezen.com/go/sqlite"}},
-	{path: "internal/store/faulty", may: []string{"internal/bus", "internal/job", "internal/store"}},
-	{path: "internal/store/storetest", may: []string{"internal/job", "internal/store"}, libraries: []string{"pgregory.net/rapid", "go.uber.org/goleak"}},
+	{path: "internal/fairqueue", imports: []string{"internal/job"}},
+	{path: "internal/store", imports: []string{"internal/job"}},
+	{path: "internal/store/sqlite", imports: []string{"internal/job", "internal/store", "internal/fairqueue"}, libraries: []string{"golang.org/x/sys/unix", "zombiezen.com/go/sqlite"}},
+	{path: "internal/store/faulty", imports: []string{"internal/bus", "internal/job", "internal/store"}},
+	{path: "internal/store/storetest", imports: []string{"internal/job", "internal/store"}, libraries: []string{"pgregory.net/rapid", "go.uber.org/goleak"}},
 
-	{path: "internal/files", may: []string{"internal/job"}},
-	{path: "internal/watch", may: []string{"internal/job"}},
-	{path: "internal/bus", may: []string{"internal/job"}},
-	{path: "internal/engine", may: []string{"internal/bus", "internal/job", "internal/fairqueue", "internal/store", "internal/watch"}},
+	{path: "internal/files", imports: []string{"internal/job"}},
+	{path: "internal/watch", imports: []string{"internal/job"}},
+	{path: "internal/bus", imports: []string{"internal/job"}},
+	{path: "internal/engine", imports: []string{"internal/bus", "internal/job", "internal/fairqueue", "internal/store", "internal/watch"}},
 
-	{path: "internal/exec", may: []string{"internal/job"}},
-	{path: "internal/exec/sim", may: []string{"internal/job", "internal/exec", "internal/strictjson"}},
-	{path: "internal/exec/llm", may: []string{"internal/job", "internal/exec"}},
-	{path: "internal/exec/fn", may: []string{"internal/job", "internal/exec"}},
-	{path: "internal/exec/process", may: []string{"internal/job", "internal/exec"}},
-	{path: "internal/exec/exectest", may: []string{"internal/job", "internal/exec"}, libraries: []string{"go.uber.org/goleak"}},
-	{path: "internal/runner", may: []string{"internal/job", "internal/exec"}},
+	{path: "internal/exec", imports: []string{"internal/job"}},
+	{path: "internal/exec/sim", imports: []string{"internal/job", "internal/exec", "internal/strictjson"}},
+	{path: "internal/exec/llm", imports: []string{"internal/job", "internal/exec"}},
+	{path: "internal/exec/fn", imports: []string{"internal/job", "internal/exec"}},
+	{path: "internal/exec/process", imports: []string{"internal/job", "internal/exec"}},
+	{path: "internal/exec/exectest", imports: []string{"internal/job", "internal/exec"}, libraries: []string{"go.uber.org/goleak"}},
+	{path: "internal/runner", imports: []string{"internal/job", "internal/exec"}},
 	{path: "internal/simmodel"},
-	{path: "internal/strictjson", may: []string{"internal/job"}},
+	{path: "internal/strictjson", imports: []string{"internal/job"}},
 	{path: "internal/loopback"},
 	{path: "internal/cutproxy"},
 
-	{path: "internal/conversation", may: []string{"internal/job", "internal/store"}},
-	{path: "internal/api", may: []string{"internal/job", "internal/strictjson"}},
-	{path: "internal/api/gate", may: []string{"internal/job", "internal/api"}},
-	{path: "internal/api/stream", may: []string{"internal/job", "internal/watch", "internal/api"}, libraries: []string{"github.com/coder/websocket"}},
-	{path: "internal/api/jobs", may: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, apiImports...)},
-	{path: "internal/api/chat", may: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, apiImports...)},
-	{path: "internal/api/openapi", may: []string{"internal/api", "internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
-	{path: "internal/api/openapi/openapitest", may: []string{"internal/api/openapi"}, libraries: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
+	{path: "internal/conversation", imports: []string{"internal/job", "internal/store"}},
+	{path: "internal/api", imports: []string{"internal/job", "internal/strictjson"}},
+	{path: "internal/api/gate", imports: []string{"internal/job", "internal/api"}},
+	{path: "internal/api/stream", imports: []string{"internal/job", "internal/watch", "internal/api"}, libraries: []string{"github.com/coder/websocket"}},
+	{path: "internal/api/jobs", imports: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, apiImports...)},
+	{path: "internal/api/chat", imports: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, apiImports...)},
+	{path: "internal/api/openapi", imports: []string{"internal/api", "internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
+	{path: "internal/api/openapi/openapitest", imports: []string{"internal/api/openapi"}, libraries: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 
-	{path: "internal/telemetry", may: []string{"internal/job", "internal/engine"},
+	{path: "internal/telemetry", imports: []string{"internal/job", "internal/engine"},
 		libraries: []string{"github.com/prometheus/client_golang", "go.opentelemetry.io/otel"}},
-	{path: "internal/config", may: []string{"internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
-	{path: "internal/server", may: []string{
+	{path: "internal/config", imports: []string{"internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
+	{path: "internal/server", imports: []string{
 		"internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/engine", "internal/files", "internal/conversation",
 		"internal/telemetry", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
 		"internal/api", "internal/api/gate", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
-	{path: "internal/cli", may: []string{
+	{path: "internal/cli", imports: []string{
 		"client", "bench", "internal/config", "internal/job", "internal/telemetry", "internal/server", "internal/simmodel"},
 		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys/unix"}},
 
-	{path: "internal/crash", may: []string{"client"}},
+	{path: "internal/crash", imports: []string{"client"}},
 	{path: "internal/archtest"},
 }
 

@@ -17,7 +17,7 @@ func newManyJobsServer(t *testing.T) *fakeServer {
 }
 
 // Without a terminal, --yes confirms the selection.
-func TestFilteredActionWithYes(t *testing.T) {
+func TestFilteredActionSendsFilter(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ args, out, asked string }{
 		{"cancel --queue sim --status queued --yes", "17 jobs cancelled, or asked to stop\n", `POST /v1/jobs/cancel {"queue":"sim","status":"queued"}`},
@@ -60,7 +60,7 @@ func TestFilteredActionAsksOnTerminal(t *testing.T) {
 }
 
 // The command does not ask when no job would change. An interrupt ends the question.
-func TestFilteredActionWithoutQuestion(t *testing.T) {
+func TestFilteredActionDoesNotAskWithoutJobs(t *testing.T) {
 	t.Parallel()
 	f := newFakeServer(t).respond("GET /v1/jobs", 200, `{"data":[{"id":"job_1","status":"succeeded"}]}`).respond("POST /v1/jobs/cancel", 200, `{"done":0}`)
 	s := newTestEnv(f.URL).terminal()
@@ -80,7 +80,7 @@ func TestFilteredActionWithoutQuestion(t *testing.T) {
 	}
 }
 
-func TestRefusedFilteredAction(t *testing.T) {
+func TestFilteredActionReportsRefusal(t *testing.T) {
 	t.Parallel()
 	f := newFakeServer(t).respondProblem("POST /v1/jobs/delete", 503, "unavailable")
 	s := newTestEnv(f.URL)

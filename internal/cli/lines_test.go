@@ -188,12 +188,12 @@ func TestInterruptedLinesReportProgress(t *testing.T) {
 	if code := Run(ctx, &s.Env, strings.Fields("submit sim --lines -")); code != exitInterrupted || s.out.String() != "job_1\n" {
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
-	s.wantErr(t, "1 job submitted; line 2 and what follows may not be.")
+	s.wantErr(t, "1 job submitted. Line 2 and the lines after it may not be submitted.")
 
 	f := newFakeServer(t).respondProblem("POST /v1/jobs/batch", 404, "unknown_queue")
 	s = newTestEnv(f.URL).withInput("1\n")
 	s.want(t, exitNotFound, "", "submit", "sim", "--lines", "-")
-	s.wantErr(t, "0 jobs submitted; line 1 and what follows may not be.")
+	s.wantErr(t, "0 jobs submitted. Line 1 and the lines after it may not be submitted.")
 
 	st = newBatchServer(t)
 	s = newTestEnv(st.URL).withInput("1\n" + strings.Repeat("x", maxInput+2) + "\n2\n")

@@ -10,7 +10,7 @@ import (
 )
 
 // The client cannot import the server's table of clocks, so its own table must match.
-func TestClientSetsEveryClockOfASubmit(t *testing.T) {
+func TestClientSetsEveryClockOfSubmit(t *testing.T) {
 	t.Parallel()
 	fields := client.Timeouts{}
 	for i := range job.Clocks {

@@ -90,7 +90,7 @@ func TestSubmitQuestionToSimulatedModel(t *testing.T) {
 	}
 }
 
-func TestIdempotencyKeyMakesOneJob(t *testing.T) {
+func TestIdempotencyKeyCreatesOneJob(t *testing.T) {
 	t.Parallel()
 	url := startDefaultServer(t)
 	first, second, third := newTestEnv(url), newTestEnv(url), newTestEnv(url)

@@ -224,7 +224,7 @@ func TestServerUnavailableMessages(t *testing.T) {
 	}
 }
 
-func TestTinyDurationIsNotOff(t *testing.T) {
+func TestDurationParsesTinyValueAsOn(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]time.Duration{
 		"off": client.Off, "0": client.Off, "0s": client.Off, "0.1ns": 1, "1e-12": 1, "0.0004": 400 * time.Microsecond, "90s": 90 * time.Second,

@@ -122,17 +122,17 @@ func (c *clients) submitUntil(ctx, runCtx context.Context, scripts []*taskSource
 // run runs one task. When the server is killed, the task ends at the failing call.
 func (c *clients) run(runCtx context.Context, t task) {
 	// Record it first: the job may exist although the answer never comes.
-	c.rec.submitting(t.sub)
+	c.rec.recordSubmission(t.sub)
 	submit := c.noRetry.Submit
 	if t.action == submitAndWait {
 		submit = c.noRetry.SubmitAndWait
 	}
 	j, err := submit(runCtx, t.sub)
 	if err != nil {
-		c.submitFailed(t.sub, err)
+		c.recordFailedSubmit(t.sub, err)
 		return
 	}
-	c.rec.acknowledged(t.sub, j.ID)
+	c.rec.recordAcknowledgement(t.sub, j.ID)
 	c.rec.observe(j, snapshot{})
 	if t.action == ignore || t.action == submitAndWait {
 		return
@@ -148,17 +148,17 @@ func (c *clients) run(runCtx context.Context, t task) {
 	}
 }
 
-// submitFailed records a failed submission. Without an answer the outcome is unknown: the
+// recordFailedSubmit records a failed submission. Without an answer the outcome is unknown: the
 // job may exist.
-func (c *clients) submitFailed(s client.Submission, err error) {
+func (c *clients) recordFailedSubmit(s client.Submission, err error) {
 	switch client.CodeOf(err) {
 	case client.CodeUnreachable, "":
 		// The job may have been stored. The record keeps the submission as unanswered.
 	case client.CodeQueueFull, client.CodeOverloaded, "shutting_down":
-		c.rec.refused(s)
+		c.rec.recordRefusal(s)
 	default:
-		c.rec.refused(s)
-		c.rec.violate("a submission was refused: %v", err)
+		c.rec.recordRefusal(s)
+		c.rec.addViolation("a submission was refused: %v", err)
 	}
 }
 
@@ -168,13 +168,13 @@ func (c *clients) followUp(ctx context.Context, id string, t task) {
 	case cancel:
 		sleep(ctx, t.wait)
 		if j, err := c.retrying.Cancel(ctx, id); err == nil {
-			c.rec.cancelled(j)
+			c.rec.recordCancel(j)
 		}
 	case retry:
 		if j, err := c.retrying.Wait(ctx, id); err == nil {
 			c.rec.observe(j, snapshot{})
 			// Record it first: the retry may happen although its answer never comes.
-			c.rec.retrying(id)
+			c.rec.recordRetry(id)
 			_, _ = c.noRetry.Retry(ctx, id) // without an answer the retry may or may not have happened; the record allows both
 		}
 	}
@@ -190,7 +190,7 @@ func (c *clients) watch(ctx context.Context, id string, cut int) {
 			if err != nil {
 				// The end of the run ends this watch: do not record it.
 				if ctx.Err() == nil {
-					c.rec.violate("the watch of %s failed: %v", id, err)
+					c.rec.addViolation("the watch of %s failed: %v", id, err)
 				}
 				return
 			}

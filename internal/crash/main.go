@@ -146,7 +146,7 @@ func (h *harness) round(runCtx context.Context, n int) error {
 func (h *harness) start(ctx context.Context) (time.Duration, error) {
 	took, err := h.in.start(ctx)
 	if err == nil && took > h.ready {
-		h.rec.violate("the server was ready after %v, not within %v", took, h.ready)
+		h.rec.addViolation("the server was ready after %v, not within %v", took, h.ready)
 	}
 	return took, err
 }

@@ -44,19 +44,19 @@ func newRecord() *record {
 	return &record{jobs: map[string]*jobRecord{}, jobByKey: map[string]string{}, unanswered: map[string]client.Submission{}}
 }
 
-func (r *record) violateLocked(format string, args ...any) {
+func (r *record) addViolationLocked(format string, args ...any) {
 	r.violations = append(r.violations, fmt.Sprintf(format, args...))
 }
 
-// violate records a violation.
-func (r *record) violate(format string, args ...any) {
+// addViolation records a violation.
+func (r *record) addViolation(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.violateLocked(format, args...)
+	r.addViolationLocked(format, args...)
 }
 
-// submitting records that a submission is about to be sent. From now on its job may exist.
-func (r *record) submitting(s client.Submission) {
+// recordSubmission records that a submission is about to be sent. From now on its job may exist.
+func (r *record) recordSubmission(s client.Submission) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, acked := r.jobByKey[s.IdempotencyKey]; !acked {
@@ -64,20 +64,20 @@ func (r *record) submitting(s client.Submission) {
 	}
 }
 
-// refused records that a submission created no job.
-func (r *record) refused(s client.Submission) {
+// recordRefusal records that a submission created no job.
+func (r *record) recordRefusal(s client.Submission) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.unanswered, s.IdempotencyKey)
 }
 
-// acknowledged records that a submission was answered with a job.
-func (r *record) acknowledged(s client.Submission, id string) {
+// recordAcknowledgement records that a submission was answered with a job.
+func (r *record) recordAcknowledgement(s client.Submission, id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.unanswered, s.IdempotencyKey)
 	if was, ok := r.jobByKey[s.IdempotencyKey]; ok && was != id {
-		r.violateLocked("the idempotency key %s created two jobs: %s and %s", s.IdempotencyKey, was, id)
+		r.addViolationLocked("the idempotency key %s created two jobs: %s and %s", s.IdempotencyKey, was, id)
 		return
 	}
 	r.jobByKey[s.IdempotencyKey] = id
@@ -114,23 +114,23 @@ func (r *record) observe(j *client.Job, then snapshot) {
 	if !j.Status.Ended() {
 		// A retry during this request may have started the job again.
 		if then.ended && k.retries == 0 {
-			r.violateLocked("%s had ended as %s and is %s", j.ID, k.ends[0].status, j.Status)
+			r.addViolationLocked("%s had ended as %s and is %s", j.ID, k.ends[0].status, j.Status)
 		}
 		return
 	}
 	if k.mustCancel && j.Status != client.Cancelled {
-		r.violateLocked("the cancel of %s was acknowledged, and it ended as %s", j.ID, j.Status)
+		r.addViolationLocked("the cancel of %s was acknowledged, and it ended as %s", j.ID, j.Status)
 	}
 	e := k.findEnd(j)
 	if len(k.ends) > 1+k.retries {
-		r.violateLocked("%s ended %d times without enough retries: %+v", j.ID, len(k.ends), k.ends)
+		r.addViolationLocked("%s ended %d times without enough retries: %+v", j.ID, len(k.ends), k.ends)
 	}
 	switch result := string(j.Result); {
 	case result == "" || result == "null":
 	case e.result == "":
 		e.result = result
 	case e.result != result:
-		r.violateLocked("the result of %s was %s and is %s", j.ID, e.result, result)
+		r.addViolationLocked("the result of %s was %s and is %s", j.ID, e.result, result)
 	}
 }
 
@@ -145,8 +145,8 @@ func (k *jobRecord) findEnd(j *client.Job) *end {
 	return &k.ends[len(k.ends)-1]
 }
 
-// cancelled records the answer to a cancel.
-func (r *record) cancelled(j *client.Job) {
+// recordCancel records the answer to a cancel.
+func (r *record) recordCancel(j *client.Job) {
 	r.mu.Lock()
 	k := r.jobs[j.ID]
 	k.mustCancel = k.mustCancel || !j.CancelRequestedAt.IsZero() || j.Status == client.Cancelled
@@ -154,8 +154,8 @@ func (r *record) cancelled(j *client.Job) {
 	r.observe(j, snapshot{})
 }
 
-// retrying records that a retry is about to be sent. From now on the job may run again.
-func (r *record) retrying(id string) {
+// recordRetry records that a retry is about to be sent. From now on the job may run again.
+func (r *record) recordRetry(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.jobs[id].retries++
@@ -173,7 +173,7 @@ func (r *record) observeEntry(id string, e client.Entry) {
 		k.entries[e.Seq] = text
 		r.entries++
 	case was != text:
-		r.violateLocked("entry %d of %s was %q and is %q", e.Seq, id, was, text)
+		r.addViolationLocked("entry %d of %s was %q and is %q", e.Seq, id, was, text)
 	}
 }
 
@@ -181,7 +181,7 @@ func (r *record) observeEntry(id string, e client.Entry) {
 func (r *record) observeOutput(id string, entries []client.Entry, cursor int64, then snapshot) {
 	for i, e := range entries {
 		if e.Seq != int64(i)+1 {
-			r.violate("entry %d of %s is at position %d", e.Seq, id, i+1)
+			r.addViolation("entry %d of %s is at position %d", e.Seq, id, i+1)
 			return
 		}
 		r.observeEntry(id, e)
@@ -189,10 +189,10 @@ func (r *record) observeOutput(id string, entries []client.Entry, cursor int64, 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if int64(len(entries)) < cursor {
-		r.violateLocked("%s has %d entries, and its cursor is %d", id, len(entries), cursor)
+		r.addViolationLocked("%s has %d entries, and its cursor is %d", id, len(entries), cursor)
 	}
 	if int64(len(entries)) < then.last {
-		r.violateLocked("entry %d of %s was read before and is now missing: the log has %d", then.last, id, len(entries))
+		r.addViolationLocked("entry %d of %s was read before and is now missing: the log has %d", then.last, id, len(entries))
 	}
 }
 

@@ -24,7 +24,7 @@ func TestRecordFindsViolations(t *testing.T) {
 		answers func(r *record)
 		want    string
 	}{
-		"a key creates two jobs": {func(r *record) { r.acknowledged(client.Submission{IdempotencyKey: "k"}, "job_2") }, "created two jobs"},
+		"a key creates two jobs": {func(r *record) { r.recordAcknowledgement(client.Submission{IdempotencyKey: "k"}, "job_2") }, "created two jobs"},
 		"an ended job runs": {func(r *record) {
 			r.observe(job(client.Succeeded, at), snapshot{})
 			r.observe(job(client.Running, time.Time{}), r.snapshot("job_1"))
@@ -35,7 +35,7 @@ func TestRecordFindsViolations(t *testing.T) {
 		}, "ended 2 times"},
 		"a job that was retried once ends three times": {func(r *record) {
 			r.observe(job(client.Failed, at), snapshot{})
-			r.retrying("job_1")
+			r.recordRetry("job_1")
 			r.observe(job(client.Failed, at.Add(1)), snapshot{})
 			r.observe(job(client.Failed, at.Add(2)), snapshot{})
 		}, "ended 3 times"},
@@ -50,7 +50,7 @@ func TestRecordFindsViolations(t *testing.T) {
 		"an acknowledged cancel has no effect": {func(r *record) {
 			j := job(client.Running, time.Time{})
 			j.CancelRequestedAt = at
-			r.cancelled(j)
+			r.recordCancel(j)
 			r.observe(job(client.Succeeded, at), snapshot{})
 		}, "was acknowledged, and it ended as succeeded"},
 		"an entry changes": {func(r *record) { r.observeEntry("job_1", entry(1, `"a"`)); r.observeEntry("job_1", entry(1, `"b"`)) }, "entry 1 of job_1 was"},
@@ -64,7 +64,7 @@ func TestRecordFindsViolations(t *testing.T) {
 		"a job that was retried ends again": {func(r *record) {
 			r.observe(job(client.Failed, at), snapshot{})
 			was := r.snapshot("job_1")
-			r.retrying("job_1")
+			r.recordRetry("job_1")
 			r.observe(job(client.Queued, time.Time{}), was)
 			r.observe(job(client.Succeeded, at.Add(1)), snapshot{})
 		}, ""},
@@ -75,17 +75,17 @@ func TestRecordFindsViolations(t *testing.T) {
 			r.observeOutput("job_1", []client.Entry{entry(1, "1")}, 1, then)
 		}, ""},
 		"a cancel comes after the end": {func(r *record) {
-			r.cancelled(job(client.Succeeded, at))
+			r.recordCancel(job(client.Succeeded, at))
 			r.observe(job(client.Succeeded, at), r.snapshot("job_1"))
 		}, ""},
 		"a submission without an answer is repeated": {func(r *record) {
-			r.submitting(client.Submission{IdempotencyKey: "x"})
-			r.acknowledged(client.Submission{IdempotencyKey: "x"}, "job_9")
+			r.recordSubmission(client.Submission{IdempotencyKey: "x"})
+			r.recordAcknowledgement(client.Submission{IdempotencyKey: "x"}, "job_9")
 		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRecord()
-			r.acknowledged(client.Submission{IdempotencyKey: "k"}, "job_1")
+			r.recordAcknowledgement(client.Submission{IdempotencyKey: "k"}, "job_1")
 			c.answers(r)
 			got := strings.Join(r.violations, "\n")
 			if c.want == "" && got != "" || !strings.Contains(got, c.want) {

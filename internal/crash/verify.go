@@ -35,10 +35,10 @@ func (c *clients) verifyAfterRestart(ctx context.Context, rng *rand.Rand) {
 func (c *clients) resubmit(ctx context.Context, s client.Submission) {
 	j, err := c.retrying.Submit(ctx, s)
 	if err != nil {
-		c.rec.violate("the submission %s was repeated and failed: %v", s.IdempotencyKey, err)
+		c.rec.addViolation("the submission %s was repeated and failed: %v", s.IdempotencyKey, err)
 		return
 	}
-	c.rec.acknowledged(s, j.ID)
+	c.rec.recordAcknowledgement(s, j.ID)
 }
 
 // readJob reads a job and its whole output.
@@ -46,7 +46,7 @@ func (c *clients) readJob(ctx context.Context, k *jobRecord) *client.Job {
 	then := c.rec.snapshot(k.id)
 	j, err := c.retrying.Get(ctx, k.id)
 	if err != nil {
-		c.rec.violate("the acknowledged job %s cannot be read: %v", k.id, err)
+		c.rec.addViolation("the acknowledged job %s cannot be read: %v", k.id, err)
 		return nil
 	}
 	c.rec.observe(j, then)
@@ -54,7 +54,7 @@ func (c *clients) readJob(ctx context.Context, k *jobRecord) *client.Job {
 	for cursor := int64(0); cursor < j.Cursor; {
 		out, err := c.retrying.Output(ctx, k.id, cursor, 0)
 		if err != nil || len(out.Entries) == 0 {
-			c.rec.violate("the output of %s after %d cannot be read to %d: %v", k.id, cursor, j.Cursor, err)
+			c.rec.addViolation("the output of %s after %d cannot be read to %d: %v", k.id, cursor, j.Cursor, err)
 			return j
 		}
 		entries, cursor = append(entries, out.Entries...), out.Cursor
@@ -105,7 +105,7 @@ func (c *clients) verifyAll(ctx context.Context) {
 	c.each(c.rec.jobsWhere(func(*jobRecord) bool { return true }), func(k *jobRecord) {
 		j := c.readJob(ctx, k)
 		if j != nil && !j.Status.Ended() {
-			c.rec.violate("%s never ended: it is %s", k.id, j.Status)
+			c.rec.addViolation("%s never ended: it is %s", k.id, j.Status)
 		}
 		if j != nil && j.Status == client.Succeeded {
 			c.checkResult(k, j)
@@ -114,7 +114,7 @@ func (c *clients) verifyAll(ctx context.Context) {
 		// violation.
 		lost := j != nil && j.Error != nil && j.Error.Code == "worker_lost" && j.Attempt >= maxLosses
 		if j != nil && j.Status == client.Failed && k.retries == 0 && j.Error != nil && j.Error.Code != "asked_for" && !lost {
-			c.rec.violate("%s failed unexpectedly: %s", k.id, j.Error.Message)
+			c.rec.addViolation("%s failed unexpectedly: %s", k.id, j.Error.Message)
 		}
 	})
 	c.checkList(ctx)
@@ -124,7 +124,7 @@ func (c *clients) verifyAll(ctx context.Context) {
 func (c *clients) checkResult(k *jobRecord, j *client.Job) {
 	var in, out struct{ Echo string }
 	if json.Unmarshal(k.sub.Input.(json.RawMessage), &in) != nil || json.Unmarshal(j.Result, &out) != nil || in.Echo != out.Echo {
-		c.rec.violate("the result of %s is %s, want the echo of %s", k.id, j.Result, k.sub.Input)
+		c.rec.addViolation("the result of %s is %s, want the echo of %s", k.id, j.Result, k.sub.Input)
 	}
 }
 
@@ -133,22 +133,22 @@ func (c *clients) checkList(ctx context.Context) {
 	listed := map[string]bool{}
 	for j, err := range c.retrying.List(ctx, client.ListOptions{Filter: client.Filter{Queue: "sim"}, Limit: 100}) {
 		if err != nil {
-			c.rec.violate("the list cannot be read: %v", err)
+			c.rec.addViolation("the list cannot be read: %v", err)
 			return
 		}
 		if listed[j.ID] {
-			c.rec.violate("%s is listed twice", j.ID)
+			c.rec.addViolation("%s is listed twice", j.ID)
 		}
 		listed[j.ID] = true
 	}
 	known := c.rec.jobsWhere(func(*jobRecord) bool { return true })
 	for _, k := range known {
 		if !listed[k.id] {
-			c.rec.violate("%s is not in the list", k.id)
+			c.rec.addViolation("%s is not in the list", k.id)
 		}
 		delete(listed, k.id)
 	}
 	for id := range listed {
-		c.rec.violate("%s is in the list, but was never submitted", id)
+		c.rec.addViolation("%s is in the list, but was never submitted", id)
 	}
 }

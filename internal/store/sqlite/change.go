@@ -12,7 +12,7 @@ import (
 
 // findOwned finds a job of an owner. The first error is the refusal for the op, the second
 // ends the batch.
-func (t *tx) findOwned(owner job.Owner, id job.ID) (*found, error, error) {
+func (t *tx) findOwned(owner job.Owner, id job.ID) (*foundJob, error, error) {
 	f, err := t.find(owner, id)
 	if err != nil {
 		return nil, nil, err
@@ -174,7 +174,7 @@ func (t *tx) retry(op *store.Retry) error {
 	}
 	from := j.State
 	j.Retry(t.readyState(&j.Job), t.now)
-	turn := t.count(&j.Job, from)
+	turn := t.updateCounts(&j.Job, from)
 	t.changedQueue(j.Queue).Counts.Retried++
 	if j.Tally != "" {
 		t.tallyChange(tallyKeyOf(&j.Job)).Retried++

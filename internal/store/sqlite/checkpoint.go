@@ -51,7 +51,7 @@ const (
 	maxPauseFrames   = 256 << 10 / pageSize   // frames that are copied while commits wait
 	hurryBytes       = 8 << 20                // written bytes after which a checkpoint does not wait for the next tick
 	longLogFrames    = 16 << 20 / pageSize    // a longer log is restarted even if commits have to wait for readers
-	maxChaseFrames   = 32 << 20 / pageSize    // a longer log is copied while commits wait, however much is left
+	maxCatchUpFrames   = 32 << 20 / pageSize    // a longer log is copied while commits wait, however much is left
 	maxLogBytes      = 64 << 20               // a longer log is truncated to this size at a restart
 	readerTimeout    = 100 * time.Millisecond // how long commits wait for readers
 )
@@ -130,7 +130,7 @@ func (k *checkpointer) run() {
 
 // retryTimer returns a channel that fires in a second if something must be retried; else nil.
 func (k *checkpointer) retryTimer() <-chan time.Time {
-	if !k.failing && k.space.missing() == 0 && !k.logTooLong() {
+	if !k.failing && k.space.missingReserve() == 0 && !k.logTooLong() {
 		return nil
 	}
 	return time.After(time.Second)
@@ -139,7 +139,7 @@ func (k *checkpointer) retryTimer() <-chan time.Time {
 // logTooLong reports whether the log is too long for a nearly full disk. It may have grown during
 // a backup, and without free space no commit restarts it.
 func (k *checkpointer) logTooLong() bool {
-	return k.space.logSize() > longLogFrames*pageSize && k.space.low()
+	return k.space.logSize() > longLogFrames*pageSize && k.space.isLow()
 }
 
 // truncateLog returns the log's space to the disk, unless a read pins the log.
@@ -177,7 +177,7 @@ func (k *checkpointer) checkpoint() error {
 		if err != nil {
 			return err
 		}
-		if now.frames-last.frames < maxPauseFrames || now.frames > maxChaseFrames {
+		if now.frames-last.frames < maxPauseFrames || now.frames > maxCatchUpFrames {
 			break
 		}
 		last = now

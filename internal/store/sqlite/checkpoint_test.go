@@ -115,7 +115,7 @@ func TestCheckpointTruncatesLogAfterLongRead(t *testing.T) {
 	if a.checkpointer.restartFrames <= longLogFrames {
 		t.Error("commits wait again and again for a long read")
 	}
-	r.nextExpiry.done()
+	r.nextExpiry.reset()
 	if err := r.end.run(); err != nil {
 		t.Fatal(err)
 	}

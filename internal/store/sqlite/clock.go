@@ -25,7 +25,7 @@ type clock struct {
 	// Guarded by mu.
 	sleptAtStart    time.Duration // sleptSinceBoot at the start
 	sleptSinceStart time.Duration // sleep since the start
-	askedAt         time.Duration // when sleptSinceBoot was last called, since the start
+	measuredAt         time.Duration // when sleptSinceBoot was last called, since the start
 }
 
 func newClock(slept func() time.Duration) *clock {
@@ -37,8 +37,8 @@ func (c *clock) now() time.Time {
 	passed := time.Since(c.start)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if passed-c.askedAt >= sleepCheckInterval {
-		c.askedAt = passed
+	if passed-c.measuredAt >= sleepCheckInterval {
+		c.measuredAt = passed
 		if sleep := c.sleptSinceBoot() - c.sleptAtStart; sleep >= c.sleptSinceStart+minSleep {
 			c.sleptSinceStart = sleep
 		}

@@ -42,12 +42,12 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 	} else if err := s.applyWithReserve(ctx, b); err != nil {
 		return nil, s.noteDamage(err)
 	}
-	commit, lone := s.syncer.visible(), b.Len() <= maxLoneOps
-	return func() error { return s.syncer.wait(commit, lone) }, nil
+	commit, idle := s.syncer.visible(), b.Len() <= maxIdleOps
+	return func() error { return s.syncer.wait(commit, idle) }, nil
 }
 
-// maxLoneOps is the size of a batch up to which the server counts as idle; see [syncer.wait].
-const maxLoneOps = 4
+// maxIdleOps is the size of a batch up to which the server counts as idle; see [syncer.wait].
+const maxIdleOps = 4
 
 // usable returns why no batch can be applied. It reloads the memory after a failed commit.
 func (s *Store) usable(ctx context.Context, b *store.Batch) error {
@@ -208,18 +208,18 @@ func applyEach[Op any](t *tx, ops []*Op, f func(*Op) error) error {
 	return nil
 }
 
-// count moves a job in the counts from one state to its current one. Every change of a job's
+// updateCounts moves a job in the counts from one state to its current one. Every change of a job's
 // state passes here and must be legal. It returns the turn of a job that is now queued or
 // parked. A new job comes from state 0.
-func (t *tx) count(j *job.Job, from job.State) (turn int64) {
+func (t *tx) updateCounts(j *job.Job, from job.State) (turn int64) {
 	if !job.CanMove(from, j.State) {
 		panic(fmt.Sprintf("sqlite: %s → %s is no legal move", from, j.State))
 	}
-	return t.countUnchecked(j, from)
+	return t.updateCountsUnchecked(j, from)
 }
 
-// countUnchecked is count without the check: a job with a damaged row fails from any state.
-func (t *tx) countUnchecked(j *job.Job, from job.State) (turn int64) {
+// updateCountsUnchecked is count without the check: a job with a damaged row fails from any state.
+func (t *tx) updateCountsUnchecked(j *job.Job, from job.State) (turn int64) {
 	q := t.changedQueue(j.Queue)
 	turn, freed := q.Move(j, from)
 	if j.Tally != "" {

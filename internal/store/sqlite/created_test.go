@@ -12,7 +12,7 @@ import (
 )
 
 // In an older database, the id of a job with files may be much older than its creation.
-func TestMigrationFindsLongestUpload(t *testing.T) {
+func TestMigrationFindsLargestIDSkew(t *testing.T) {
 	t.Parallel()
 	for _, upload := range []time.Duration{-1, time.Minute, 5 * time.Hour} {
 		conn, err := sqlite.OpenConn(":memory:")
@@ -44,13 +44,13 @@ func TestMigrationFindsLongestUpload(t *testing.T) {
 			}
 		}
 		script("0010_created.sql")
-		var apart int64
+		var skew int64
 		err = sqlitex.Execute(conn, "SELECT apart FROM created", &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
-			apart = s.ColumnInt64(0)
+			skew = s.ColumnInt64(0)
 			return nil
 		}})
-		if want := max(time.Hour, upload).Microseconds(); err != nil || apart != want {
-			t.Errorf("with an upload of %s the skew is %d, %v, want %d", upload, apart, err, want)
+		if want := max(time.Hour, upload).Microseconds(); err != nil || skew != want {
+			t.Errorf("with an upload of %s the skew is %d, %v, want %d", upload, skew, err, want)
 		}
 	}
 }

@@ -140,12 +140,12 @@ func TestDamageStopsWrites(t *testing.T) {
 		t.Fatalf("Open found the damage: %v", err)
 	}
 	defer func() { _ = s.Close() }()
-	all := func() *store.Batch {
+	pruneAll := func() *store.Batch {
 		b := store.NewBatch()
 		b.Prunes = []*store.Prune{{Limit: 1000, Early: true}}
 		return b
 	}
-	err = store.Commit(t.Context(), s, all())
+	err = store.Commit(t.Context(), s, pruneAll())
 	if !errors.Is(err, store.ErrDamaged) {
 		t.Fatalf("a prune of damaged pages: %v", err)
 	}

@@ -43,7 +43,7 @@ func (t *tx) finish(op *store.Finish) error {
 	h.job.Finish(&job.Finish{
 		To: op.To, Failure: op.Failure, Usage: op.Usage, Delay: op.Delay, Refund: op.Refund, Unused: op.Unused, Lost: op.Lost,
 	}, t.now)
-	turn := t.count(&h.job.Job, job.Running)
+	turn := t.updateCounts(&h.job.Job, job.Running)
 	op.State, op.Job = h.job.State, &h.job.Job // the job has left the memory: the pointer stays valid
 	if op.State.Ended() {
 		return t.endRunning(h, op)
@@ -103,7 +103,7 @@ func (t *tx) cancelWaiting(j *row) error {
 
 // endWaiting writes the end of a waiting job. With skipAtEnd it does not call [store.AtEnd].
 func (t *tx) endWaiting(j *row, from job.State, skipAtEnd bool) error {
-	t.count(&j.Job, from)
+	t.updateCounts(&j.Job, from)
 	if !skipAtEnd {
 		if err := t.applyAtEnd(j, nil); err != nil {
 			return err

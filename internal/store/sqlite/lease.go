@@ -197,7 +197,7 @@ func (t *tx) leaseJob(op *store.Claim, c *candidate, token job.Token) error {
 	t.queue(j.Queue).AdvanceTurn(j.Owner.Tenant, j.Priority, c.turn)
 	from := j.State
 	j.Claim(t.now)
-	t.count(&j.Job, from)
+	t.updateCounts(&j.Job, from)
 	leaseFor := op.LeaseFor
 	if leaseFor == 0 {
 		leaseFor = j.Policy.Timeouts.Lease

@@ -40,7 +40,7 @@ func (r *reader) page(f job.Filter, idSkew int64) (page []row, next job.ID, err 
 	for ; more && err == nil; more, err = q.row() {
 		c := column{stmt: q.stmt}
 		if len(page) == f.Limit || scanned >= maxScanRows && time.Since(start) > r.maxScanTime {
-			q.done()
+			q.reset()
 			next = before
 			break
 		}

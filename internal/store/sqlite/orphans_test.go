@@ -29,18 +29,18 @@ func (d *harness) jobTables() (tables []string) {
 	return tables
 }
 
-// withEveryRow gives a job a row in every table in which a job can have one.
-func withEveryRow(s *store.Submit) {
+// addRowsInEveryTable gives a job a row in every table in which a job can have one.
+func addRowsInEveryTable(s *store.Submit) {
 	s.Job.Files = []job.File{{Name: "a", Size: 1}}
 	s.Idempotency = &store.Idempotency{Key: s.Job.ID.String(), Keep: time.Hour}
 }
 
-// everyState creates jobs with withEveryRow in every state. Those that run or have run have
+// addJobsInEveryState creates jobs with addRowsInEveryTable in every state. Those that run or have run have
 // output in the log and in the tail.
-func (d *harness) everyState() (ids []job.ID) {
+func (d *harness) addJobsInEveryState() (ids []job.ID) {
 	d.Helper()
 	add := func(edits ...func(*store.Submit)) job.ID {
-		id := d.submit(append(edits, withEveryRow)...)
+		id := d.submit(append(edits, addRowsInEveryTable)...)
 		ids = append(ids, id)
 		return id
 	}
@@ -136,7 +136,7 @@ func TestRemoveDeletesAllRowsOfJob(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := newHarness(t)
-			ids := d.everyState()
+			ids := d.addJobsInEveryState()
 			for _, table := range []string{"jobs", "inputs", "results", "output", "idempotency", "running", "with_files", "presence", "tail"} {
 				if d.count("SELECT count(*) FROM "+table) == 0 {
 					t.Fatalf("no job has a row in %s", table)

@@ -128,7 +128,7 @@ func (t *tx) unpark(queue string, key fairqueue.Key, limit int) (int, error) {
 func (t *tx) moveReady(j *row, to job.State) error {
 	from := j.State
 	j.MoveWaiting(to)
-	return t.saveReady(j, lane(to, fairqueue.KeyOf(&j.Job)), t.count(&j.Job, from))
+	return t.saveReady(j, lane(to, fairqueue.KeyOf(&j.Job)), t.updateCounts(&j.Job, from))
 }
 
 // saveReady writes the lane of a waiting job, and adds the move to the batch. No op names the job,
@@ -143,6 +143,6 @@ func (t *tx) saveReady(j *row, lane string, turn int64) error {
 func (t *tx) park(j *row, turn int64) error {
 	from := j.State
 	j.MoveWaiting(job.Parked)
-	t.count(&j.Job, from)
+	t.updateCounts(&j.Job, from)
 	return t.saveReady(j, lane(job.Parked, fairqueue.KeyOf(&j.Job)), turn)
 }

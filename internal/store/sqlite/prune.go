@@ -128,7 +128,7 @@ func (p *pruneRun) dropLeftovers() error {
 		if err != nil {
 			return err
 		}
-		deletes, err := p.forgetDeletes(limit)
+		deletes, err := p.dropDeleteRecords(limit)
 		if err != nil {
 			return err
 		}
@@ -157,7 +157,7 @@ func (p *pruneRun) dropLeftoverKeys(limit int) (int, error) {
 	return len(keys), err
 }
 
-func (p *pruneRun) forgetDeletes(limit int) (int, error) {
+func (p *pruneRun) dropDeleteRecords(limit int) (int, error) {
 	var ids []job.ID
 	err := p.q.oldDeleted.time(p.now).int(int64(limit)).each(func(c column) error {
 		ids = append(ids, c.id(0))

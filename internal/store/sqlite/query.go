@@ -91,7 +91,7 @@ func (q *query) orNull(v string) *query {
 func (q *query) row() (bool, error) {
 	more, err := q.stmt.Step()
 	if !more || err != nil {
-		q.done()
+		q.reset()
 	}
 	return more, err
 }
@@ -99,12 +99,12 @@ func (q *query) row() (bool, error) {
 // run executes a statement that returns no rows.
 func (q *query) run() error {
 	_, err := q.stmt.Step()
-	q.done()
+	q.reset()
 	return err
 }
 
-// done resets the query so that it can be bound again, also before its last row was read.
-func (q *query) done() {
+// reset resets the query so that it can be bound again, also before its last row was read.
+func (q *query) reset() {
 	_ = q.stmt.Reset() // returns the error of the last step again
 	q.next = 1
 }
@@ -117,7 +117,7 @@ func (q *query) each(f func(c column) error) error {
 			return err
 		}
 		if err := f(column{stmt: q.stmt}); err != nil {
-			q.done()
+			q.reset()
 			return err
 		}
 	}
@@ -129,7 +129,7 @@ func (q *query) first(f func(c column) error) (bool, error) {
 	if err != nil || !more {
 		return false, err
 	}
-	defer q.done()
+	defer q.reset()
 	return true, f(column{stmt: q.stmt})
 }
 

@@ -316,7 +316,7 @@ func readEntries(q *query, n int64, view tailView, p *outputPage) error {
 			err = p.addBlock(c.bytes(4), last)
 		}
 		if p.full || err != nil {
-			q.done()
+			q.reset()
 			return err
 		}
 	}

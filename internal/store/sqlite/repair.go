@@ -43,7 +43,7 @@ func (t *tx) repair(j *row) error {
 		from := j.State
 		j.Policy.Keep.Failed = keepDamaged // the policy may be the damaged part
 		j.End(job.Failed, t.now)
-		t.countUnchecked(&j.Job, from)
+		t.updateCountsUnchecked(&j.Job, from)
 		j.Failure = &job.Failure{
 			Code: store.DamagedJob, Attempt: j.Attempt,
 			Message: "the job's record was damaged on the server's disk: submit it anew",

@@ -66,8 +66,8 @@ func (p *space) close() {
 	}
 }
 
-// missing returns how many bytes the reserve lacks.
-func (p *space) missing() int64 { return max(p.reserveSize-p.reserveBytes.Load(), 0) }
+// missingReserve returns how many bytes the reserve lacks.
+func (p *space) missingReserve() int64 { return max(p.reserveSize-p.reserveBytes.Load(), 0) }
 
 // openSpace is how many bytes an opening writes: the shared memory of connections and the first
 // frames of a log.
@@ -92,7 +92,7 @@ func (p *space) available() (bytes int64, known bool) {
 	if !known {
 		return 0, false
 	}
-	return free - p.uncheckpointed() - p.missing(), true
+	return free - p.uncheckpointed() - p.missingReserve(), true
 }
 
 // uncheckpointed returns how far the database will grow when the log is copied into it.
@@ -113,8 +113,8 @@ func (p *space) logSize() int64 {
 	return info.Size()
 }
 
-// low reports whether the vacuum must hurry.
-func (p *space) low() bool {
+// isLow reports whether the vacuum must hurry.
+func (p *space) isLow() bool {
 	available, known := p.available()
 	return known && available < p.keepFree+vacuumMargin
 }
@@ -148,7 +148,7 @@ func (p *space) shrinkReserve() bool {
 func (p *space) fillReserve() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.missing() == 0 {
+	if p.missingReserve() == 0 {
 		return
 	}
 	// Space that checkpoints will need must stay free.
@@ -246,7 +246,7 @@ func (s *Store) freeSpaceFor(b *store.Batch, err error, try int) bool {
 // the reserve has shrunk, appends leave half of it to ends, and ends leave a quarter to cancels
 // and deletes. A small batch passes if the log can restart: overwriting needs no new space.
 func (s *Store) exceedsReserve(b *store.Batch) bool {
-	if s.space.missing() == 0 || len(b.Appends)+len(b.Finishes) == 0 {
+	if s.space.missingReserve() == 0 || len(b.Appends)+len(b.Finishes) == 0 {
 		return false
 	}
 	reserved := s.space.reserveSize / 4

@@ -125,7 +125,7 @@ func TestReserveIsForEndsAndDeletes(t *testing.T) {
 }
 
 // On a nearly full disk, pages of deleted jobs are returned at once.
-func TestVacuumHurriesOnNearlyFullDisk(t *testing.T) {
+func TestVacuumReturnsPagesAtOnceOnNearlyFullDisk(t *testing.T) {
 	t.Parallel()
 	a, free := newSmallDisk(t, Options{KeepFree: 64 << 20})
 	a.addEnded(100, 20_000)
@@ -174,7 +174,7 @@ func TestCheckpointTruncatesLogOnNearlyFullDisk(t *testing.T) {
 	if err := a.checkpointer.truncateLog(); err != nil || !a.checkpointer.logTooLong() {
 		t.Errorf("during the read the log has %d bytes, %v", a.space.logSize(), err)
 	}
-	r.nextExpiry.done()
+	r.nextExpiry.reset()
 	if err := r.end.run(); err != nil {
 		t.Fatal(err)
 	}

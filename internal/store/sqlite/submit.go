@@ -165,11 +165,11 @@ func (t *tx) insertWaiting(j *job.Job, n, turn int64, extra []byte, idem string)
 func (t *tx) placeNew(op *store.Submit) (turn int64) {
 	a := arrival(op)
 	op.Job.Create(t.queue(op.Job.Queue).FirstState(&a), op.Delay, t.now)
-	return t.count(&op.Job, 0)
+	return t.updateCounts(&op.Job, 0)
 }
 
-// found is a job's row with further columns that only ops need.
-type found struct {
+// foundJob is a job's row with further columns that only ops need.
+type foundJob struct {
 	job            row
 	idempotencyKey string
 	deleted        bool
@@ -177,15 +177,15 @@ type found struct {
 
 // find returns an owner's job, or nil. A running job comes from the memory, which has more
 // than its row. A damaged row is repaired first.
-func (t *tx) find(owner job.Owner, id job.ID) (*found, error) {
+func (t *tx) find(owner job.Owner, id job.ID) (*foundJob, error) {
 	if h := t.running[id]; h != nil && h.job.Owner == owner {
-		return &found{job: h.job, idempotencyKey: h.idempotencyKey, deleted: h.deleted}, nil
+		return &foundJob{job: h.job, idempotencyKey: h.idempotencyKey, deleted: h.deleted}, nil
 	}
-	var f *found
+	var f *foundJob
 	var damage error
 	_, err := t.q.job.text(owner.Tenant).text(owner.User).id(&id).first(func(c column) error {
 		const at = afterJobColumns
-		f = &found{idempotencyKey: c.text(at), deleted: c.int(at+1) != 0}
+		f = &foundJob{idempotencyKey: c.text(at), deleted: c.int(at+1) != 0}
 		f.job, damage = scanRow(c)
 		return nil
 	})

@@ -43,7 +43,7 @@ func (t *tx) parkSuspect(j *row, turn int64) error {
 	t.suspects.noteParked(j.Queue)
 	from := j.State
 	j.MoveWaiting(job.Parked)
-	behind := t.count(&j.Job, from)
+	behind := t.updateCounts(&j.Job, from)
 	// A job that becomes ready had no turn: it gets one behind the others.
 	if turn == 0 {
 		turn = behind

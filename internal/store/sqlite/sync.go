@@ -103,9 +103,9 @@ func (s *syncer) visibleRows() uint64 {
 }
 
 // wait returns nil once the commit and all before it are on disk, or an error if that is
-// uncertain. It does not wait for a commit that was begun and failed. Lone means that the server
+// uncertain. It does not wait for a commit that was begun and failed. Idle means that the server
 // is idle: then a blocking sync has the lowest latency.
-func (s *syncer) wait(commit uint64, lone bool) error {
+func (s *syncer) wait(commit uint64, idle bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A failed commit lowers begun, and then fewer commits are waited for.
@@ -113,7 +113,7 @@ func (s *syncer) wait(commit uint64, lone bool) error {
 		if s.syncing || s.written < min(commit, s.begun) {
 			s.changed.Wait()
 		} else {
-			s.syncLocked(lone)
+			s.syncLocked(idle)
 		}
 	}
 	if s.synced >= min(commit, s.begun) {
@@ -123,11 +123,11 @@ func (s *syncer) wait(commit uint64, lone bool) error {
 }
 
 // syncLocked syncs everything written so far. It unlocks mu meanwhile.
-func (s *syncer) syncLocked(lone bool) {
+func (s *syncer) syncLocked(idle bool) {
 	upTo := s.written
 	s.syncing = true
 	s.mu.Unlock()
-	err := s.sync(lone)
+	err := s.sync(idle)
 	s.mu.Lock()
 	s.syncing = false
 	if err != nil {
@@ -138,12 +138,12 @@ func (s *syncer) syncLocked(lone bool) {
 	s.changed.Broadcast()
 }
 
-func (s *syncer) sync(lone bool) error {
+func (s *syncer) sync(idle bool) error {
 	switch {
 	case s.log == nil:
 		return nil
 	// With nothing else to run, a blocked thread costs nothing and wakes up first.
-	case s.async == nil || lone:
+	case s.async == nil || idle:
 		return syncFile(s.log)
 	}
 	if err := s.async.sync(); !errors.Is(err, errNotSubmitted) {

@@ -68,7 +68,7 @@ func TestFailedSyncIsPermanent(t *testing.T) {
 }
 
 // A read of side rows waits for the last commit that wrote side rows, and for no later one.
-func TestRowReadsWaitForLastRowCommit(t *testing.T) {
+func TestReadOfRowsWaitsOnlyForLastRowCommit(t *testing.T) {
 	t.Parallel()
 	s := &syncer{}
 	s.changed.L = &s.mu

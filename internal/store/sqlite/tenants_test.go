@@ -11,9 +11,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// asBeforeTenants restores the lanes and indexes of waiting jobs as they were before migration
+// undoTenantMigration restores the lanes and indexes of waiting jobs as they were before migration
 // 0009.
-const asBeforeTenants = `
+const undoTenantMigration = `
 	UPDATE jobs SET lane = CASE state WHEN 2 THEN '' ELSE '+' || key END WHERE lane IS NOT NULL;
 	DROP INDEX jobs_line; DROP INDEX jobs_due;
 	CREATE INDEX jobs_line ON jobs (queue, lane, turn, n, key, priority) WHERE lane IS NOT NULL;
@@ -38,7 +38,7 @@ func TestTenantMigrationKeepsOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := sqlitex.ExecuteScript(a.conn, asBeforeTenants+string(migration), nil); err != nil {
+	if err := sqlitex.ExecuteScript(a.conn, undoTenantMigration+string(migration), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.Close(); err != nil {
@@ -84,7 +84,7 @@ func BenchmarkUpgradeToTenants(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if err := sqlitex.ExecuteScript(a.conn, asBeforeTenants, nil); err != nil {
+		if err := sqlitex.ExecuteScript(a.conn, undoTenantMigration, nil); err != nil {
 			b.Fatal(err)
 		}
 		if err := sqlitex.ExecuteScript(a.conn, string(migration), nil); err != nil {

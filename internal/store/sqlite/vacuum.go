@@ -28,7 +28,7 @@ type vacuum struct {
 	tryCommits func() bool // locks commits unless a commit runs
 	conn       *sqlite.Conn
 	countFree  *query
-	logGrew    func(bytes int64) // tells the checkpointer
+	noteLogWrite    func(bytes int64) // tells the checkpointer
 	lowSpace   func() bool       // reports whether the disk is nearly full
 	freeLog    func() bool       // frees space in the log, from the reserve if needed
 
@@ -97,8 +97,8 @@ func (v *vacuum) spare() int64 {
 	return v.window.spare()
 }
 
-// removed subtracts returned pages from the samples, because they were returned and not used.
-func (w *window) removed(n int64) {
+// subtract subtracts returned pages from the samples, because they were returned and not used.
+func (w *window) subtract(n int64) {
 	for i := range w.samples {
 		w.samples[i] -= n
 	}
@@ -111,8 +111,8 @@ func (s *Store) startVacuum(log *slog.Logger) error {
 		return err
 	}
 	s.vacuum = &vacuum{
-		log: log, commits: &s.mu, tryCommits: s.mu.TryLock, conn: s.conn, countFree: countFree, logGrew: s.checkpointer.wrote, trusted: s.trusted,
-		lowSpace: s.space.low, freeLog: func() bool { return s.restartLog() || s.space.shrinkReserve() && s.restartLog() },
+		log: log, commits: &s.mu, tryCommits: s.mu.TryLock, conn: s.conn, countFree: countFree, noteLogWrite: s.checkpointer.wrote, trusted: s.trusted,
+		lowSpace: s.space.isLow, freeLog: func() bool { return s.restartLog() || s.space.shrinkReserve() && s.restartLog() },
 		work: make(chan struct{}, 1), quit: make(chan struct{}), stepPages: firstStep,
 	}
 	s.vacuum.done.Go(s.vacuum.run)
@@ -140,11 +140,11 @@ func (s *Store) notifyBackground(b *store.Batch) {
 	size := batchBytes(b)
 	s.space.writtenSince.Add(size)
 	s.checkpointer.wrote(size)
-	s.vacuum.wrote()
+	s.vacuum.noteWrite()
 }
 
-// wrote tells the vacuum that pages may have become free. It never blocks.
-func (v *vacuum) wrote() {
+// noteWrite tells the vacuum that pages may have become free. It never blocks.
+func (v *vacuum) noteWrite() {
 	select {
 	case v.work <- struct{}{}:
 	default:
@@ -252,8 +252,8 @@ func (v *vacuum) freeStep() error {
 	took := max(time.Since(began), time.Microsecond)
 	// At most double it: one step that was fast by chance must not cause a long one.
 	v.stepPages = min(max(int64(float64(n)*float64(stepTime)/float64(took)), 1), 2*v.stepPages, maxStep)
-	v.window.removed(n)
-	v.logGrew(int64(n) * pageSize)
+	v.window.subtract(n)
+	v.noteLogWrite(int64(n) * pageSize)
 	return nil
 }
 
