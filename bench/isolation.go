@@ -68,7 +68,7 @@ type isolationSamples struct {
 	jobs                   int
 	idle, loaded           []time.Duration
 	idleUsage, loadedUsage usage // of the idle server, and while all jobs ran
-	duration                   time.Duration
+	duration               time.Duration
 }
 
 func (o *Options) reportIsolation(ctx context.Context, t *target, f *Figure, r isolationSamples) error {

@@ -17,8 +17,8 @@ const streamBuffer = 4 << 10
 // stream reads server-sent events over its own connection. It needs less memory and CPU
 // than net/http, so that 10,000 streams are a load for the server and not for the bench.
 type stream struct {
-	conn   net.Conn
-	lines  *bufio.Reader
+	conn                net.Conn
+	lines               *bufio.Reader
 	stopWatchingContext func() bool
 }
 

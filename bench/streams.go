@@ -74,7 +74,7 @@ type streamRun struct {
 	tokenDelays
 	server, model, load time.Duration // CPU time
 	written             int64         // bytes written to the disk
-	duration                time.Duration
+	duration            time.Duration
 }
 
 func (o *Options) watchModel(ctx context.Context, t *target, model *process, n int, c *client.Client) (streamRun, error) {

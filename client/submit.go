@@ -101,16 +101,16 @@ func newKey() string {
 // The JSON form of a submission, without its input.
 type (
 	wireSubmission struct {
-		Queue       string            `json:"queue"`
-		Key         string            `json:"key,omitempty"`
-		Priority    int               `json:"priority,omitempty"`
-		Delay       seconds           `json:"delay_s,omitempty"`
-		RunAt       time.Time         `json:"run_at,omitzero"`
-		MaxAttempts int               `json:"max_attempts,omitempty"`
-		Timeouts    wireTimeouts      `json:"timeouts,omitzero"`
-		Retry       wireRetry         `json:"retry,omitzero"`
-		Metadata    map[string]string `json:"metadata,omitempty"`
-		AbandonAfter     seconds           `json:"abandon_after_s,omitempty"`
+		Queue          string            `json:"queue"`
+		Key            string            `json:"key,omitempty"`
+		Priority       int               `json:"priority,omitempty"`
+		Delay          seconds           `json:"delay_s,omitempty"`
+		RunAt          time.Time         `json:"run_at,omitzero"`
+		MaxAttempts    int               `json:"max_attempts,omitempty"`
+		Timeouts       wireTimeouts      `json:"timeouts,omitzero"`
+		Retry          wireRetry         `json:"retry,omitzero"`
+		Metadata       map[string]string `json:"metadata,omitempty"`
+		AbandonAfter   seconds           `json:"abandon_after_s,omitempty"`
 		IdempotencyKey string            `json:"idempotency_key,omitempty"` // only in a batch; otherwise it is in the header
 	}
 	wireRetry struct {

@@ -7,7 +7,7 @@ package archtest
 // the standard library.
 type pkg struct {
 	path      string
-	imports       []string // packages of this module
+	imports   []string // packages of this module
 	libraries []string // prefixes of import paths of other modules
 }
 

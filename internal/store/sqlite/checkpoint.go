@@ -51,7 +51,7 @@ const (
 	maxPauseFrames   = 256 << 10 / pageSize   // frames that are copied while commits wait
 	hurryBytes       = 8 << 20                // written bytes after which a checkpoint does not wait for the next tick
 	longLogFrames    = 16 << 20 / pageSize    // a longer log is restarted even if commits have to wait for readers
-	maxCatchUpFrames   = 32 << 20 / pageSize    // a longer log is copied while commits wait, however much is left
+	maxCatchUpFrames = 32 << 20 / pageSize    // a longer log is copied while commits wait, however much is left
 	maxLogBytes      = 64 << 20               // a longer log is truncated to this size at a restart
 	readerTimeout    = 100 * time.Millisecond // how long commits wait for readers
 )
@@ -77,8 +77,8 @@ func startCheckpointer(path string, commits sync.Locker, trusted func() bool, sp
 	return k, nil
 }
 
-// wrote tells the checkpointer about how many bytes the log has grown. It never blocks.
-func (k *checkpointer) wrote(bytes int64) {
+// noteWrite tells the checkpointer about how many bytes the log has grown. It never blocks.
+func (k *checkpointer) noteWrite(bytes int64) {
 	notify(k.work)
 	if k.written.Add(bytes) > hurryBytes {
 		notify(k.hurry)

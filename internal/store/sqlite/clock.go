@@ -25,7 +25,7 @@ type clock struct {
 	// Guarded by mu.
 	sleptAtStart    time.Duration // sleptSinceBoot at the start
 	sleptSinceStart time.Duration // sleep since the start
-	measuredAt         time.Duration // when sleptSinceBoot was last called, since the start
+	measuredAt      time.Duration // when sleptSinceBoot was last called, since the start
 }
 
 func newClock(slept func() time.Duration) *clock {

@@ -208,8 +208,8 @@ func applyEach[Op any](t *tx, ops []*Op, f func(*Op) error) error {
 	return nil
 }
 
-// updateCounts moves a job in the counts from one state to its current one. Every change of a job's
-// state passes here and must be legal. It returns the turn of a job that is now queued or
+// updateCounts moves a job in the counts from one state to its current one. Every change of a
+// job's state must call it and must be legal. It returns the turn of a job that is now queued or
 // parked. A new job comes from state 0.
 func (t *tx) updateCounts(j *job.Job, from job.State) (turn int64) {
 	if !job.CanMove(from, j.State) {
@@ -218,7 +218,8 @@ func (t *tx) updateCounts(j *job.Job, from job.State) (turn int64) {
 	return t.updateCountsUnchecked(j, from)
 }
 
-// updateCountsUnchecked is count without the check: a job with a damaged row fails from any state.
+// updateCountsUnchecked is updateCounts without the check: a job with a damaged row fails from
+// any state.
 func (t *tx) updateCountsUnchecked(j *job.Job, from job.State) (turn int64) {
 	q := t.changedQueue(j.Queue)
 	turn, freed := q.Move(j, from)

@@ -35,8 +35,8 @@ func addRowsInEveryTable(s *store.Submit) {
 	s.Idempotency = &store.Idempotency{Key: s.Job.ID.String(), Keep: time.Hour}
 }
 
-// addJobsInEveryState creates jobs with addRowsInEveryTable in every state. Those that run or have run have
-// output in the log and in the tail.
+// addJobsInEveryState creates jobs in every state, with addRowsInEveryTable. Jobs that run or
+// have run have output in the log and in the tail.
 func (d *harness) addJobsInEveryState() (ids []job.ID) {
 	d.Helper()
 	add := func(edits ...func(*store.Submit)) job.ID {

@@ -23,14 +23,14 @@ import (
 // does nothing.
 type vacuum struct {
 	// Set once.
-	log        *slog.Logger
-	commits    sync.Locker // held by a commit, and during a step
-	tryCommits func() bool // locks commits unless a commit runs
-	conn       *sqlite.Conn
-	countFree  *query
-	noteLogWrite    func(bytes int64) // tells the checkpointer
-	lowSpace   func() bool       // reports whether the disk is nearly full
-	freeLog    func() bool       // frees space in the log, from the reserve if needed
+	log          *slog.Logger
+	commits      sync.Locker // held by a commit, and during a step
+	tryCommits   func() bool // locks commits unless a commit runs
+	conn         *sqlite.Conn
+	countFree    *query
+	noteLogWrite func(bytes int64) // tells the checkpointer
+	lowSpace     func() bool       // reports whether the disk is nearly full
+	freeLog      func() bool       // frees space in the log, from the reserve if needed
 
 	trusted func() bool // whether the file can be trusted; if not, nothing is written
 
@@ -97,7 +97,7 @@ func (v *vacuum) spare() int64 {
 	return v.window.spare()
 }
 
-// subtract subtracts returned pages from the samples, because they were returned and not used.
+// subtract removes returned pages from the samples: they left the file without being used.
 func (w *window) subtract(n int64) {
 	for i := range w.samples {
 		w.samples[i] -= n
@@ -111,7 +111,7 @@ func (s *Store) startVacuum(log *slog.Logger) error {
 		return err
 	}
 	s.vacuum = &vacuum{
-		log: log, commits: &s.mu, tryCommits: s.mu.TryLock, conn: s.conn, countFree: countFree, noteLogWrite: s.checkpointer.wrote, trusted: s.trusted,
+		log: log, commits: &s.mu, tryCommits: s.mu.TryLock, conn: s.conn, countFree: countFree, noteLogWrite: s.checkpointer.noteWrite, trusted: s.trusted,
 		lowSpace: s.space.isLow, freeLog: func() bool { return s.restartLog() || s.space.shrinkReserve() && s.restartLog() },
 		work: make(chan struct{}, 1), quit: make(chan struct{}), stepPages: firstStep,
 	}
@@ -139,7 +139,7 @@ func (t *tx) saveBatchID(b *store.Batch) error {
 func (s *Store) notifyBackground(b *store.Batch) {
 	size := batchBytes(b)
 	s.space.writtenSince.Add(size)
-	s.checkpointer.wrote(size)
+	s.checkpointer.noteWrite(size)
 	s.vacuum.noteWrite()
 }
 
