@@ -37,9 +37,9 @@ type boundConn struct {
 	long     atomic.Bool // a long write was made, so the kernel's send buffer is bounded
 }
 
-// longWrite is the size of one write, in bytes, from which on the kernel's send buffer is
-// bounded. The bound makes the kernel wake the writer more often, so connections with
-// short responses go without it.
+// longWrite is the length of the shortest write, in bytes, that bounds the kernel's send
+// buffer. The bound makes the kernel wake the writer more often, so connections with short
+// responses go without it.
 const longWrite = 16 << 10
 
 func (c *boundConn) Write(p []byte) (int, error) {

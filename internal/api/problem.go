@@ -14,8 +14,8 @@ import (
 
 // The error codes that only HTTP has.
 const (
-	MethodNotAllowed     job.Code = "method_not_allowed"     // the path exists, the method does not; the response has Allow
-	UnsupportedMediaType job.Code = "unsupported_media_type" // the call does not accept the body's type
+	MethodNotAllowed     job.Code = "method_not_allowed"     // another method; the response has Allow
+	UnsupportedMediaType job.Code = "unsupported_media_type" // not the type of body that the call accepts
 	RequestTimeout       job.Code = "request_timeout"        // the body took too long to arrive
 )
 

@@ -69,7 +69,7 @@ func TestWriteProblemWritesJSON(t *testing.T) {
 	}
 }
 
-// An error that is not a job.Error is a 500 that reveals nothing of its cause.
+// An error that is not a job.Error becomes a 500 that does not reveal its cause.
 func TestProblemHidesUnknownError(t *testing.T) {
 	t.Parallel()
 	w := httptest.NewRecorder()

@@ -21,7 +21,7 @@ func boundUnsent(c net.Conn) {
 		return
 	}
 	if raw, err := tcp.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { // on an error a slow client only has less time
+		_ = raw.Control(func(fd uintptr) { // without the limit a slow client only has less time
 			_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowAt, maxUnsent)
 		})
 	}

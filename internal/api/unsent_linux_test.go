@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// The kernel buffers little of what a client does not read, so that the writer continues
-// as soon as the client does.
+// The kernel buffers few unsent bytes, so that the writer continues as soon as the client
+// reads.
 func TestKernelBuffersFewUnsentBytes(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

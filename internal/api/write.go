@@ -31,7 +31,7 @@ func WriteJSONBytes(w http.ResponseWriter, status int, body []byte) {
 	Write(w, status, jsonType, body)
 }
 
-// longBody is the size of a body, in bytes, from which on Write sets its Content-Length.
+// longBody is the length of the shortest body, in bytes, for which Write sets Content-Length.
 // net/http sets that of a shorter one, which it buffers until the handler returns.
 const longBody = 2 << 10
 

@@ -11,24 +11,24 @@ type Code string
 
 // The reasons a call is refused.
 const (
-	Invalid             Code = "invalid_request"      // the request is wrong: repeating it does not help
+	Invalid             Code = "invalid_request"      // a wrong request; do not repeat it
 	NotFound            Code = "not_found"            // it does not exist, or belongs to another owner
 	UnknownQueue        Code = "unknown_queue"        // the server has no such queue
 	TooLarge            Code = "too_large"            // above a size limit
 	Conflict            Code = "conflict"             // the current state forbids the call
 	NotFinished         Code = "not_finished"         // the job has no result yet
-	NotRetryable        Code = "not_retryable"        // only failed, cancelled and expired jobs can be retried
+	NotRetryable        Code = "not_retryable"        // the job is not failed, cancelled or expired
 	IdempotencyMismatch Code = "idempotency_mismatch" // the key was used before with another body
 	LeaseLost           Code = "lease_lost"           // the lease is not the job's current one
-	QueueFull           Code = "queue_full"           // the queue has reached its limit of waiting jobs or bytes
-	KeyFull             Code = "key_full"             // the key has reached its limit of waiting jobs
+	QueueFull           Code = "queue_full"           // the queue is at its limit of jobs or bytes
+	KeyFull             Code = "key_full"             // the key is at its limit of waiting jobs
 	BatchRefused        Code = "batch_refused"        // another job of an atomic batch was refused
-	Overloaded          Code = "overloaded"           // the server has reached its limit of pending writes
+	Overloaded          Code = "overloaded"           // the server has too many pending writes
 	NoSpace             Code = "no_space"             // the disk is full
 	ShuttingDown        Code = "shutting_down"        // the server is stopping
 	Unavailable         Code = "unavailable"          // the store cannot be reached or written
 	Forbidden           Code = "forbidden"            // the caller may not do this
-	BadToken            Code = "bad_token"            // the token is forged, altered, expired, or for another purpose
+	BadToken            Code = "bad_token"            // an invalid or expired token
 	Internal            Code = "internal"             // a defect of the server
 )
 

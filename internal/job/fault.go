@@ -12,8 +12,8 @@ type Class uint8
 // The classes of failure.
 const (
 	Final     Class = iota // another attempt would fail in the same way
-	Retryable              // another attempt may succeed: counts as a failure, is followed by a backoff
-	Wait                   // the upstream asked to wait or was not reachable: not counted, tried again until retry_for has passed
+	Retryable              // another attempt may succeed: a failure with a backoff
+	Wait                   // the upstream asked to wait or is unreachable: no failure, retried until retry_for
 	Timeout                // the attempt reached its run timeout: final unless retry.on_timeout
 )
 

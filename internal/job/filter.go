@@ -14,7 +14,7 @@ type Filter struct {
 	// bound. See [Filter.MatchCreatedAt].
 	CreatedAfter, CreatedBefore time.Time
 	Metadata                    map[string]string // the job must have all of these pairs
-	After                       ID                // only jobs older than this one; zero starts with the newest
+	After                       ID                // only jobs older than this one; zero for all
 	Limit                       int               // 1 to MaxListPage
 }
 

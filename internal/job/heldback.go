@@ -7,7 +7,7 @@ type HeldBackBy string
 // The reasons.
 const (
 	HeldBackByDelay      HeldBackBy = "delay"        // its time has not come; the submitter chose the delay
-	HeldBackByBackoff    HeldBackBy = "backoff"      // its backoff after a failure, or a wait that the upstream asked for
+	HeldBackByBackoff    HeldBackBy = "backoff"      // its backoff, or a wait that the upstream asked for
 	HeldBackByLoss       HeldBackBy = "loss_backoff" // its backoff after its worker was lost
 	HeldBackByKey        HeldBackBy = "key_limit"    // its key has reached its limit of running jobs
 	HeldBackBySuspect    HeldBackBy = "suspect"      // it lost its workers; such jobs run one at a time

@@ -74,8 +74,8 @@ func FuzzParseID(f *testing.F) {
 	})
 }
 
-// An operator who reads a job's id in the log can ask for the job by it, whatever the
-// log's format.
+// A log of any format has the public form of a job's id, so that an operator can ask for the
+// job.
 func TestLogsWritePublicIDs(t *testing.T) {
 	t.Parallel()
 	id := job.NewID()

@@ -44,7 +44,7 @@ type Job struct {
 
 	// Failure is the failure of the last failed attempt. It stays until the job succeeds.
 	Failure *Failure
-	Usage   json.RawMessage // what the work consumed, as the executor reports it: token counts; nil when unknown
+	Usage   json.RawMessage // token counts, as the executor reports them; nil when unknown
 
 	Metadata map[string]string
 	Policy   Policy

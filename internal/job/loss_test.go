@@ -22,12 +22,12 @@ func TestDecideRetryAfterLoss(t *testing.T) {
 	if v := j.DecideRetryAfterLoss(false); v.Retry {
 		t.Errorf("the loss number %d is followed by %+v", j.Losses+1, v)
 	}
-	spoken := job.Job{Attempt: 1, MaxAttempts: 4}
-	spoken.Policy.Retry.AfterOutput = job.FailAfterOutput
-	if v := spoken.DecideRetryAfterLoss(true); v.Retry {
+	restricted := job.Job{Attempt: 1, MaxAttempts: 4}
+	restricted.Policy.Retry.AfterOutput = job.FailAfterOutput
+	if v := restricted.DecideRetryAfterLoss(true); v.Retry {
 		t.Errorf("a job that is to fail after output is tried again: %+v", v)
 	}
-	if v := spoken.DecideRetryAfterLoss(false); !v.Retry {
+	if v := restricted.DecideRetryAfterLoss(false); !v.Retry {
 		t.Error("a job without output is not tried again")
 	}
 }

@@ -16,10 +16,10 @@ const (
 
 // Retry is the retry policy. [Job.MaxAttempts] bounds the failures.
 type Retry struct {
-	Backoff     time.Duration `json:"backoff,omitempty"`     // before the second attempt; doubled for each later one
+	Backoff     time.Duration `json:"backoff,omitempty"`     // before the second attempt; then it doubles
 	BackoffMax  time.Duration `json:"backoff_max,omitempty"` // the longest backoff; 0 for no bound
-	For         time.Duration `json:"for,omitempty"`         // from the first start: faults of the class [Wait] after this are final
-	OnTimeout   bool          `json:"on_timeout,omitempty"`  // an attempt that reached its run timeout may be tried again
+	For         time.Duration `json:"for,omitempty"`         // since the first start; later a [Wait] is final
+	OnTimeout   bool          `json:"on_timeout,omitempty"`  // retry an attempt that reached its run timeout
 	AfterOutput AfterOutput   `json:"after_output,omitempty"`
 	// Delays are the exact waits after the first failures, one for each: no jitter, and no
 	// bound by BackoffMax. Later failures, and all failures when there are no Delays, are

@@ -14,7 +14,7 @@ type State uint8
 const (
 	Scheduled State = 1 + iota // waits for its time: a delay, or the backoff after a failed attempt
 	Queued                     // ready for a worker
-	Parked                     // ready, but its key is at its limit of running jobs, or another suspect runs
+	Parked                     // ready, but its key is full or another suspect runs
 	Running                    // leased to a worker
 	Succeeded                  // ended with a result
 	Failed                     // ended with an error: no attempts are left, or none would help
@@ -57,7 +57,7 @@ func (s State) Waiting() bool { return s >= Scheduled && s <= Parked }
 // moves lists every legal move: from a state to the states that may follow. A store that
 // makes any other move is broken.
 var moves = map[State][]State{
-	0:         {Scheduled, Queued, Parked, Running}, // a submit; Running when a worker was waiting already
+	0:         {Scheduled, Queued, Parked, Running}, // a submit; Running when it is leased at once
 	Scheduled: {Queued, Parked, Cancelled, Expired},
 	Queued:    {Running, Parked, Cancelled, Expired},
 	Parked:    {Queued, Cancelled, Expired},

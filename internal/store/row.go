@@ -31,10 +31,10 @@ type Action uint8
 // them: an op applies with all its rows or not at all.
 const (
 	Put         Action = iota // write it, whether or not it exists
-	Insert                    // write it; if it exists: job.Conflict, with the body of the existing row
+	Insert                    // write it; job.Conflict if it exists, with its body
 	Update                    // write it if it exists; otherwise do nothing
-	Require                   // write nothing; if it does not exist: job.NotFound
+	Require                   // write nothing; job.NotFound if it does not exist
 	Remove                    // delete it if it exists
 	RemoveAll                 // delete every row of the kind under the parent; ID is ignored
-	RequireNone               // write nothing; if the parent has a row of the kind: job.Conflict, with the body of the first
+	RequireNone               // no write; job.Conflict if the parent has rows of the kind, with the first body
 )

@@ -330,7 +330,7 @@ func (client *socketClient) tryRead() (answer, error) {
 	openapitest.CheckMessage(client.s, "ChatMessage", data)
 	a := answer{}
 	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&a.body); err != nil {
-		client.s.Fatalf("heard %q", data)
+		client.s.Fatalf("received %q", data)
 	}
 	return a, nil
 }

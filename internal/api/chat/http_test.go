@@ -231,7 +231,7 @@ func TestRetriedTaskIsFollowed(t *testing.T) {
 	}
 }
 
-// A client that got an end before the retry can still read that end.
+// A client that follows an ended attempt still reads its end after a retry.
 func TestEarlierEndIsReadableAfterRetry(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, 1)
@@ -524,10 +524,10 @@ func TestMessagesShowAnswerThatEndsDuringRead(t *testing.T) {
 
 func TestReadsDoNotWaitForWrites(t *testing.T) {
 	t.Parallel()
-	var stuck atomic.Bool
+	var blockCommits atomic.Bool
 	began, gate := make(chan struct{}, 1), make(chan struct{})
 	h := newHarnessWithFaults(t, 1, faulty.Plan{Commit: func(int, *store.Batch) faulty.Fault {
-		if !stuck.Load() {
+		if !blockCommits.Load() {
 			return faulty.Fault{}
 		}
 		return faulty.Fault{Before: func() {
@@ -541,7 +541,7 @@ func TestReadsDoNotWaitForWrites(t *testing.T) {
 	a := h.ask("ann", "q")
 	w := h.next()
 	w.text("half")
-	stuck.Store(true)
+	blockCommits.Store(true)
 	asked := make(chan answer, 1)
 	go func() { asked <- h.call("ann", "POST", "/api/chat", `{"query":"q2"}`) }()
 	<-began
@@ -549,7 +549,7 @@ func TestReadsDoNotWaitForWrites(t *testing.T) {
 	h.get("ann", "/api/conversations/"+a.text("conversation_id")+"/messages").want(t, 200, "data.1.content", "half")
 	h.get("ann", a.text("urls.status")).want(t, 200, "content", "half")
 	h.call("ann", "POST", "/api/heartbeat", "").want(t, 200)
-	stuck.Store(false)
+	blockCommits.Store(false)
 	close(gate)
 	(<-asked).want(t, 202)
 }
@@ -560,7 +560,9 @@ func TestConversationSurvivesUnknownCommits(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int32
 	h := newHarnessWithFaults(t, 1, faulty.Plan{Commit: func(_ int, b *store.Batch) faulty.Fault {
-		if b.Len() == len(b.Dues) { // a commit of the engine's own, at a time that the test cannot know; while it fails, no question is accepted
+		// The engine commits dues at times that the test cannot know. While such a commit
+		// fails, it accepts no question.
+		if b.Len() == len(b.Dues) {
 			return faulty.Fault{}
 		}
 		return faulty.Fault{Step: []faulty.Step{faulty.LostAfterCommit, faulty.None, faulty.LostBeforeCommit, faulty.None}[asked.Add(1)%4]}

@@ -32,7 +32,7 @@ type eventHeader struct {
 type (
 	acceptedFrame struct {
 		header
-		Seq            *int64 `json:"seq,omitempty"` // 0 where the events follow; nil where the session sends them already
+		Seq            *int64 `json:"seq,omitempty"` // 0 before the events; nil if they are sent already
 		ClientID       string `json:"client_id,omitempty"`
 		ConversationID string `json:"conversation_id"`
 		Estimate       *int64 `json:"estimated_time_seconds"`

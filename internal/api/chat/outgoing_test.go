@@ -71,8 +71,8 @@ func drawLog(t *rapid.T) (log []job.Entry, text string) {
 	return log, text
 }
 
-// Wherever the log is split into updates, and wherever the client reconnects and watches
-// from its last cursor, it has the text of the last attempt.
+// A client gets the text of the last attempt for any split of the log into updates, and for any
+// reconnects from its last cursor.
 func TestTextIsIndependentOfUpdateBoundaries(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -85,10 +85,10 @@ func TestTextIsIndependentOfUpdateBoundaries(t *testing.T) {
 			u.Job.State, u.Job.Cursor = job.Running, int64(rapid.IntRange(upto, len(log)).Draw(t, "cursor"))
 			u.Job.Progress = lastReport(log[:u.Job.Cursor])
 			frames := n.update(u)
-			heard := rapid.IntRange(0, len(frames)).Draw(t, "heard")
-			client.add(t, frames[:heard])
+			received := rapid.IntRange(0, len(frames)).Draw(t, "received")
+			client.add(t, frames[:received])
 			done = upto
-			if heard < len(frames) || rapid.Bool().Draw(t, "lost") {
+			if received < len(frames) || rapid.Bool().Draw(t, "lost") {
 				n = encoder{task: "t", seq: client.seq}
 				done = int(client.seq)
 				client.percent = 0 // a new watch begins with the current progress

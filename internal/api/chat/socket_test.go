@@ -63,7 +63,7 @@ func (tr *transcript) add(t testing.TB, a answer) {
 		tr.answer, tr.over = a.text("answer"), true
 	case "progress", "accepted":
 	default:
-		t.Fatalf("heard %v", a.body)
+		t.Fatalf("received %v", a.body)
 	}
 	if a.at("seq") == nil {
 		return // it belongs to no task
@@ -106,7 +106,7 @@ func TestReconnectingClientMissesNothing(t *testing.T) {
 					client.send(`{"type":"watch","task_id":"%s","after":%d}`, a.text("task_id"), tr.seq)
 					// One message more each time, because the first
 					// progress of a watch is a repetition.
-					for heard := 0; heard <= every && !tr.over; heard++ {
+					for n := 0; n <= every && !tr.over; n++ {
 						tr.add(t, client.read())
 					}
 					client.drop()

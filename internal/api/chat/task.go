@@ -89,8 +89,8 @@ func (a *API) viewTask(r *http.Request, snap engine.Snapshot) (taskView, error) 
 	return v, nil
 }
 
-// viewSnapshot is viewTask without a read of the store. The answer of an ended task is what
-// the snapshot has of it, which may be cut.
+// viewSnapshot is viewTask without a read of the store. The answer of an ended task comes from
+// the snapshot and may be cut.
 func (a *API) viewSnapshot(r *http.Request, snap engine.Snapshot) taskView {
 	id, _ := conversation.AnswerIDOf(&snap.Job)
 	v := taskView{

@@ -66,7 +66,7 @@ type resultView struct {
 	Truncated      bool   `json:"truncated,omitempty"`
 }
 
-// listView is a page of anything.
+// listView is the JSON of a page of a list.
 type listView[T any] struct {
 	Object string  `json:"object"`
 	Data   []T     `json:"data"`

@@ -125,7 +125,7 @@ type taskEvents struct {
 	// set once
 	send   func(frame any) bool
 	answer func(j *job.Job) (conversation.Message, error) // returns the answer of an ended task
-	abort  func(err error) error                          // tells the client that the answer could not be read
+	abort  func(err error) error                          // the error when the answer cannot be read
 }
 
 // Snapshot does nothing: EndUpdate sends the progress of the task.

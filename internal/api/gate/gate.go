@@ -21,7 +21,9 @@ import (
 // Gate admits or refuses requests. Its fields are set before the first request and never
 // change. A nil *Gate gives no watch URLs and accepts no tokens.
 type Gate struct {
-	Listen         []string       // the hosts that the server listens on, with or without ports; an empty or unspecified one is not loopback
+	// Listen has the hosts that the server listens on, with or without ports. An empty or
+	// unspecified host is not loopback.
+	Listen         []string
 	PublicURL      *url.URL       // where browsers reach the server; nil: at the Host of each request
 	AllowedOrigins []string       // origins of pages that may follow jobs; "*" for all
 	TrustedProxies []netip.Prefix // peers that may name the client, in addition to loopback

@@ -154,7 +154,7 @@ func TestOnlyTrustedPeersSetHeaders(t *testing.T) {
 	}
 }
 
-// The scheme that an untrusted peer names is in no URL.
+// No URL has the scheme that an untrusted peer names.
 func TestOnlyTrustedPeersSetScheme(t *testing.T) {
 	t.Parallel()
 	for peer, want := range map[string]string{"127.0.0.1:1": "https://localhost:8080", "192.0.2.7:1": "http://localhost:8080"} {

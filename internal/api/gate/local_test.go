@@ -53,7 +53,7 @@ func TestGateRecordsRoute(t *testing.T) {
 	for path, want := range map[string]string{"/a/1": "GET /a/{b}", "/c": "/"} {
 		r := httptest.NewRequest("GET", "http://localhost"+path, nil)
 		r.RemoteAddr = "192.0.2.7:5"
-		r.Header.Set("X-User-ID", "who is not believed")
+		r.Header.Set("X-User-ID", "ann")
 		w := &routeWriter{ResponseWriter: httptest.NewRecorder()}
 		if handler.ServeHTTP(w, r); w.pattern != want {
 			t.Errorf("%s: the recorded pattern is %q, want %q", path, w.pattern, want)

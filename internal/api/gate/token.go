@@ -97,8 +97,8 @@ func (t *Tokens) Seal(b []byte, g Grant) []byte {
 	return base64.RawURLEncoding.AppendEncode(append(b, tokenPrefix...), s.sealed)
 }
 
-// Open decrypts and checks a token. An invalid or expired one is [job.BadToken]. The error
-// reveals nothing of the grant.
+// Open decrypts and checks a token. An invalid or expired one is [job.BadToken]. The error does
+// not reveal the grant.
 func (t *Tokens) Open(text string) (Grant, error) {
 	sealed, ok := decodeToken(text)
 	if !ok {
@@ -123,7 +123,7 @@ func (t *Tokens) Open(text string) (Grant, error) {
 
 var errExpired = badToken("this watch token has expired: get the job's urls.watch anew")
 
-func badToken(sentence string) error { return job.Errorf(job.BadToken, "%s", sentence) }
+func badToken(message string) error { return job.Errorf(job.BadToken, "%s", message) }
 
 // decodeToken decodes the base64 of a token. It accepts only one spelling of each token.
 func decodeToken(text string) (sealed []byte, ok bool) {

@@ -177,7 +177,7 @@ func TestTokenOpensOnlyItsJob(t *testing.T) {
 	t.Parallel()
 	tokens := tokensAt(noon, 1)
 	g := testGrant()
-	his := g.Job.String()
+	tokenJob := g.Job.String()
 	other := job.ID{6: 0x70, 8: 0x80, 15: 2}.String()
 	reads := seal(tokens, g)
 	g.Rights = MayCancel
@@ -191,16 +191,16 @@ func TestTokenOpensOnlyItsJob(t *testing.T) {
 		status       int
 		code         string
 	}{
-		{"the job", "GET", "/v1/jobs/" + his, reads, 200, ""},
-		{"the job by HEAD", "HEAD", "/v1/jobs/" + his, reads, 200, ""},
-		{"its output", "GET", "/v1/jobs/" + his + "/output", reads, 200, ""},
-		{"its events", "GET", "/v1/jobs/" + his + "/events", reads, 200, ""},
-		{"its result", "GET", "/v1/jobs/" + his + "/result", reads, 200, ""},
+		{"the job", "GET", "/v1/jobs/" + tokenJob, reads, 200, ""},
+		{"the job by HEAD", "HEAD", "/v1/jobs/" + tokenJob, reads, 200, ""},
+		{"its output", "GET", "/v1/jobs/" + tokenJob + "/output", reads, 200, ""},
+		{"its events", "GET", "/v1/jobs/" + tokenJob + "/events", reads, 200, ""},
+		{"its result", "GET", "/v1/jobs/" + tokenJob + "/result", reads, 200, ""},
 		{"the socket", "GET", "/v1/watch", reads, 200, ""},
-		{"its cancel with the right to cancel", "POST", "/v1/jobs/" + his + "/cancel", cancels, 200, ""},
-		{"its cancel without the right", "POST", "/v1/jobs/" + his + "/cancel", reads, 403, "forbidden"},
-		{"a retry", "POST", "/v1/jobs/" + his + "/retry", cancels, 403, "forbidden"},
-		{"a delete", "DELETE", "/v1/jobs/" + his, cancels, 403, "forbidden"},
+		{"its cancel with the right to cancel", "POST", "/v1/jobs/" + tokenJob + "/cancel", cancels, 200, ""},
+		{"its cancel without the right", "POST", "/v1/jobs/" + tokenJob + "/cancel", reads, 403, "forbidden"},
+		{"a retry", "POST", "/v1/jobs/" + tokenJob + "/retry", cancels, 403, "forbidden"},
+		{"a delete", "DELETE", "/v1/jobs/" + tokenJob, cancels, 403, "forbidden"},
 		{"the list of jobs", "GET", "/v1/jobs", cancels, 403, "forbidden"},
 		{"a submit", "POST", "/v1/jobs", cancels, 403, "forbidden"},
 		{"a call of another API", "GET", "/ws", cancels, 403, "forbidden"},
@@ -208,10 +208,10 @@ func TestTokenOpensOnlyItsJob(t *testing.T) {
 		{"the cancel of another job", "POST", "/v1/jobs/" + other + "/cancel", cancels, 404, "not_found"},
 		{"an invalid job id", "GET", "/v1/jobs/x/events", reads, 404, "not_found"},
 		{"an unknown path", "GET", "/v1/nowhere", reads, 404, "not_found"},
-		{"an expired token", "GET", "/v1/jobs/" + his, expired, 401, "bad_token"},
-		{"a token of another server", "GET", "/v1/jobs/" + his, seal(tokensAt(noon, 2), testGrant()), 401, "bad_token"},
-		{"an empty token", "GET", "/v1/jobs/" + his, "", 401, "bad_token"},
-		{"two tokens", "GET", "/v1/jobs/" + his, reads + "&token=" + reads, 401, "bad_token"},
+		{"an expired token", "GET", "/v1/jobs/" + tokenJob, expired, 401, "bad_token"},
+		{"a token of another server", "GET", "/v1/jobs/" + tokenJob, seal(tokensAt(noon, 2), testGrant()), 401, "bad_token"},
+		{"an empty token", "GET", "/v1/jobs/" + tokenJob, "", 401, "bad_token"},
+		{"two tokens", "GET", "/v1/jobs/" + tokenJob, reads + "&token=" + reads, 401, "bad_token"},
 		{"an invalid token for a call without one", "POST", "/v1/jobs", "wt_x", 401, "bad_token"},
 	} {
 		w := requestTo(newTokenHandler(), tt.method, tt.path+"?after=3&token="+tt.token, "X-User-ID", "bob")
@@ -228,10 +228,10 @@ func TestTokenOpensOnlyItsJob(t *testing.T) {
 			t.Errorf("%s: the answer repeats the token: %s", tt.rule, w.Body)
 		}
 	}
-	if w := requestTo(newTokenHandler(), "GET", "/v1/jobs/"+his, "Authorization", "bearer "+reads); w.Code != 200 || w.Body.String() != `"ann /v1/jobs/`+his+`"` {
+	if w := requestTo(newTokenHandler(), "GET", "/v1/jobs/"+tokenJob, "Authorization", "bearer "+reads); w.Code != 200 || w.Body.String() != `"ann /v1/jobs/`+tokenJob+`"` {
 		t.Errorf("as a header: %d %s", w.Code, w.Body)
 	}
-	if w := requestTo(newTokenHandler(), "GET", "/v1/jobs/"+his+"?token="+reads, "Authorization", "Bearer "+reads); w.Code != 401 {
+	if w := requestTo(newTokenHandler(), "GET", "/v1/jobs/"+tokenJob+"?token="+reads, "Authorization", "Bearer "+reads); w.Code != 401 {
 		t.Errorf("as a header and a parameter: %d %s", w.Code, w.Body)
 	}
 	if w := requestTo(newTokenHandler(), "GET", "/v1/jobs", "Authorization", "Bearer something-else"); w.Code != 200 {

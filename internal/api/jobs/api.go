@@ -72,7 +72,7 @@ func (e engineAdapter) Watch(ctx context.Context, owner job.Owner, id job.ID, af
 type Config struct {
 	Engine Engine
 	Files  *files.Dir   // the files of jobs; nil: submits with files are refused
-	Gate   *gate.Gate   // makes watch URLs and sets the timeouts of clients; nil: no watch URLs, default timeouts
+	Gate   *gate.Gate   // for watch URLs and the timeouts of clients; nil: none, and the defaults
 	Log    *slog.Logger // nil: silent
 	// Stopping ends when the server begins to stop. Waiting requests are then answered with
 	// the current state, and streams end so that their clients reconnect. Nil: never.
@@ -137,7 +137,7 @@ func (a *API) Register(mux api.Mux) {
 	}
 	for _, route := range []struct {
 		pattern string
-		right   gate.Rights
+		rights  gate.Rights
 		idParam string
 		handle  api.Handler
 	}{
@@ -148,7 +148,7 @@ func (a *API) Register(mux api.Mux) {
 		{"POST /v1/jobs/{id}/cancel", gate.MayCancel, "id", a.cancel},
 		{"GET /v1/watch", 0, "", a.watchSocket}, // its messages name jobs, and are checked one by one
 	} {
-		mux.Handle(route.pattern, gate.AllowToken(route.right, route.idParam, a.wrap(route.handle)))
+		mux.Handle(route.pattern, gate.AllowToken(route.rights, route.idParam, a.wrap(route.handle)))
 	}
 }
 

@@ -336,8 +336,8 @@ func (l *logWatcher) Next(context.Context) (engine.Update, error) {
 
 func (l *logWatcher) Close() {}
 
-// However often a stream is interrupted, and wherever, the events of all connections
-// together are the log: every entry once, in order, with the same id.
+// A stream may be interrupted any number of times, at any event. The events of all its
+// connections together are the log: every entry once, in order, with the same id.
 func TestInterruptedStreamsJoinToWholeLog(t *testing.T) {
 	t.Parallel()
 	kinds := []job.Kind{job.KindText, job.KindJSON, job.KindLog, job.KindProgress, job.KindAttempt}

@@ -58,7 +58,7 @@ type fake struct {
 	resErr      error
 	done        int                         // the count that a change of many returns
 	answers     []engine.SubmitResult       // the results of a batch; nil: its one job for each
-	waits       func(context.Context) error // how calls with a wait wait
+	waits       func(context.Context) error // called in place of a wait
 	watch       func(after int64) stream.Watcher
 	capacityErr error
 	existingKey string // an idempotency key that exists

@@ -56,7 +56,7 @@ func FuzzFilters(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name, value string) {
 		if name == "limit" || name == "after" || name == "all" || value == "" && name != "key" || !utf8.ValidString(name+value) {
-			return // a query and a body differ here
+			return // these parameters are not the same in a query and a body
 		}
 		listed, changed := newFake(t), newFake(t)
 		list := listed.ask("GET", "/v1/jobs?"+url.Values{name: {value}}.Encode(), "")

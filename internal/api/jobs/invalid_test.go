@@ -30,7 +30,7 @@ func TestCallNameIsNotAnID(t *testing.T) {
 	}
 }
 
-// The sentence of a refusal is enough to correct the request.
+// The detail of a problem is enough to correct the request.
 func TestRefusalNamesValidValues(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ rule, method, path, body, says string }{
@@ -49,8 +49,8 @@ func TestRefusalNamesValidValues(t *testing.T) {
 	}
 }
 
-// A bad request is refused with a problem that has a code and a sentence, and does not
-// reach the engine.
+// A bad request is refused with a problem that has a code and an explanation. It does not reach
+// the engine.
 func TestBadRequestsStoreNothing(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -51,7 +51,7 @@ func (a *API) submitForm(w http.ResponseWriter, r *http.Request, p api.Prefer) e
 		later, waited := longPoll(a, r, p.Wait, func(ctx context.Context, wait time.Duration) (engine.Snapshot, error) {
 			return a.engine.Wait(ctx, req.Owner, snap.ID, wait)
 		})
-		// Where the wait fails, the job is stored all the same. The response shows it as it was.
+		// The job is stored even if the wait fails. The response has its state at the submit.
 		if waited == nil {
 			snap = later
 		}

@@ -238,7 +238,7 @@ func TestRefusedFormLeavesNoFiles(t *testing.T) {
 	}
 }
 
-// A body that is not a form is refused with a sentence.
+// A body that is not a form is refused with an explanation.
 func TestMalformedFormIsRefused(t *testing.T) {
 	t.Parallel()
 	whole, _ := encodeForm(minimalJobPart, part{name: "p", file: "a", text: strings.Repeat("x", 1000)})
@@ -302,8 +302,8 @@ func TestFilesOfUnstoredJobsAreRemoved(t *testing.T) {
 	}
 }
 
-// A repeated request has the same hash however it is split into packets. A request with
-// another file has another hash.
+// A repeated request has the same hash for any split into packets. A request with another file
+// has another hash.
 func TestFormHashCoversFiles(t *testing.T) {
 	t.Parallel()
 	file := part{name: "p", file: "a", kind: "text/plain", text: "x"}

@@ -117,14 +117,14 @@ func (s *session) authorize(m watchMessage) (job.Owner, job.ID, error) {
 	if g == nil {
 		return s.owner, id, nil
 	}
-	var right gate.Rights
+	var rights gate.Rights
 	if m.Type == "cancel" {
-		right = gate.MayCancel
+		rights = gate.MayCancel
 	}
 	if err := errors.Join(g.CheckJob(id), g.CheckExpiry()); err != nil {
 		return job.Owner{}, id, err
 	}
-	return g.Owner, id, g.CheckRights(right)
+	return g.Owner, id, g.CheckRights(rights)
 }
 
 // watch follows a job after the entry after.

@@ -26,7 +26,7 @@ func serve(contentType string, build func() ([]byte, error)) http.Handler {
 		tag := `"` + digest(string(body)) + `"`
 		h := w.Header()
 		h.Set("ETag", tag)
-		h.Set("Cache-Control", "no-cache") // cached, but checked each time: a new version of the server has another
+		h.Set("Cache-Control", "no-cache") // checked each time: a new server has another body
 		if strings.Contains(r.Header.Get("If-None-Match"), tag) {
 			w.WriteHeader(http.StatusNotModified)
 			return nil

@@ -109,9 +109,9 @@ func (c *testClient) writeMessages(l *DetachedResponse) error {
 // expect reads a text.
 func (c *testClient) expect(text string) {
 	c.Helper()
-	heard := make([]byte, len(text))
-	if _, err := io.ReadFull(c.answer.Body, heard); err != nil || string(heard) != text {
-		c.Fatalf("received %q, %v; want %q", heard, err, text)
+	received := make([]byte, len(text))
+	if _, err := io.ReadFull(c.answer.Body, received); err != nil || string(received) != text {
+		c.Fatalf("received %q, %v; want %q", received, err, text)
 	}
 }
 

@@ -14,9 +14,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Deadlines are how long a socket waits for its client.
+// Deadlines are how long a socket waits for its client. A client that misses one is
+// disconnected, and may resume at its last cursor.
 type Deadlines struct {
-	Write time.Duration // for one message to be accepted; then the client is disconnected and may resume at its last cursor
+	Write time.Duration // for one message to be accepted
 	Ping  time.Duration // between two pings
 	Pong  time.Duration // for the reply to a ping
 }
@@ -30,7 +31,10 @@ const maxSockets = 20_000
 // Sockets are the open WebSockets of one API.
 type Sockets struct {
 	// set once
-	Stopping  <-chan struct{} // closed when the server begins to stop: clients are told to reconnect, and new sockets are refused
+
+	// Stopping is closed when the server begins to stop. Clients are then asked to reconnect,
+	// and new sockets are refused.
+	Stopping  <-chan struct{}
 	Deadlines Deadlines
 	Log       *slog.Logger
 
@@ -52,7 +56,8 @@ func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, han
 	if err := s.enter(); err != nil {
 		return err
 	}
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // skips the check of the origin
+	// The gate has checked the origin.
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
 		s.leave()
 		s.Log.Debug("a socket was refused", "error", err)

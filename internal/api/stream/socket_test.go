@@ -16,16 +16,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
-// dialSocket opens a socket to a server that handles it with talk. returned is closed
+// dialSocket opens a socket to a server that handles it with handle. returned is closed
 // when the HTTP handler has returned.
-func dialSocket(t *testing.T, direct bool, log *slog.Logger, talk func(*Socket)) (conn *websocket.Conn, returned chan struct{}, wait func()) {
+func dialSocket(t *testing.T, direct bool, log *slog.Logger, handle func(*Socket)) (conn *websocket.Conn, returned chan struct{}, wait func()) {
 	t.Helper()
 	stopping := make(chan struct{})
 	sockets := &Sockets{Stopping: stopping, Deadlines: DefaultDeadlines, Log: log}
 	returned = make(chan struct{})
 	server := httptest.NewUnstartedServer(api.Wrap(log, api.WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
 		defer close(returned)
-		return sockets.Serve(w, r, 1<<10, talk)
+		return sockets.Serve(w, r, 1<<10, handle)
 	}))
 	if direct {
 		server.Config.BaseContext = func(net.Listener) context.Context { return api.WithDirect(context.Background()) }

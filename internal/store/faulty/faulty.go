@@ -26,9 +26,9 @@ const (
 	LostAfterCommit                  // all is applied, and the answer is lost: ErrLost
 	LostEither                       // LostBeforeCommit or LostAfterCommit, at random
 	DiskFull                         // nothing is applied: store.ErrFull
-	BadSync                          // all is applied, and the sync fails: the disk cannot be trusted
-	SyncLostAfterCommit              // all is applied, and the answer of the sync is lost: store.ErrUnknown
-	SyncLostBeforeCommit             // nothing is applied in the end, and the answer of the sync is lost: store.ErrUnknown
+	BadSync                          // all is applied, but the disk cannot be trusted
+	SyncLostAfterCommit              // all is applied, the sync is lost: store.ErrUnknown
+	SyncLostBeforeCommit             // nothing is stored in the end, the sync is lost: store.ErrUnknown
 	SyncLostEither                   // SyncLostAfterCommit or SyncLostBeforeCommit, at random
 )
 

@@ -147,9 +147,9 @@ func (s *Store) Now() time.Time {
 }
 
 // Row is [store.RowReader.Row], and fails as planned.
-func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.Row, err error) {
+func (s *Store) Row(ctx context.Context, set store.RowSet, id string) (row store.Row, err error) {
 	if err = s.readFault("Row"); err == nil {
-		row, err = s.inner.Row(ctx, of, id)
+		row, err = s.inner.Row(ctx, set, id)
 	}
 	return row, err
 }
@@ -163,9 +163,9 @@ func (s *Store) Tally(ctx context.Context, owner job.Owner, name string) (c job.
 }
 
 // Rows is [store.RowReader.Rows], and fails as planned.
-func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (rows []store.Row, err error) {
+func (s *Store) Rows(ctx context.Context, set store.RowSet, page store.RowPage) (rows []store.Row, err error) {
 	if err = s.readFault("Rows"); err == nil {
-		rows, err = s.inner.Rows(ctx, of, page)
+		rows, err = s.inner.Rows(ctx, set, page)
 	}
 	return rows, err
 }

@@ -11,14 +11,14 @@ import (
 // unknownBatches are the batches whose syncs were lost: the caller does not know whether they
 // are stored. Store.mu guards it.
 type unknownBatches struct {
-	// batches are these batches, in order. The caller must apply all of them again.
+	// batches lists them in order. The caller must apply all of them again.
 	batches []*store.Batch
 	// applied is how many of them were applied again since the last loss. 0 means that the next
 	// batch must be the first of them.
 	applied int
 	// copy has the batches that will not be stored in the end; nil while there are none.
 	copy store.Store
-	// halved is true when a batch was refused, so that its parts may come in its place.
+	// halved is true when a batch was refused. The caller may then apply its parts instead.
 	halved     bool
 	added      store.BatchID // the batch that the last call appended to batches
 	known      store.BatchID // the last batch that was certainly applied
@@ -95,8 +95,8 @@ func (s *Store) mayBeApplied(b *store.Batch) bool {
 	return b.ID == s.lastLost || slices.ContainsFunc(s.unknown.batches, func(in *store.Batch) bool { return in.ID == b.ID })
 }
 
-// failed records that a batch was refused: its outcome is known, and its parts may come in its
-// place.
+// failed records that a batch was refused: its outcome is known, and the caller may apply its
+// parts instead.
 func (d *unknownBatches) failed(b *store.Batch, err error) error {
 	data := errors.Is(err, store.ErrData) || errors.Is(err, store.ErrFull)
 	at := slices.IndexFunc(d.batches, func(in *store.Batch) bool { return in.ID == b.ID })

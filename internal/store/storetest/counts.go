@@ -66,7 +66,7 @@ func countsNamed(w *harness) {
 		"empty":  w.do(w.newClaim("empty", 2)),
 		"full":   w.try(w.newSubmit(inQueue("full"))),
 		"runs":   w.try(newFinish(stale, job.Succeeded)),
-		"paused": w.do(pausing("paused", false)),
+		"paused": w.do(newPause("paused", false)),
 	} {
 		if got, ok := b.Counts[name]; !ok || got != w.counts(name) {
 			w.Errorf("a batch that names the queue %s answers %+v, %v", name, b.Counts, ok)

@@ -20,7 +20,7 @@ func leaseRules() []rule {
 		{"a refused op of one worker does not affect others in the batch", fenceOtherOps},
 		{"every answer to a worker has the cancel request", workerAnswers},
 		{"running jobs are listed by id with their leases, page by page", runningPages},
-		{"HasOutput is true once text or json was appended under the lease, and false before, whatever earlier attempts wrote", long(leaseHasOutput)},
+		{"HasOutput is true once text or json was appended under the lease, and false before, regardless of earlier attempts", long(leaseHasOutput)},
 	}
 }
 

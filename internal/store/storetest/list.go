@@ -220,8 +220,8 @@ func listByMetadata(w *harness) {
 	w.listed("of a value that no job has", pairs("a", "2"))
 }
 
-// newListChurn makes jobs of which every third stays, and a function that changes some of
-// the others and adds new ones.
+// newListChurn makes jobs. The returned function adds new jobs and changes old ones, except
+// every third.
 func (w *harness) newListChurn() (stay map[job.ID]bool, stir func()) {
 	stay = map[job.ID]bool{}
 	var others []job.ID

@@ -143,7 +143,7 @@ func suspectFollows(w *harness) {
 			end := newFinish(job.Lease{Job: running.Job.ID, Token: running.Token}, []job.State{job.Succeeded, job.Failed, job.Cancelled}[left%3])
 			w.do(end, one, two)
 		}
-		for n := 0; len(one.Claimed)+len(two.Claimed) == 0; n++ { // one of the queues may get its turn a batch later
+		for n := 0; len(one.Claimed)+len(two.Claimed) == 0; n++ { // the queue may get its turn a batch later
 			if n == 2 {
 				w.Fatalf("with %d suspects left none runs", left)
 			}
@@ -174,13 +174,13 @@ func suspectCleared(w *harness) {
 func suspectThatCannotRun(w *harness) {
 	w.newSuspects("paused", 2)
 	other := w.newSuspects("other", 1)
-	w.do(pausing("paused", true))
+	w.do(newPause("paused", true))
 	wantEqual(w, "the suspects claimed of a paused queue", len(w.claim("paused", 9)), 0)
 	c := w.claimOne("other")
 	wantEqual(w, "the suspect claimed at the same time", c.Job.ID, other[0])
-	w.do(pausing("paused", false))
+	w.do(newPause("paused", false))
 	wantEqual(w, "the suspects claimed while one runs", len(w.claim("paused", 9)), 0)
-	w.do(newFinish(c.Lease(), job.Succeeded), pausing("paused", true))
+	w.do(newFinish(c.Lease(), job.Succeeded), newPause("paused", true))
 	last := w.newSuspect("other")
 	wantEqual(w, "the suspect claimed while another queue is paused", w.claimOne("other").Job.ID, last)
 }
@@ -269,7 +269,7 @@ func suspectsNeverStuck(w *harness) {
 				w.Fatalf("%d suspects run at a time", n)
 			}
 		}
-		w.do(pausing(queues[0], false), pausing(queues[1], false))
+		w.do(newPause(queues[0], false), newPause(queues[1], false))
 		for range 200 { // now all of them end
 			w.finishAll(left)
 			w.advance(20 * time.Second)
@@ -288,7 +288,7 @@ func (w *harness) randomStep(random *rand.Rand, queues []string, left map[job.ID
 	running := w.listRunning(store.AllRunning)
 	switch random.IntN(8) {
 	case 0:
-		w.do(pausing(q, random.IntN(2) == 0))
+		w.do(newPause(q, random.IntN(2) == 0))
 	case 1:
 		w.reopen()
 	case 2:

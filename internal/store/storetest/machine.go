@@ -275,7 +275,7 @@ func (m *machine) op(r *rapid.T) any {
 	case "submit":
 		return m.drawSubmit(r)
 	case "pause":
-		return pausing(m.drawQueue(r), rapid.IntRange(0, 2).Draw(r, "pauses") == 0)
+		return newPause(m.drawQueue(r), rapid.IntRange(0, 2).Draw(r, "pauses") == 0)
 	case "claim":
 		c := m.newClaim(m.drawQueue(r), rapid.IntRange(0, 4).Draw(r, "tokens"))
 		if rapid.IntRange(0, 3).Draw(r, "of one tenant") == 0 {

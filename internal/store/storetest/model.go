@@ -19,7 +19,7 @@ type model struct {
 	keys          map[ownedKey]*modelKey
 	counts        map[string]*job.Counts
 	tallies       map[ownedKey]*job.Counts
-	entries       int // how often jobs became ready
+	entries       int // counts how many times a job became ready
 	entriesBefore int // entries before the batch
 	removed       []job.ID
 	changes       map[job.ID]store.Moved // the answers of commits about jobs since their last read

@@ -20,7 +20,7 @@ func orderRules() []rule {
 		{"priority 1 goes before 5 and 5 before 9", orderPriority},
 		{"a job of low priority is claimed even while urgent jobs keep arriving", long(orderNoStarving)},
 		{"a job of low priority is claimed even while new keys keep arriving", long(orderNoStarvingByKeys)},
-		{"the second job of a key is claimed however many keys arrive", orderSecondJob},
+		{"the second job of a key is claimed even while new keys keep arriving", orderSecondJob},
 		{"cancelled jobs cost their key no turns once the queue was empty", orderAfterCancel},
 		{"a position is the number of jobs that are claimed before", orderPositions},
 		{"a position is counted up to a bound", orderPositionBound},
@@ -218,7 +218,7 @@ func orderOldest(w *harness) {
 	at := w.now().Add(time.Hour - 2*time.Minute)
 	w.advance(2 * time.Hour)
 	w.do(newDue())
-	check(queue, at) // when it became ready, not when a due noticed that
+	check(queue, at) // the time when it became ready, not the time of the due
 	check("other", second)
 	check("no such queue", time.Time{})
 }

@@ -17,12 +17,12 @@ func pauseRules() []rule {
 	}
 }
 
-func pausing(q string, on bool) *store.Pause { return &store.Pause{Queue: q, Paused: on} }
+func newPause(q string, on bool) *store.Pause { return &store.Pause{Queue: q, Paused: on} }
 
 func pauseStopsClaims(w *harness) {
 	w.submitMany(2)
 	c := w.claimOne(queue)
-	b := w.do(pausing(queue, true), newRenew(c.Lease(), leaseFor), w.newClaim(queue, 1))
+	b := w.do(newPause(queue, true), newRenew(c.Lease(), leaseFor), w.newClaim(queue, 1))
 	wantEqual(w, "the counts answered", b.Counts[queue], job.Counts{Queued: 1, Running: 1, Paused: true})
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Running: 1, Paused: true})
 	s := w.newSubmit(leasedAs(w.token()))
@@ -32,20 +32,20 @@ func pauseStopsClaims(w *harness) {
 	wantEqual(w, "the jobs claimed of a paused queue", len(w.claim(queue, 5)), 0)
 	wantEqual(w, "the jobs of another queue", w.claimOne(w.job(w.submit(inQueue("other"))).Queue).Job.Queue, "other")
 	claim := w.newClaim(queue, 5)
-	w.do(pausing(queue, false), claim)
+	w.do(newPause(queue, false), claim)
 	wantEqual(w, "the jobs claimed by the batch that ends the pause", len(claim.Claimed), 3)
 }
 
 func pauseLasts(w *harness) {
-	w.do(pausing("new", true))
-	w.do(pausing(queue, true), pausing("twice", true))
-	w.do(pausing("twice", false))
+	w.do(newPause("new", true))
+	w.do(newPause(queue, true), newPause("twice", true))
+	w.do(newPause("twice", false))
 	for range 2 {
 		wantEqual(w, "the pause of a queue without jobs", w.counts("new"), job.Counts{Paused: true})
 		wantEqual(w, "the pause of a queue", w.counts(queue).Paused, true)
 		wantEqual(w, "the pause that was ended", w.counts("twice").Paused, false)
 		w.reopen()
-		w.do(pausing(queue, true))
+		w.do(newPause(queue, true))
 	}
 	w.submit()
 	wantEqual(w, "the jobs claimed", len(w.claim(queue, 1)), 0)
@@ -54,7 +54,7 @@ func pauseLasts(w *harness) {
 func pauseAllowsEnds(w *harness) {
 	c := w.running()
 	late, expiring := w.submit(delayed(time.Minute)), w.submit(withQueueTimeout(time.Minute))
-	w.do(pausing(queue, true))
+	w.do(newPause(queue, true))
 	w.do(newAppend(c.Lease(), 1, 0, "text"), newFinish(c.Lease(), job.Succeeded))
 	w.advance(2 * time.Minute)
 	w.do(newDue())

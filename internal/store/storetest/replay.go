@@ -46,7 +46,7 @@ func (r *replay) run(w *harness) {
 		w.sameStored("a batch committed again "+when+" left another store", after, w.stored())
 	}
 	again("at once")
-	w.reopen() // as after an error after which the store loads its in-memory state again
+	w.reopen() // after some errors a store loads its in-memory state again
 	again("after the store was opened again")
 	w.useLeases(b)
 	w.checkCounts()

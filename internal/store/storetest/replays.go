@@ -240,8 +240,8 @@ func replaysOfLimits() []replay {
 	return []replay{
 		{"pause and resume", func(w *harness) []any {
 			w.submit()
-			w.do(pausing("other", true))
-			return []any{pausing(queue, true), pausing("other", false), pausing("new", true), w.newClaim(queue, 1), w.newSubmit(leasedAs(w.token()))}
+			w.do(newPause("other", true))
+			return []any{newPause(queue, true), newPause("other", false), newPause("new", true), w.newClaim(queue, 1), w.newSubmit(leasedAs(w.token()))}
 		}},
 		{"finish that unparks a job, and its claim", limited(one, func(w *harness) []any {
 			c := w.running()
@@ -351,7 +351,7 @@ func everyKind(w *harness) []any {
 	w.do(newWrite(put("p", "there", "x")))
 	w.advance(2 * time.Second)
 	return []any{
-		pausing("other", true), newRenew(running[0].Lease(), leaseFor), newRenew(lost, leaseFor),
+		newPause("other", true), newRenew(running[0].Lease(), leaseFor), newRenew(lost, leaseFor),
 		newAppend(running[1].Lease(), 1, 0, "a"), newAppend(running[1].Lease(), 1, 5, "gap"),
 		newFinish(running[1].Lease(), job.Succeeded), newFinish(running[2].Lease(), job.Queued), newFinish(lost, job.Failed),
 		newCancel(running[0].Job.ID), newCancel(w.id()),

@@ -306,7 +306,7 @@ func sharedPause(w *harness) {
 	for round := range rounds {
 		ids := w.submitMany(2)
 		claim := w.newClaim(queue, 1)
-		w.race(round, pausing(queue, true), claim)
+		w.race(round, newPause(queue, true), claim)
 		running := w.counts(queue).Running
 		wantEqual(w, "the running jobs after a concurrent pause", running, int64(len(claim.Claimed)))
 		w.eachStore(func() {
@@ -317,7 +317,7 @@ func sharedPause(w *harness) {
 			w.do(newCancel(s.Job.ID))
 		})
 		w.use(len(w.stores) - 1)
-		w.do(pausing(queue, false))
+		w.do(newPause(queue, false))
 		w.use(0)
 		for _, c := range append(claim.Claimed, w.claim(queue, 2)...) {
 			w.do(newFinish(c.Lease(), job.Succeeded))

@@ -17,7 +17,7 @@ func sharedReadRules() []rule {
 	}
 }
 
-// storedUpkeepReads is the text of the upkeep reads that stored does not call.
+// storedUpkeepReads returns the answers of the upkeep reads that stored leaves out, as text.
 func (w *harness) storedUpkeepReads() stored {
 	s := w.stored()
 	oldest, err := w.store.OldestQueued(w.ctx, queue)
@@ -39,7 +39,7 @@ func readsOfAll(w *harness) {
 			everyKind(w),
 			{newDue()},
 			{&store.Presence{Owners: []job.Owner{mine}}},
-			{pausing("paused", n%2 == 0)},
+			{newPause("paused", n%2 == 0)},
 		} {
 			w.use(n)
 			w.try(ops...)

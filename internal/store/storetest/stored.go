@@ -11,7 +11,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// stored is the answers of all reads of a store as text, by read.
+// stored maps each read of a store to its answer as text.
 type stored map[string]string
 
 // stored reads everything that the commits of the harness named.

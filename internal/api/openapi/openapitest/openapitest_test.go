@@ -84,7 +84,7 @@ func TestUndescribedResponseFailsTest(t *testing.T) {
 			res.Body.Close()
 		}
 		server.Close()
-		if c.status != http.StatusNoContent { // the server would send no body with it
+		if c.status != http.StatusNoContent { // net/http sends no body with it
 			checkFaults(t, "transport: "+c.rule, j, c.wrong)
 		}
 	}
