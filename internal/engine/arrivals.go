@@ -40,9 +40,9 @@ func (o *arrivalsAhead) record(now time.Time, position int) {
 	o.share[part] += weight
 }
 
-// jobsAhead returns how many jobs will run before a job that now has before jobs ahead of it. It
-// includes jobs that will arrive ahead of it while it waits. every is the mean time that the
-// queue takes per job, in seconds.
+// jobsAhead returns how many jobs will run before a given job. before is the number of jobs that
+// are ahead of it now; the result adds the jobs that will arrive ahead of it while it waits. every
+// is the mean time that the queue takes per job, in seconds.
 func (o *arrivalsAhead) jobsAhead(now time.Time, before int, every float64) (jobs float64) {
 	if o.interval == 0 {
 		return float64(before)

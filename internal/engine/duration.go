@@ -79,8 +79,8 @@ func (s *durationStats) randomness() float64 {
 // usualMax is a duration that few attempts exceed, in seconds.
 func (s *durationStats) usualMax() float64 { return s.mean + 2*math.Sqrt(s.variance) }
 
-// remaining returns how much longer an attempt will run that has run for ran seconds. An attempt
-// that takes much longer than usual is assumed to be half done.
+// remaining returns the remaining time of an attempt that has run for ran seconds. If it takes much
+// longer than usual, that is the excess over usualMax.
 func (s *durationStats) remaining(ran float64) float64 {
 	c := s.randomness()
 	return max((1-c)*max(s.mean-ran, 0)+c*s.mean, ran-s.usualMax(), s.mean/10)

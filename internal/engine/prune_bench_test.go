@@ -20,18 +20,18 @@ import (
 func BenchmarkRetention(b *testing.B) {
 	const history = 10_000 // jobs for each pair of seconds
 	h := newRetentionBench(b, history*b.N)
-	var with, without []time.Duration
+	var deleting, idle []time.Duration
 	for range b.N {
 		h.pruning.Store(true)
-		with = append(with, h.submitFor(time.Second)...)
+		deleting = append(deleting, h.submitFor(time.Second)...)
 		h.pruning.Store(false)
-		without = append(without, h.submitFor(time.Second)...)
+		idle = append(idle, h.submitFor(time.Second)...)
 	}
-	b.ReportMetric(float64(len(without)/b.N), "jobs/s")
-	b.ReportMetric(float64(len(with)/b.N), "jobs/s(pruning)")
+	b.ReportMetric(float64(len(idle)/b.N), "jobs/s")
+	b.ReportMetric(float64(len(deleting)/b.N), "jobs/s(pruning)")
 	b.ReportMetric(float64(h.pruned.Load()/int64(b.N)), "pruned/s")
-	b.ReportMetric(percentile(without, 99), "ms(P99)")
-	b.ReportMetric(percentile(with, 99), "ms(P99,pruning)")
+	b.ReportMetric(percentile(idle, 99), "ms(P99)")
+	b.ReportMetric(percentile(deleting, 99), "ms(P99,pruning)")
 }
 
 // percentile returns a percentile, in milliseconds.

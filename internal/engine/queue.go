@@ -183,8 +183,8 @@ func (q *queue) heldBackBy(s *Snapshot) job.HeldBackBy {
 	return q.heldBackByLocked(s.Position)
 }
 
-// heldBackByLocked returns the reason why a queued job does not start that has before jobs ahead
-// of it.
+// heldBackByLocked returns the reason why a queued job does not start. before is the number of
+// jobs ahead of it.
 func (q *queue) heldBackByLocked(before int) job.HeldBackBy {
 	counts, free := &q.counts, q.claiming
 	for _, c := range q.consumers {

@@ -170,7 +170,7 @@ func (m *model) takeFault(key string, times int) bool {
 	if m.faults[key] >= times {
 		return false
 	}
-	// Without the counts, some faults only happen again.
+	// Clearing all counts is harmless: some requests fail more often than configured.
 	if len(m.faults) >= maxKeys {
 		clear(m.faults)
 	}
