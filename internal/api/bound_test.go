@@ -27,9 +27,9 @@ func withBoundedServer(t *testing.T, direct bool, use func(conn net.Conn, respon
 			<-time.After(time.Hour)
 			_, _ = io.WriteString(w, "word")
 		})
-		ours, theirs := net.Pipe()
+		clientConn, serverConn := net.Pipe()
 		l := singleConnListener{make(chan net.Conn, 1)}
-		l.conns <- theirs
+		l.conns <- serverConn
 		srv := &http.Server{Handler: Timeouts{}.BoundResponses(mux)}
 		var listener net.Listener = l
 		if direct {
@@ -37,8 +37,8 @@ func withBoundedServer(t *testing.T, direct bool, use func(conn net.Conn, respon
 		}
 		done := make(chan struct{})
 		go func() { _ = srv.Serve(listener); close(done) }()
-		use(ours, bufio.NewReader(ours))
-		_ = ours.Close()
+		use(clientConn, bufio.NewReader(clientConn))
+		_ = clientConn.Close()
 		_ = srv.Close()
 		<-done
 		<-time.After(time.Second) // by then net/http has left a client whose body it did not read
@@ -123,14 +123,14 @@ func TestWriteDeadlineEndsWithResponse(t *testing.T) {
 func TestWriteResetsDeadlineOfHijacker(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ours, theirs := net.Pipe()
+		clientConn, serverConn := net.Pipe()
 		l := singleConnListener{make(chan net.Conn, 1)}
-		l.conns <- theirs
+		l.conns <- serverConn
 		conn, err := Timeouts{}.BoundListener(l).Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
-		read := func() { _, _ = io.ReadFull(ours, make([]byte, 4)) }
+		read := func() { _, _ = io.ReadFull(clientConn, make([]byte, 4)) }
 		for _, set := range []func(time.Time) error{conn.SetDeadline, conn.SetWriteDeadline} {
 			go read()
 			if _, err := io.WriteString(conn, "word"); err != nil {
@@ -148,7 +148,7 @@ func TestWriteResetsDeadlineOfHijacker(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		_, _ = ours.Close(), conn.Close()
+		_, _ = clientConn.Close(), conn.Close()
 	})
 }
 

@@ -57,16 +57,16 @@ func withTimeoutServer(t *testing.T, use func(conn net.Conn, responses *bufio.Re
 			}
 			return hold(w, r)
 		}))
-		ours, theirs := net.Pipe()
+		clientConn, serverConn := net.Pipe()
 		l := singleConnListener{make(chan net.Conn, 1)}
-		l.conns <- theirs
+		l.conns <- serverConn
 		HandleUnknown(mux)
 		mux.HandleFunc("POST /refused", func(w http.ResponseWriter, r *http.Request) { WriteProblem(w, job.Errorf(job.Forbidden, "not here")) })
 		srv := &http.Server{Handler: Timeouts{}.BoundResponses(Timeouts{}.BoundBodies(mux))}
 		done := make(chan struct{})
 		go func() { _ = srv.Serve(l); close(done) }()
-		use(ours, bufio.NewReader(ours))
-		_ = ours.Close()
+		use(clientConn, bufio.NewReader(clientConn))
+		_ = clientConn.Close()
 		_ = srv.Close()
 		<-done
 		<-time.After(time.Second) // by then net/http has left a client whose body it did not read

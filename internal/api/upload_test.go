@@ -44,9 +44,9 @@ func upload(t *testing.T, s uploadPlan) (status int, answer string, took time.Du
 			WriteJSON(w, 200, n)
 			return nil
 		}))
-		ours, theirs := net.Pipe()
+		clientConn, serverConn := net.Pipe()
 		l := singleConnListener{make(chan net.Conn, 1)}
-		l.conns <- theirs
+		l.conns <- serverConn
 		srv := &http.Server{Handler: Timeouts{}.BoundBodies(mux)}
 		done, sent := make(chan struct{}), make(chan struct{})
 		go func() { _ = srv.Serve(l); close(done) }()
@@ -57,23 +57,23 @@ func upload(t *testing.T, s uploadPlan) (status int, answer string, took time.Du
 			if s.declared {
 				head, before, after, last = "Content-Length: "+strconv.Itoa(s.size), "", "", ""
 			}
-			_, err := io.WriteString(ours, "POST / HTTP/1.1\r\nHost: a\r\n"+head+"\r\n\r\n")
+			_, err := io.WriteString(clientConn, "POST / HTTP/1.1\r\nHost: a\r\n"+head+"\r\n\r\n")
 			piece := before + strings.Repeat("x", s.piece) + after
 			for left := s.size; left > 0 && err == nil; left -= s.piece {
 				<-time.After(s.pause)
-				_, err = io.WriteString(ours, piece)
+				_, err = io.WriteString(clientConn, piece)
 			}
 			if err == nil {
-				_, _ = io.WriteString(ours, last)
+				_, _ = io.WriteString(clientConn, last)
 			}
 		}()
-		res, err := http.ReadResponse(bufio.NewReader(ours), nil)
+		res, err := http.ReadResponse(bufio.NewReader(clientConn), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		body, _ := io.ReadAll(res.Body)
 		status, answer, took = res.StatusCode, string(body), time.Since(began)
-		_ = ours.Close()
+		_ = clientConn.Close()
 		_ = srv.Close()
 		<-done
 		<-sent

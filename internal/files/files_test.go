@@ -347,7 +347,7 @@ func TestSizeCountsFilesOfJobs(t *testing.T) {
 	}
 }
 
-// A call whose context ends gets no size rather than a wrong one; the next call continues.
+// A call whose context ends returns an error, not a wrong size. The next call continues.
 func TestSizeContinuesAfterCancel(t *testing.T) {
 	t.Parallel()
 	before := open(t, Options{})

@@ -52,7 +52,7 @@ type Finish struct {
 	Delay   time.Duration
 	Refund  bool // the attempt is not counted when the job waits again
 	Unused  bool // the lease was never used: the attempt is not counted and clears no losses
-	Lost    bool // the worker was lost; a finish without it clears the job's earlier losses
+	Lost    bool // the worker was lost; false clears the job's earlier losses
 }
 
 // Finish ends an attempt. A job with a requested cancel ends as Cancelled, whatever f.To is.

@@ -23,8 +23,8 @@ func NewUUID() UUID {
 	return UUID(id)
 }
 
-// crockford is Crockford's base 32 alphabet: without i, l, o and u, and in ASCII order, so
-// that ids sort as texts as they do as bytes.
+// crockford is Crockford's base 32 alphabet: without i, l, o and u. It is in ASCII order, so
+// that the texts of ids sort like their bytes.
 var crockford = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
 const uuidText = 26 // 128 bits in base 32

@@ -44,8 +44,8 @@ func (s *Scanner) Nested() bool { return s.depth > 0 }
 func (s *Scanner) Since(earlier Scanner) []byte { return s.data[earlier.pos:s.pos:s.pos] }
 
 // SyntaxError returns the error of invalid JSON at the scanner's position.
-func (s *Scanner) SyntaxError(why string) *job.Error {
-	return job.Errorf(job.Invalid, "the JSON is broken at byte %d: %s", s.pos, why)
+func (s *Scanner) SyntaxError(message string) *job.Error {
+	return job.Errorf(job.Invalid, "the JSON is broken at byte %d: %s", s.pos, message)
 }
 
 func (s *Scanner) skipSpace() {

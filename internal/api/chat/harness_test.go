@@ -103,13 +103,13 @@ func newHarnessWithFaults(t testing.TB, slots int, plan faulty.Plan) *harness {
 	go func() { ran <- e.Run(ctx) }()
 
 	h := &harness{TB: t, engine: e, beats: &heartbeats{Engine: e, counts: map[job.Owner]int{}}, conversations: conversation.New(db, e), work: make(chan job.Claimed, 1000), cancels: make(chan job.ID, 1000)}
-	unserve := e.Consume(job.Worker{
+	stopWorker := e.Consume(job.Worker{
 		Name: "hand", Queue: "chat", Slots: slots,
 		Deliver: func(c job.Claimed) { h.work <- c },
 		Order:   func(l job.Lease, _ job.Order) { h.cancels <- l.Job },
 	})
 	t.Cleanup(func() {
-		unserve()
+		stopWorker()
 		stop()
 		if err := <-ran; err != nil {
 			t.Error(err)

@@ -44,7 +44,7 @@ func (g *Gate) Handler(mux *http.ServeMux) http.Handler {
 func (g *Gate) guard(mux *http.ServeMux) http.Handler {
 	public := slices.ContainsFunc(g.Listen, func(host string) bool { return !isLoopback(host) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// First of all, because the checks below read these headers.
+		// This comes first, because the checks below read these headers.
 		r = g.dropUntrusted(r)
 		if err := g.checkHost(r.Host, public); err != nil {
 			refuse(mux, w, r, err)

@@ -37,7 +37,8 @@ func TestBatchReachesEngineComplete(t *testing.T) {
 	}
 }
 
-// The key in the header gives each job its own key: the key and the job's place.
+// Each job of a batch has a key of its own, made from the key in the header and the job's
+// place.
 func TestBatchKeyGivesEachJobAKey(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)

@@ -48,8 +48,8 @@ type streamClient struct {
 // detached.
 func withStream(t *testing.T, f *fake, direct bool, head string, do func(*streamClient)) {
 	t.Helper()
-	ours, theirs := net.Pipe()
-	c := &streamClient{conn: ours}
+	clientConn, serverConn := net.Pipe()
+	c := &streamClient{conn: clientConn}
 	var stopping context.Context
 	stopping, c.stop = context.WithCancel(context.Background())
 	c.api = New(Config{Engine: f, Stopping: stopping})
@@ -61,11 +61,11 @@ func withStream(t *testing.T, f *fake, direct bool, head string, do func(*stream
 		srv.BaseContext = func(net.Listener) context.Context { return api.WithDirect(context.Background()) }
 	}
 	l := singleConnListener{make(chan net.Conn, 1)}
-	l.conns <- theirs
+	l.conns <- serverConn
 	served := make(chan struct{})
 	go func() { _ = srv.Serve(api.Timeouts{}.BoundListener(l)); close(served) }()
-	go func() { _, _ = io.WriteString(ours, strings.ReplaceAll(head, "\n", "\r\n")) }()
-	c.in = bufio.NewReader(io.TeeReader(ours, &c.raw))
+	go func() { _, _ = io.WriteString(clientConn, strings.ReplaceAll(head, "\n", "\r\n")) }()
+	c.in = bufio.NewReader(io.TeeReader(clientConn, &c.raw))
 	answer, err := http.ReadResponse(c.in, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func withStream(t *testing.T, f *fake, direct bool, head string, do func(*stream
 	c.answer = answer
 	do(c)
 	c.stop()
-	_ = ours.Close()
+	_ = clientConn.Close()
 	_ = srv.Close()
 	<-served
 	c.api.Wait()

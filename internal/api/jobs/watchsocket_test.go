@@ -222,8 +222,8 @@ func TestSecondWatchReplacesFirst(t *testing.T) {
 func TestInvalidMessagesAreRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	mine := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
-	hers, token := h.submitWithToken("watch-ttl=60")
+	localJob := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
+	annsJob, token := h.submitWithToken("watch-ttl=60")
 	client := h.dial("/v1/watch")
 	for _, tt := range []struct{ rule, message, code, field string }{
 		{"not JSON", `{`, "invalid_request", ""},
@@ -234,14 +234,14 @@ func TestInvalidMessagesAreRefused(t *testing.T) {
 		{"no id", `{"type":"watch"}`, "invalid_request", "/id"},
 		{"an invalid id", `{"type":"watch","id":"x"}`, "not_found", ""},
 		{"an unknown job", `{"type":"watch","id":"` + job.NewID().String() + `"}`, "not_found", ""},
-		{"a job of another user", `{"type":"watch","id":"` + hers + `"}`, "not_found", ""},
-		{"a cancel of a job of another user", `{"type":"cancel","id":"` + hers + `"}`, "not_found", ""},
-		{"a cancel with a token without the right", `{"type":"cancel","id":"` + hers + `","token":"` + token + `"}`, "forbidden", ""},
-		{"another job than the token's", `{"type":"watch","id":"` + mine + `","token":"` + token + `"}`, "not_found", ""},
-		{"an invalid token", `{"type":"watch","id":"` + mine + `","token":"wt_x"}`, "bad_token", ""},
-		{"a cursor before the first", `{"type":"watch","id":"` + mine + `","after":-1}`, "invalid_request", "/after"},
-		{"a cursor past the end", `{"type":"watch","id":"` + mine + `","after":5}`, "invalid_request", ""},
-		{"a cursor in an unwatch", `{"type":"unwatch","id":"` + mine + `","after":5}`, "invalid_request", "/after"},
+		{"a job of another user", `{"type":"watch","id":"` + annsJob + `"}`, "not_found", ""},
+		{"a cancel of a job of another user", `{"type":"cancel","id":"` + annsJob + `"}`, "not_found", ""},
+		{"a cancel with a token without the right", `{"type":"cancel","id":"` + annsJob + `","token":"` + token + `"}`, "forbidden", ""},
+		{"another job than the token's", `{"type":"watch","id":"` + localJob + `","token":"` + token + `"}`, "not_found", ""},
+		{"an invalid token", `{"type":"watch","id":"` + localJob + `","token":"wt_x"}`, "bad_token", ""},
+		{"a cursor before the first", `{"type":"watch","id":"` + localJob + `","after":-1}`, "invalid_request", "/after"},
+		{"a cursor past the end", `{"type":"watch","id":"` + localJob + `","after":5}`, "invalid_request", ""},
+		{"a cursor in an unwatch", `{"type":"unwatch","id":"` + localJob + `","after":5}`, "invalid_request", "/after"},
 	} {
 		client.send("%s", tt.message)
 		h := client.read()
@@ -253,7 +253,7 @@ func TestInvalidMessagesAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	client.expect("error::invalid_request")
-	client.send(`{"type":"watch","id":"%s","token":"%s"}`, hers, token)
+	client.send(`{"type":"watch","id":"%s","token":"%s"}`, annsJob, token)
 	client.expect("snapshot@0")
 }
 
@@ -261,7 +261,7 @@ func TestInvalidMessagesAreRefused(t *testing.T) {
 func TestSocketAcceptsTokens(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	hers, token := h.submitWithToken("watch=cancel")
+	annsJob, token := h.submitWithToken("watch=cancel")
 	other, otherToken := h.submitWithToken("watch-ttl=60")
 	h.want(202, nil, "POST", "/v1/jobs", smallSubmit) // a job of the caller itself
 	page := []string{"Origin", "https://app.example"}
@@ -272,7 +272,7 @@ func TestSocketAcceptsTokens(t *testing.T) {
 		}
 	}
 	client := h.dial("/v1/watch?token="+token, page...)
-	client.send(`{"type":"watch","id":"%s"}`, hers)
+	client.send(`{"type":"watch","id":"%s"}`, annsJob)
 	client.expect("snapshot@0")
 	client.send(`{"type":"watch","id":"%s"}`, other)
 	client.expect("error:watch:not_found")
@@ -280,9 +280,9 @@ func TestSocketAcceptsTokens(t *testing.T) {
 	client.expect("snapshot@0")
 	client.send(`{"type":"cancel","id":"%s","token":"%s"}`, other, otherToken)
 	client.expect("error:cancel:forbidden")
-	client.send(`{"type":"unwatch","id":"%s"}`, hers)
+	client.send(`{"type":"unwatch","id":"%s"}`, annsJob)
 	client.expect("unwatched")
-	client.send(`{"type":"cancel","id":"%s"}`, hers)
+	client.send(`{"type":"cancel","id":"%s"}`, annsJob)
 	client.expect("cancel")
 }
 

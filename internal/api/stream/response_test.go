@@ -28,7 +28,7 @@ type testClient struct {
 	stop      context.CancelFunc // stops the server
 	returned  chan struct{}      // closed when the handler has returned
 	send      chan string        // closed at the end of the response
-	end       chan func() error  // another way for the response to end
+	end       chan func() error  // ends the response with the function's error
 	ctx       context.Context    // of the detached response
 	log       bytes.Buffer
 }
@@ -38,18 +38,18 @@ type testClient struct {
 func withDetachedServer(t *testing.T, request string, do func(*testClient)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		ours, theirs := net.Pipe()
-		c := &testClient{T: t, conn: ours, returned: make(chan struct{}), send: make(chan string), end: make(chan func() error)}
+		clientConn, serverConn := net.Pipe()
+		c := &testClient{T: t, conn: clientConn, returned: make(chan struct{}), send: make(chan string), end: make(chan func() error)}
 		var stopping context.Context
 		stopping, c.stop = context.WithCancel(context.Background())
 		c.responses = &DetachedResponses{Stopping: stopping, Log: slog.New(slog.NewTextHandler(&c.log, nil))}
 		l := singleConnListener{make(chan net.Conn, 1)}
-		l.conns <- theirs
+		l.conns <- serverConn
 		srv := &http.Server{Handler: api.Wrap(nil, api.WriteProblem, c.serve), BaseContext: func(net.Listener) context.Context { return api.WithDirect(context.Background()) }}
 		served := make(chan struct{})
 		go func() { _ = srv.Serve(l); close(served) }()
-		go func() { _, _ = io.WriteString(ours, strings.ReplaceAll(request, "\n", "\r\n")) }()
-		answer, err := http.ReadResponse(bufio.NewReader(ours), nil)
+		go func() { _, _ = io.WriteString(clientConn, strings.ReplaceAll(request, "\n", "\r\n")) }()
+		answer, err := http.ReadResponse(bufio.NewReader(clientConn), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +58,7 @@ func withDetachedServer(t *testing.T, request string, do func(*testClient)) {
 		<-c.returned // and the response is detached
 		do(c)
 		c.stop()
-		_ = ours.Close()
+		_ = clientConn.Close()
 		_ = srv.Close()
 		<-served
 		c.responses.Wait()

@@ -95,7 +95,7 @@ func isHandshake(r *http.Request) bool {
 func (s *Sockets) enter() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// No socket may be added once Wait waits.
+	// Wait may be waiting already: no socket may be added then.
 	select {
 	case <-s.Stopping:
 		s.closed = true

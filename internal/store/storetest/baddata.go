@@ -53,7 +53,7 @@ func badOpsOf(w *harness) (ops []any) {
 			w.newSubmit(inQueue("poison"), withKey(v)),
 			w.newSubmit(inQueue("poison"), ownedBy(job.Owner{Tenant: v, User: v})),
 			w.newSubmit(inQueue("poison"), withRef("put:"+v)),
-			w.newSubmit(inQueue("poison"), once(v, v)),
+			w.newSubmit(inQueue("poison"), withIdempotency(v, v)),
 			w.newSubmit(inQueue("poison"), func(s *store.Submit) { s.Job.Metadata = map[string]string{v: v} }),
 			w.newSubmit(inQueue("poison"), withRows(store.Row{Owner: job.Owner{Tenant: v, User: v}, Kind: v, Parent: v, ID: v, Body: []byte(v)})),
 			w.newSubmit(inQueue("poison "+v)),
@@ -161,7 +161,7 @@ func refusedOps(w *harness) {
 
 func valuesKept(w *harness) {
 	for _, v := range badValues() {
-		s := w.newSubmit(withKey(v), withInput(v), once(v, v))
+		s := w.newSubmit(withKey(v), withInput(v), withIdempotency(v, v))
 		if w.commitInHalves(s) > 0 {
 			continue
 		}

@@ -59,7 +59,7 @@ func countsAnswered(w *harness) {
 
 func countsNamed(w *harness) {
 	w.setLimits("full", job.Limits{KeyWaiting: 1})
-	w.submit(inQueue("full"), once("known", "a"))
+	w.submit(inQueue("full"), withIdempotency("known", "a"))
 	c := w.running(inQueue("runs"))
 	stale := job.Lease{Job: c.Job.ID, Token: w.token()}
 	for name, b := range map[string]*store.Batch{
@@ -73,7 +73,7 @@ func countsNamed(w *harness) {
 		}
 	}
 	group := grouped(w.newSubmit(inQueue("full")), w.newSubmit(inQueue("other")))
-	b := w.try(append(group, w.newSubmit(inQueue("full"), once("known", "a")), w.newClaim("runs", 1))...)
+	b := w.try(append(group, w.newSubmit(inQueue("full"), withIdempotency("known", "a")), w.newClaim("runs", 1))...)
 	for _, q := range []string{"full", "other", "runs"} {
 		if got, ok := b.Counts[q]; !ok || got != w.counts(q) {
 			w.Errorf("a batch that names the queue %s answers %+v, %v", q, b.Counts, ok)

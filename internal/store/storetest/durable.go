@@ -24,7 +24,7 @@ func (w *harness) fillAllStates() {
 			w.inState(state)
 		}
 	}
-	c := w.running(withRef("put:p"), once("k", "a"), withInput("\x00\xff"))
+	c := w.running(withRef("put:p"), withIdempotency("k", "a"), withInput("\x00\xff"))
 	output := newAppend(c.Lease(), 1, 0, "one", "two")
 	output.Progress = &job.Progress{Percent: 33.25, Status: "A third"}
 	w.do(output, newCancel(c.Job.ID))
@@ -33,7 +33,7 @@ func (w *harness) fillAllStates() {
 	f.Usage, f.Entries = []byte(`{"tokens":3}`), textEntries(1, 0, "the end")
 	w.do(f, newWrite(put("p", "a", "row"), put("p", "b", "")))
 	w.submit(ownedBy(theirs), delayed(time.Minute))
-	w.submit(ownedBy(elsewhere), withQueueTimeout(time.Minute), once("k", "b"))
+	w.submit(ownedBy(elsewhere), withQueueTimeout(time.Minute), withIdempotency("k", "b"))
 	w.newMixedQueue()
 }
 

@@ -21,7 +21,7 @@ func fullRefuses(w *harness) {
 	w.setLimits(queue, job.Limits{KeyWaiting: 3, KeyRunning: 1})
 	w.submit(delayed(time.Hour))
 	w.submitMany(2) // one is parked
-	for _, edit := range []func(*store.Submit){delayed(0), delayed(time.Minute), leasedAs(w.token()), once("k", "a")} {
+	for _, edit := range []func(*store.Submit){delayed(0), delayed(time.Minute), leasedAs(w.token()), withIdempotency("k", "a")} {
 		s := w.newSubmit(edit)
 		w.mustRefuse(job.KeyFull, s)
 		w.wantGone(mine, s.Job.ID)
@@ -50,14 +50,14 @@ func fullLeased(w *harness) {
 
 func fullIdempotent(w *harness) {
 	w.setLimits(queue, job.Limits{KeyWaiting: 1})
-	id := w.submit(once("k", "a"))
-	s := w.newSubmit(once("k", "a"))
+	id := w.submit(withIdempotency("k", "a"))
+	s := w.newSubmit(withIdempotency("k", "a"))
 	w.do(s)
 	if s.Existing == nil || s.Existing.ID != id {
 		w.Errorf("a known key is not answered")
 	}
-	w.mustRefuse(job.IdempotencyMismatch, w.newSubmit(once("k", "b")))
-	w.mustRefuse(job.KeyFull, w.newSubmit(once("l", "a")))
+	w.mustRefuse(job.IdempotencyMismatch, w.newSubmit(withIdempotency("k", "b")))
+	w.mustRefuse(job.KeyFull, w.newSubmit(withIdempotency("l", "a")))
 }
 
 func fullAgain(w *harness) {

@@ -35,7 +35,7 @@ func (w *harness) newSubmits(n int, edits ...func(*store.Submit)) (all []*store.
 
 func groupApplies(w *harness) {
 	all := w.newSubmits(5, withFiles("a"))
-	all = append(all, w.newSubmit(leasedAs(w.token())), w.newSubmit(delayed(1)), w.newSubmit(once("k", "a"), withRows(put("p", "a", "x"))))
+	all = append(all, w.newSubmit(leasedAs(w.token())), w.newSubmit(delayed(1)), w.newSubmit(withIdempotency("k", "a"), withRows(put("p", "a", "x"))))
 	w.do(grouped(all...)...)
 	for _, s := range all {
 		wantEqual(w, "the answer", text(s.Job), text(w.job(s.Job.ID)))
@@ -48,7 +48,7 @@ func groupApplies(w *harness) {
 
 func groupRefused(w *harness) {
 	w.setLimits(queue, job.Limits{KeyWaiting: 100})
-	w.submit(once("known", "a"))
+	w.submit(withIdempotency("known", "a"))
 	w.do(newWrite(put("p", "there", "was here")))
 	for name, bad := range map[string]struct {
 		edit func(*store.Submit)
@@ -56,7 +56,7 @@ func groupRefused(w *harness) {
 	}{
 		"a row that is there":   {withRows(put("p", "new", ""), withAction(store.Insert, put("p", "there", ""))), job.Conflict},
 		"a row that is missing": {withRows(put("p", "new", ""), withAction(store.Require, put("p", "absent", ""))), job.NotFound},
-		"another request":       {once("known", "b"), job.IdempotencyMismatch},
+		"another request":       {withIdempotency("known", "b"), job.IdempotencyMismatch},
 	} {
 		group := w.newSubmits(4, withRows(put("p", "new", "")))
 		group[1].Rows, group[2].Idempotency = nil, &store.Idempotency{Key: "free", Keep: day}
@@ -113,9 +113,9 @@ func groupCounts(w *harness) {
 
 func groupKnown(w *harness) {
 	w.setLimits(queue, job.Limits{KeyWaiting: 3})
-	id := w.submit(once("known", "a"))
+	id := w.submit(withIdempotency("known", "a"))
 	w.submit()
-	group := []*store.Submit{w.newSubmit(once("known", "a")), w.newSubmit(once("new", "a")), w.newSubmit(once("new", "a"))}
+	group := []*store.Submit{w.newSubmit(withIdempotency("known", "a")), w.newSubmit(withIdempotency("new", "a")), w.newSubmit(withIdempotency("new", "a"))}
 	w.do(grouped(group...)...)
 	if group[0].Existing == nil || group[0].Existing.ID != id {
 		w.Errorf("a known key is not answered")
@@ -124,7 +124,7 @@ func groupKnown(w *harness) {
 	if group[2].Existing == nil || group[2].Existing.ID != group[1].Job.ID {
 		w.Errorf("a key used twice in a group made two jobs")
 	}
-	again := []*store.Submit{w.newSubmit(once("known", "a")), w.newSubmit(once("other", "a"), withKey("k")), w.newSubmit(once("other", "b"), withKey("k"))}
+	again := []*store.Submit{w.newSubmit(withIdempotency("known", "a")), w.newSubmit(withIdempotency("other", "a"), withKey("k")), w.newSubmit(withIdempotency("other", "b"), withKey("k"))}
 	w.try(grouped(again...)...)
 	w.wantCode(job.BatchRefused, again[0].Err)
 	w.wantCode(job.BatchRefused, again[1].Err)

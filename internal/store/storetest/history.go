@@ -30,7 +30,7 @@ func runHistories(t *testing.T, s Suite) {
 	})
 }
 
-// atAnyStore makes a step commit at one of the stores.
+// atAnyStore returns the step with one of the stores as the current one.
 func (m *machine) atAnyStore(step func(*rapid.T)) func(*rapid.T) {
 	return func(r *rapid.T) {
 		m.use(rapid.IntRange(0, 1).Draw(r, "commits at"))

@@ -41,29 +41,29 @@ func (w *harness) submitAgain(first job.ID, edits ...func(*store.Submit)) {
 }
 
 func sameKeyAgain(w *harness) {
-	first := w.submit(once("k", "a"))
-	w.submitAgain(first, once("k", "a"))
+	first := w.submit(withIdempotency("k", "a"))
+	w.submitAgain(first, withIdempotency("k", "a"))
 	c := w.claimOne(queue)
-	w.submitAgain(first, once("k", "a"))
+	w.submitAgain(first, withIdempotency("k", "a"))
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	s := w.newSubmit(once("k", "a"))
+	s := w.newSubmit(withIdempotency("k", "a"))
 	w.do(s)
 	wantEqual(w, "the existing job as answered", text(*s.Existing), text(w.job(first)))
 }
 
 func sameKeyOtherHash(w *harness) {
-	first := w.submit(once("k", "a"))
-	s := w.newSubmit(once("k", "b"))
+	first := w.submit(withIdempotency("k", "a"))
+	s := w.newSubmit(withIdempotency("k", "b"))
 	w.mustRefuse(job.IdempotencyMismatch, s)
 	w.wantGone(mine, s.Job.ID)
-	w.submitAgain(first, once("k", "a"))
+	w.submitAgain(first, withIdempotency("k", "a"))
 }
 
 func keyOfOtherOwner(w *harness) {
 	made := map[job.ID]bool{}
 	owners := []job.Owner{mine, theirs, elsewhere, {User: "tenantuser"}, {Tenant: "tenantuser"}, {}}
 	for _, o := range owners {
-		made[w.submit(ownedBy(o), once("k", "a"))] = true
+		made[w.submit(ownedBy(o), withIdempotency("k", "a"))] = true
 	}
 	wantEqual(w, "the jobs made", len(made), len(owners))
 	for _, o := range owners {
@@ -78,8 +78,8 @@ func keyOfOtherOwner(w *harness) {
 }
 
 func sameKeyInOneBatch(w *harness) {
-	first, second := w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a"))
-	third, other := w.newSubmit(once("k", "b")), w.newSubmit(once("k2", "a"))
+	first, second := w.newSubmit(withIdempotency("k", "a")), w.newSubmit(withIdempotency("k", "a"))
+	third, other := w.newSubmit(withIdempotency("k", "b")), w.newSubmit(withIdempotency("k2", "a"))
 	w.try(first, second, third, other)
 	if first.Err != nil || first.Existing != nil || other.Err != nil || other.Existing != nil {
 		w.Fatalf("the first submits with their keys did not apply: %v, %v", first.Err, other.Err)
@@ -92,19 +92,19 @@ func sameKeyInOneBatch(w *harness) {
 }
 
 func keyOfAnyKind(w *harness) {
-	late := w.submit(delayed(time.Minute), once("late", "a"))
-	leased := w.submit(leasedAs(w.token()), once("leased", "a"))
-	w.submitAgain(late, once("late", "a"))
-	w.submitAgain(late, leasedAs(w.token()), once("late", "a"))
-	w.submitAgain(leased, once("leased", "a"))
-	w.submitAgain(leased, delayed(time.Minute), once("leased", "a"))
+	late := w.submit(delayed(time.Minute), withIdempotency("late", "a"))
+	leased := w.submit(leasedAs(w.token()), withIdempotency("leased", "a"))
+	w.submitAgain(late, withIdempotency("late", "a"))
+	w.submitAgain(late, leasedAs(w.token()), withIdempotency("late", "a"))
+	w.submitAgain(leased, withIdempotency("leased", "a"))
+	w.submitAgain(leased, delayed(time.Minute), withIdempotency("leased", "a"))
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Scheduled: 1, Running: 1})
 }
 
 func keyIsFound(w *harness) {
 	_, _, err := w.store.Idempotent(w.ctx, mine, "k")
 	w.wantCode(job.NotFound, err)
-	s := w.newSubmit(once("k", "a hash of 32 bytes, all of it kept"))
+	s := w.newSubmit(withIdempotency("k", "a hash of 32 bytes, all of it kept"))
 	w.do(s)
 	id, hash, err := w.store.Idempotent(w.ctx, mine, "k")
 	if err != nil || id != s.Job.ID || hash != s.Idempotency.Hash {
@@ -113,49 +113,49 @@ func keyIsFound(w *harness) {
 }
 
 func keyAfterReopen(w *harness) {
-	first := w.submit(once("k", "a"))
+	first := w.submit(withIdempotency("k", "a"))
 	w.reopen()
-	w.submitAgain(first, once("k", "a"))
-	w.mustRefuse(job.IdempotencyMismatch, w.newSubmit(once("k", "b")))
+	w.submitAgain(first, withIdempotency("k", "a"))
+	w.mustRefuse(job.IdempotencyMismatch, w.newSubmit(withIdempotency("k", "b")))
 }
 
 func keyOutlivesDelete(w *harness) {
-	first := w.submit(once("k", "a"))
+	first := w.submit(withIdempotency("k", "a"))
 	w.do(newDelete(first))
 	w.advance(day - time.Hour)
 	w.do(newPrune())
-	w.mustRefuse(job.NotFound, w.newSubmit(once("k", "a")))
-	w.mustRefuse(job.IdempotencyMismatch, w.newSubmit(once("k", "b")))
+	w.mustRefuse(job.NotFound, w.newSubmit(withIdempotency("k", "a")))
+	w.mustRefuse(job.IdempotencyMismatch, w.newSubmit(withIdempotency("k", "b")))
 	w.reopen()
-	w.mustRefuse(job.NotFound, w.newSubmit(once("k", "a")))
+	w.mustRefuse(job.NotFound, w.newSubmit(withIdempotency("k", "a")))
 }
 
 func keyOutlivesPrune(w *harness) {
-	c := w.running(once("k", "a"))
+	c := w.running(withIdempotency("k", "a"))
 	w.do(newFinish(c.Lease(), job.Succeeded))
 	w.advance(keep + time.Minute)
 	w.do(newPrune())
 	w.wantGone(mine, c.Job.ID)
-	w.mustRefuse(job.NotFound, w.newSubmit(once("k", "a")))
+	w.mustRefuse(job.NotFound, w.newSubmit(withIdempotency("k", "a")))
 }
 
 func keyKeptWithJob(w *harness) {
-	waiting := w.submit(once("waiting", "a"), withKeep(10*day))
+	waiting := w.submit(withIdempotency("waiting", "a"), withKeep(10*day))
 	w.advance(2 * day)
 	w.do(newPrune())
-	w.submitAgain(waiting, once("waiting", "a"))
+	w.submitAgain(waiting, withIdempotency("waiting", "a"))
 
 	f := newFinish(w.claimOne(queue).Lease(), job.Succeeded)
 	w.do(f)
 	w.advance(9 * day)
 	w.do(newPrune())
-	w.submitAgain(waiting, once("waiting", "a"))
+	w.submitAgain(waiting, withIdempotency("waiting", "a"))
 }
 
 func keyFreed(w *harness) {
-	pruned := w.running(once("pruned", "a"))
+	pruned := w.running(withIdempotency("pruned", "a"))
 	w.do(newFinish(pruned.Lease(), job.Succeeded))
-	deleted := w.submit(once("deleted", "a"))
+	deleted := w.submit(withIdempotency("deleted", "a"))
 	w.do(newDelete(deleted))
 	w.advance(day + time.Hour)
 	w.do(newPrune())
@@ -163,7 +163,7 @@ func keyFreed(w *harness) {
 	for _, key := range []string{"pruned", "deleted"} {
 		_, _, err := w.store.Idempotent(w.ctx, mine, key)
 		w.wantCode(job.NotFound, err)
-		s := w.newSubmit(once(key, "b"))
+		s := w.newSubmit(withIdempotency(key, "b"))
 		w.do(s)
 		if s.Existing != nil {
 			w.Errorf("the key %q still answers a removed job", key)
@@ -172,21 +172,21 @@ func keyFreed(w *harness) {
 }
 
 func keyReused(w *harness) {
-	w.do(newDelete(w.submit(once("k", "a"))))
+	w.do(newDelete(w.submit(withIdempotency("k", "a"))))
 	w.advance(day + time.Minute)
-	second := w.submit(once("k", "b"))
+	second := w.submit(withIdempotency("k", "b"))
 	w.advance(2 * day)
 	w.do(newPrune())
-	w.submitAgain(second, once("k", "b"))
+	w.submitAgain(second, withIdempotency("k", "b"))
 	w.do(newDelete(second))
 	w.do(newPrune())
-	w.submit(once("k", "c"))
+	w.submit(withIdempotency("k", "c"))
 }
 
 func keyOfRefused(w *harness) {
-	s := w.newSubmit(once("k", "a"), withRows(withAction(store.Require, put("p", "absent", ""))))
+	s := w.newSubmit(withIdempotency("k", "a"), withRows(withAction(store.Require, put("p", "absent", ""))))
 	w.mustRefuse(job.NotFound, s)
 	_, _, err := w.store.Idempotent(w.ctx, mine, "k")
 	w.wantCode(job.NotFound, err)
-	w.submit(once("k", "b"))
+	w.submit(withIdempotency("k", "b"))
 }

@@ -241,7 +241,7 @@ func suspectsReopened(w *harness) {
 	w.reopen()
 	w.do(newDue())
 	wantEqual(w, "the suspects claimed while one runs", len(w.claim(queue, 9)), 0)
-	w.do(newLoss(c[0].Lease())) // as at a start after a crash
+	w.do(newLoss(c[0].Lease())) // like the first sweep after a crash
 	w.reopen()
 	w.do(newDue())
 	next := w.claim(queue, 9)

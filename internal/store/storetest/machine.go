@@ -415,7 +415,7 @@ func (m *machine) drawSubmit(r *rapid.T) *store.Submit {
 		withQueueTimeout(20 * time.Second)(s)
 	}
 	if rapid.IntRange(0, 3).Draw(r, "once") == 0 {
-		once(rapid.SampledFrom([]string{"x", "y"}).Draw(r, "idempotency key"), rapid.SampledFrom([]string{"h", "h", "i"}).Draw(r, "hash"))(s)
+		withIdempotency(rapid.SampledFrom([]string{"x", "y"}).Draw(r, "idempotency key"), rapid.SampledFrom([]string{"h", "h", "i"}).Draw(r, "hash"))(s)
 		if k := m.model.keys[ownedKey{s.Job.Owner, s.Idempotency.Key}]; k != nil && !k.until.After(m.now()) {
 			s.Idempotency = nil // it may be forgotten already: the contract does not say
 		}

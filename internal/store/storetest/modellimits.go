@@ -106,23 +106,23 @@ func (m *model) adoptParked(batches ...*store.Batch) {
 			}
 		}
 	}
-	wrong := map[modelQueueKey]int{}
+	difference := map[modelQueueKey]int{}
 	for _, j := range m.filter(func(j *modelJob) bool { return ready(j.State) && !j.deleted }) {
-		is := job.Queued
+		actual := job.Queued
 		if !claimed[j.ID] {
-			is = m.w.jobOf(j.Owner, j.ID).State
+			actual = m.w.jobOf(j.Owner, j.ID).State
 		}
-		if is == j.State {
+		if actual == j.State {
 			continue
 		}
-		if !ready(is) || !j.anyOrder {
-			m.w.Fatalf("a job is %s, want %s: %s", is, j.State, text(j.Job))
+		if !ready(actual) || !j.anyOrder {
+			m.w.Fatalf("a job is %s, want %s: %s", actual, j.State, text(j.Job))
 		}
-		wrong[queueKeyOf(j)] += int(is) - int(j.State)
-		j.State, j.queuedOrder = is, m.entriesBefore+1
+		difference[queueKeyOf(j)] += int(actual) - int(j.State)
+		j.State, j.queuedOrder = actual, m.entriesBefore+1
 		m.checkParked(j)
 	}
-	for k, n := range wrong {
+	for k, n := range difference {
 		if n != 0 {
 			m.w.Fatalf("of the key %q %d more are parked than should be", k, n)
 		}
@@ -141,7 +141,7 @@ func (m *model) checkParked(j *modelJob) {
 	}
 }
 
-// firstState is the first state of a submitted job.
+// firstState returns the first state of a submitted job.
 func (m *model) firstState(op *store.Submit) job.State {
 	c, limits := m.count(op.Job.Queue), m.w.limits[op.Job.Queue]
 	switch {
@@ -160,7 +160,7 @@ func (m *model) keyFull(op *store.Submit) bool {
 	return most > 0 && op.Job.Key != "" && m.firstState(op).Waiting() && m.countOf(queueKeyOfJob(&op.Job), job.State.Waiting) >= most
 }
 
-// claimable is how many jobs a claim must get.
+// claimable returns how many jobs a claim must get.
 func (m *model) claimable(op *store.Claim) int {
 	c := m.count(op.Queue)
 	n := min(len(op.Tokens), len(m.filter(func(j *modelJob) bool {
@@ -177,14 +177,14 @@ func (m *model) claimable(op *store.Claim) int {
 
 // group applies a group, whole or not at all.
 func (m *model) group(ops []*store.Submit) (check func()) {
-	trial := m.copied()
+	tried := m.copied()
 	refused := map[*store.Submit]job.Code{}
 	for _, op := range ops {
-		if code := trial.submitCode(op); code != "" {
+		if code := tried.submitCode(op); code != "" {
 			refused[op] = code
 			continue
 		}
-		trial.submit(op)
+		tried.submit(op)
 	}
 	var checks []func()
 	for _, op := range ops {

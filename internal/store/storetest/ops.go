@@ -92,8 +92,8 @@ func leasedAs(t job.Token) func(*store.Submit) {
 	return func(s *store.Submit) { s.Token, s.LeaseFor, s.Worker = t, leaseFor, "worker" }
 }
 
-// once sets an idempotency key, and a hash that stands for the request.
-func once(key, asked string) func(*store.Submit) {
+// withIdempotency sets an idempotency key, and a hash that stands for the request.
+func withIdempotency(key, asked string) func(*store.Submit) {
 	return func(s *store.Submit) {
 		s.Idempotency = &store.Idempotency{Key: key, Keep: day}
 		copy(s.Idempotency.Hash[:], asked)

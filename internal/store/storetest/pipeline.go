@@ -104,7 +104,7 @@ func applyAllAgain(w *harness) {
 		batchOf(newWrite(withAction(store.Insert, put("p", "a", "x")))),
 	}
 	for len(all) < store.MaxUnsynced {
-		all = append(all, batchOf(w.newSubmit(once("k", "a"))))
+		all = append(all, batchOf(w.newSubmit(withIdempotency("k", "a"))))
 	}
 	again := func() {
 		w.Helper()

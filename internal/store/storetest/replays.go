@@ -78,7 +78,7 @@ func replaysOfOwners() []replay {
 		{"cancel of an unknown job", func(w *harness) []any { return []any{newCancel(w.id())} }},
 		{"delete of an unknown job", func(w *harness) []any { return []any{newDelete(w.id())} }},
 		{"delete of a job with output and a key", func(w *harness) []any {
-			c := w.running(once("k", "a"), withRef("put:p"))
+			c := w.running(withIdempotency("k", "a"), withRef("put:p"))
 			w.do(newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Succeeded))
 			return []any{newDelete(c.Job.ID)}
 		}},
@@ -119,23 +119,23 @@ func replaysInStates() (all []replay) {
 }
 
 func replaysOfWrites() []replay {
-	there := func(rows ...store.Row) func(w *harness) []any {
+	withExistingRow := func(rows ...store.Row) func(w *harness) []any {
 		return func(w *harness) []any {
 			w.do(newWrite(put("p", "there", "old"), put("p", "also", "")))
 			return []any{newWrite(rows...)}
 		}
 	}
 	return []replay{
-		{"write put", there(put("p", "there", "new"), put("p", "new", ""))},
-		{"write insert", there(withAction(store.Insert, put("p", "new", "x")))},
-		{"write insert that conflicts with a row", there(put("p", "new", ""), withAction(store.Insert, put("p", "there", "x")))},
-		{"write insert that conflicts with an equal row", there(withAction(store.Insert, put("p", "there", "old")))},
-		{"write update", there(withAction(store.Update, put("p", "there", "new")), withAction(store.Update, put("p", "absent", "")))},
-		{"write remove", there(withAction(store.Remove, put("p", "there", "")), withAction(store.Require, put("p", "there", "")))},
-		{"write remove all", there(withAction(store.RemoveAll, put("p", "", "")))},
-		{"write require none", there(put("q", "new", ""), withAction(store.RequireNone, put("absent", "", "")))},
-		{"write require none that conflicts with a row", there(put("p", "new", ""), withAction(store.RequireNone, put("p", "", "")))},
-		{"write that requires a missing row", there(put("p", "new", ""), withAction(store.Require, put("p", "absent", "")))},
+		{"write put", withExistingRow(put("p", "there", "new"), put("p", "new", ""))},
+		{"write insert", withExistingRow(withAction(store.Insert, put("p", "new", "x")))},
+		{"write insert that conflicts with a row", withExistingRow(put("p", "new", ""), withAction(store.Insert, put("p", "there", "x")))},
+		{"write insert that conflicts with an equal row", withExistingRow(withAction(store.Insert, put("p", "there", "old")))},
+		{"write update", withExistingRow(withAction(store.Update, put("p", "there", "new")), withAction(store.Update, put("p", "absent", "")))},
+		{"write remove", withExistingRow(withAction(store.Remove, put("p", "there", "")), withAction(store.Require, put("p", "there", "")))},
+		{"write remove all", withExistingRow(withAction(store.RemoveAll, put("p", "", "")))},
+		{"write require none", withExistingRow(put("q", "new", ""), withAction(store.RequireNone, put("absent", "", "")))},
+		{"write require none that conflicts with a row", withExistingRow(put("p", "new", ""), withAction(store.RequireNone, put("p", "", "")))},
+		{"write that requires a missing row", withExistingRow(put("p", "new", ""), withAction(store.Require, put("p", "absent", "")))},
 		{"write insert twice in one batch", func(w *harness) []any {
 			return []any{newWrite(withAction(store.Insert, put("p", "a", "1"))), newWrite(withAction(store.Insert, put("p", "a", "1")))}
 		}},
@@ -155,20 +155,20 @@ func replaysOfSubmits() []replay {
 		{"submit with a delay", submits(delayed(time.Minute))},
 		{"submit with a queue time", submits(withQueueTimeout(time.Minute))},
 		{"submit already leased", submits(leased, withRef("put:p"))},
-		{"submit with an idempotency key", submits(once("k", "a"))},
-		{"submit already leased with an idempotency key", submits(leased, once("k", "a"))},
+		{"submit with an idempotency key", submits(withIdempotency("k", "a"))},
+		{"submit already leased with an idempotency key", submits(leased, withIdempotency("k", "a"))},
 		{"submit with rows", submits(withRows(put("p", "a", ""), withAction(store.Insert, put("p", "b", "x"))))},
-		{"submit with a key and rows", submits(once("k", "a"), withRows(withAction(store.Insert, put("p", "b", "x"))))},
+		{"submit with a key and rows", submits(withIdempotency("k", "a"), withRows(withAction(store.Insert, put("p", "b", "x"))))},
 		{"submit with a key that is known", func(w *harness) []any {
-			w.submit(once("k", "a"))
-			return []any{w.newSubmit(once("k", "a"), leased), w.newSubmit(once("k", "b"))}
+			w.submit(withIdempotency("k", "a"))
+			return []any{w.newSubmit(withIdempotency("k", "a"), leased), w.newSubmit(withIdempotency("k", "b"))}
 		}},
 		{"submit with one key several times in one batch", func(w *harness) []any {
-			return []any{w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a")), w.newSubmit(once("k", "b"))}
+			return []any{w.newSubmit(withIdempotency("k", "a")), w.newSubmit(withIdempotency("k", "a")), w.newSubmit(withIdempotency("k", "b"))}
 		}},
 		{"submit that conflicts with a row", func(w *harness) []any {
 			insert := withRows(withAction(store.Insert, put("p", "a", "x")))
-			return []any{w.newSubmit(insert), w.newSubmit(insert, once("k", "a")), w.newSubmit(insert, leased)}
+			return []any{w.newSubmit(insert), w.newSubmit(insert, withIdempotency("k", "a")), w.newSubmit(insert, leased)}
 		}},
 	}
 }
@@ -183,7 +183,7 @@ func replaysOfUpkeep() []replay {
 		}},
 		{"prune", func(w *harness) []any {
 			for i := range 6 {
-				w.do(newFinish(w.running(once(fmt.Sprint("k", i), "a"), withRef("put:p")).Lease(), job.Succeeded))
+				w.do(newFinish(w.running(withIdempotency(fmt.Sprint("k", i), "a"), withRef("put:p")).Lease(), job.Succeeded))
 			}
 			w.advance(2 * day)
 			return []any{newPrune()}
@@ -281,12 +281,12 @@ func replaysOfLimits() []replay {
 			return []any{w.newSubmit(leasedAs(w.token())), w.newClaim(queue, 4), w.newClaim(queue, 4)}
 		})},
 		{"submits of a key that is full", limited(job.Limits{KeyWaiting: 2}, func(w *harness) []any {
-			w.submit(once("k", "a"))
-			return []any{w.newSubmit(), w.newSubmit(), w.newSubmit(once("k", "a"))}
+			w.submit(withIdempotency("k", "a"))
+			return []any{w.newSubmit(), w.newSubmit(), w.newSubmit(withIdempotency("k", "a"))}
 		})},
 		{"groups, one of which is refused", limited(job.Limits{KeyWaiting: 3}, func(w *harness) []any {
-			w.submit(once("k", "a"))
-			ops := grouped(w.newSubmit(), w.newSubmit(once("k", "a")), w.newSubmit(once("l", "a"), withFiles("a")))
+			w.submit(withIdempotency("k", "a"))
+			ops := grouped(w.newSubmit(), w.newSubmit(withIdempotency("k", "a")), w.newSubmit(withIdempotency("l", "a"), withFiles("a")))
 			return append(ops, grouped(w.newSubmit(withKey("free")), w.newSubmit())...)
 		})},
 		{"removals of jobs with files", func(w *harness) []any {
@@ -317,7 +317,7 @@ func replaysOfMixes() []replay {
 			return []any{newFinish(c.Lease(), job.Failed), newRetry(c.Job.ID), w.newClaim(queue, 1)}
 		}},
 		{"success and delete of one job", func(w *harness) []any {
-			c := w.running(withRef("put:p"), once("k", "a"))
+			c := w.running(withRef("put:p"), withIdempotency("k", "a"))
 			return []any{newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Succeeded), newDelete(c.Job.ID)}
 		}},
 		{"cancel and retry of one job, and its claim", func(w *harness) []any {
@@ -329,7 +329,7 @@ func replaysOfMixes() []replay {
 			return []any{newCancel(id), newDelete(id)}
 		}},
 		{"submit and claim of one job", func(w *harness) []any {
-			return []any{w.newSubmit(once("k", "a"), withRows(withAction(store.Insert, put("p", "a", "")))), w.newClaim(queue, 2)}
+			return []any{w.newSubmit(withIdempotency("k", "a"), withRows(withAction(store.Insert, put("p", "a", "")))), w.newClaim(queue, 2)}
 		}},
 		{"due and claim of one job", func(w *harness) []any {
 			w.submit(delayed(time.Second))
@@ -357,7 +357,7 @@ func everyKind(w *harness) []any {
 		newCancel(running[0].Job.ID), newCancel(w.id()),
 		newDelete(ended), newDelete(w.id()), newRetry(failed), newRetry(w.id()),
 		newWrite(put("p", "new", "")), newWrite(withAction(store.Insert, put("p", "there", ""))),
-		w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a")), w.newSubmit(leasedAs(w.token())),
+		w.newSubmit(withIdempotency("k", "a")), w.newSubmit(withIdempotency("k", "a")), w.newSubmit(leasedAs(w.token())),
 		w.newSubmit(withRows(withAction(store.Require, put("p", "absent", "")))), grouped(w.newSubmit(withFiles("a")))[0],
 		newDue(), &store.Prune{Limit: 100},
 		w.newClaim(queue, 3), w.newClaim(job.Failed.String(), 1), &store.Cancel{Owner: theirs, ID: old},

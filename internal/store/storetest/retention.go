@@ -67,14 +67,14 @@ func earlyKeepsUnfinished(w *harness) {
 }
 
 func earlyKeys(w *harness) {
-	c := w.running(once("key", "asked"))
+	c := w.running(withIdempotency("key", "asked"))
 	w.do(newFinish(c.Lease(), job.Succeeded))
 	w.do(&store.Prune{Limit: 10, Early: true})
 	w.wantGone(mine, c.Job.ID)
-	w.mustRefuse(job.NotFound, w.newSubmit(once("key", "asked")))
+	w.mustRefuse(job.NotFound, w.newSubmit(withIdempotency("key", "asked")))
 	w.advance(day + time.Minute)
 	w.do(newPrune())
-	w.submit(once("key", "asked"))
+	w.submit(withIdempotency("key", "asked"))
 }
 
 func pruneBytes(w *harness) {

@@ -35,7 +35,7 @@ func readsOfAll(w *harness) {
 	for n := range w.stores {
 		w.use(n)
 		for _, ops := range [][]any{
-			{w.newSubmit(withFiles("a"), once(fmt.Sprint(n), "h"), withTally("t"), withRef("put:p"), withInput("in"), mayBeAbandoned)},
+			{w.newSubmit(withFiles("a"), withIdempotency(fmt.Sprint(n), "h"), withTally("t"), withRef("put:p"), withInput("in"), mayBeAbandoned)},
 			everyKind(w),
 			{newDue()},
 			{&store.Presence{Owners: []job.Owner{mine}}},

@@ -33,7 +33,7 @@ func sharedIdempotencyKey(w *harness) {
 
 func (w *harness) oneKey(key string, round int, edit func(*store.Submit)) {
 	w.Helper()
-	a, b := w.newSubmit(edit, once(key, "h")), w.newSubmit(edit, once(key, "h"))
+	a, b := w.newSubmit(edit, withIdempotency(key, "h")), w.newSubmit(edit, withIdempotency(key, "h"))
 	if !a.Token.IsZero() {
 		a.Token, b.Token = w.token(), w.token()
 	}
@@ -56,7 +56,7 @@ func (w *harness) oneKey(key string, round int, edit func(*store.Submit)) {
 func sharedKeyDiffers(w *harness) {
 	for round := range rounds {
 		key := fmt.Sprint(round)
-		a, b := w.newSubmit(once(key, "a")), w.newSubmit(once(key, "b"))
+		a, b := w.newSubmit(withIdempotency(key, "a")), w.newSubmit(withIdempotency(key, "b"))
 		w.race(round, a, b)
 		won := wantOneApplied(w, job.IdempotencyMismatch, a, b)
 		id, hash, err := w.store.Idempotent(w.ctx, mine, key)
@@ -70,8 +70,8 @@ func sharedKeyDiffers(w *harness) {
 func sharedKeyDelete(w *harness) {
 	for round := range rounds {
 		key := fmt.Sprint(round)
-		id := w.submit(once(key, "h"))
-		s, del := w.newSubmit(once(key, "h")), newDelete(id)
+		id := w.submit(withIdempotency(key, "h"))
+		s, del := w.newSubmit(withIdempotency(key, "h")), newDelete(id)
 		w.race(round, s, del)
 		wantEqual(w, "the answer to the delete", del.Err, nil)
 		if first := opsOrder(round); first >= 0 {
