@@ -83,7 +83,7 @@ func (p *pruner) pass(ctx context.Context) error {
 		total += op.Deleted
 		// From here on jobs are too young for any retention to be over. Do not move the cursor
 		// there, because the next pass must read them again.
-		young := op.Next == "" || p.e.store.Now().Sub(op.LookedUntil) < p.e.minKeep()
+		young := op.Next == "" || p.e.store.Now().Sub(op.ReadUntil) < p.e.minKeep()
 		if young && !op.More {
 			break
 		}

@@ -381,8 +381,8 @@ type Prune struct {
 	Next string
 	// More is true when more idempotency keys, or records of deletes, are past their time.
 	More bool
-	// LookedUntil is the submit time of the last job that this prune read.
-	LookedUntil time.Time
+	// ReadUntil is the submit time of the last job that this prune read.
+	ReadUntil time.Time
 }
 
 // Claim leases the next ready jobs of a queue: as many as there are tokens, ready jobs and

@@ -89,7 +89,7 @@ func TestCancelKeepsPartialAnswer(t *testing.T) {
 	w.text("half an answ")
 	h.call("ann", "POST", a.text("urls.cancel"), "").want(t, 202, "status", "processing", "cancel_requested", true, "progress.status", "Cancelling")
 	if cancelled := <-h.cancels; cancelled != w.claimed.Job.ID {
-		t.Fatalf("the worker was told to cancel %s", cancelled)
+		t.Fatalf("the worker got an order to cancel %s", cancelled)
 	}
 	w.finish(job.Outcome{Cancelled: true})
 	for range 2 {
@@ -286,7 +286,7 @@ func TestDeleteConversationDeletesAnswer(t *testing.T) {
 	w.text("half")
 	h.call("ann", "DELETE", conv, "").want(t, 204)
 	if cancelled := <-h.cancels; cancelled != w.claimed.Job.ID {
-		t.Fatalf("the worker was told to cancel %s", cancelled)
+		t.Fatalf("the worker got an order to cancel %s", cancelled)
 	}
 	h.get("ann", conv+"/messages").want(t, 404, "code", "not_found")
 	w.finish(job.Outcome{Cancelled: true})
@@ -316,7 +316,7 @@ func TestDeleteConversationDeletesPrompts(t *testing.T) {
 
 	h.call("ann", "DELETE", "/api/conversations/"+conv, "").want(t, 204)
 	if cancelled := <-h.cancels; cancelled != w.claimed.Job.ID {
-		t.Fatalf("the worker was told to cancel %s", cancelled)
+		t.Fatalf("the worker got an order to cancel %s", cancelled)
 	}
 	for _, task := range []answer{first, second} {
 		h.get("ann", task.text("urls.status")).want(t, 404)

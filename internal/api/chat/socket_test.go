@@ -326,7 +326,7 @@ func TestLeavingClientDoesNotCancelTask(t *testing.T) {
 		})
 	}
 	if len(h.cancels) > 0 {
-		t.Fatal("a worker was told to stop")
+		t.Fatal("a worker got an order to stop")
 	}
 }
 

@@ -330,7 +330,7 @@ func TestAllStreamsSendSameEvents(t *testing.T) {
 
 	received := log(readAll(t, early))
 	if want := "output@1 output@2 output@3 done@3.done"; eventNames(received) != want {
-		t.Fatalf("live: %s, want %s", eventNames(received), want)
+		t.Fatalf("while running: %s, want %s", eventNames(received), want)
 	}
 	for i, m := range received {
 		res, text := h.call("GET", "/v1/jobs/"+id+"/events", "", "Last-Event-ID", m.id)

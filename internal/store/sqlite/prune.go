@@ -21,7 +21,7 @@ type pruneRun struct {
 }
 
 func (t *tx) prune(op *store.Prune) (err error) {
-	op.Err, op.Deleted, op.Next, op.LookedUntil, op.More = nil, 0, "", time.Time{}, false
+	op.Err, op.Deleted, op.Next, op.ReadUntil, op.More = nil, 0, "", time.Time{}, false
 	p := &pruneRun{tx: t, op: op, began: time.Now(), limitLeft: op.Limit}
 	if p.lastRow, op.Err = parseRowCursor(op.After); op.Err != nil {
 		return nil
@@ -79,7 +79,7 @@ func (p *pruneRun) chunk() (more bool, err error) {
 func (p *pruneRun) readNext(limit int) (list []pruneCandidate, n int, err error) {
 	err = p.q.pruneCandidates.int(p.lastRow).int(int64(limit)).each(func(c column) error {
 		n++
-		p.lastRow, p.op.LookedUntil = c.int(0), c.time(6)
+		p.lastRow, p.op.ReadUntil = c.int(0), c.time(6)
 		if job.State(c.int(3)).Ended() && (p.op.Early || !c.time(4).After(p.now)) {
 			list = append(list, pruneCandidate{scanRemoval(c), c.int(7), c.int(10)})
 		}

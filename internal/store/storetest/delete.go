@@ -54,7 +54,7 @@ func deleteRunning(w *harness) {
 	wantEqual(w, "the counts while it runs", w.counts(queue), job.Counts{Running: 1})
 	running := w.listRunning(store.AllRunning)
 	if len(running) != 1 || running[0].Token != c.Token {
-		w.Fatalf("the work that still goes on is not listed: %+v", running)
+		w.Fatalf("the running job is not listed: %+v", running)
 	}
 	w.advance(time.Second)
 	renew, output := newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "still here")

@@ -188,7 +188,7 @@ func finishAnswers(w *harness) {
 		wantEqual(w, "the state", j.State, to)
 		wantEqual(w, "the answered state", f.State, to)
 		if f.Job == nil || text(*f.Job) != text(j) {
-			w.Errorf("a finish answers the job %v, and a read gives %s", f.Job, text(j))
+			w.Errorf("a finish answers the job %v, and a read returns %s", f.Job, text(j))
 		}
 		w.do(newDelete(j.ID))
 	}

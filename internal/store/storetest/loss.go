@@ -16,7 +16,7 @@ func lossRules() []rule {
 		{"a retry counts losses from zero", lossRetried},
 		{"one suspect at a time runs, over all queues", suspectsAlone},
 		{"other jobs run at the same time as a suspect", suspectWithOthers},
-		{"the next suspect runs in the batch that ends the one before it", suspectFollows},
+		{"the next suspect runs in the batch that ends the previous one", suspectFollows},
 		{"a cleared suspect does not wait for others", suspectCleared},
 		{"a suspect that cannot run does not delay other suspects", suspectThatCannotRun},
 		{"a parked suspect is due now while none runs", suspectIsDue},

@@ -136,7 +136,7 @@ func (m *model) checkParked(j *modelJob) {
 		return queueKeyOf(o) == queueKeyOf(j) && o.Priority == j.Priority && ready(o.State)
 	}) {
 		if j.State == job.Queued && other.readyOrder < j.readyOrder && m.w.jobOf(other.Owner, other.ID).State == job.Parked {
-			m.w.Fatalf("a parked job was queued before another of its key that came earlier")
+			m.w.Fatalf("a parked job was queued before an earlier one of its key")
 		}
 	}
 }

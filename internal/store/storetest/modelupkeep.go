@@ -106,7 +106,7 @@ func (m *model) claimedOne(op *store.Claim, c *job.Claimed) {
 	m.lease(j, c.Token, op.LeaseFor)
 	m.wantAnswer(op, c.Job, withoutRevision(j.Job))
 	if !c.Until.Equal(j.until) || string(c.Input) != inputOf(j.ID) {
-		m.w.Fatalf("a claim gave a lease until %v and the input %q", c.Until, c.Input)
+		m.w.Fatalf("a claim has a lease until %v and the input %q", c.Until, c.Input)
 	}
 }
 

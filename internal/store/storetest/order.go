@@ -45,7 +45,7 @@ func orderSingleJob(w *harness) {
 	}
 	late := w.submit(withKey("late"))
 	if !slices.Contains(claimedIDs(w.claim(queue, 3)), late) {
-		w.Errorf("a job that came later was not among the next three")
+		w.Errorf("a later job was not among the next three")
 	}
 }
 

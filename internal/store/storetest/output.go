@@ -196,7 +196,7 @@ func outputPages(w *harness) {
 			}
 			wantEqual(w, "the job read with its output", text(j), text(w.job(j.ID)))
 			if most := max(size/10, 1) + 1; len(entries) > most {
-				w.Errorf("up to %d bytes gave %d entries of 10", size, len(entries))
+				w.Errorf("up to %d bytes there are %d entries of 10", size, len(entries))
 			}
 			for _, e := range entries {
 				seq++

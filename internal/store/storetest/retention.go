@@ -187,11 +187,11 @@ func sizeFollows(w *harness) {
 	w.history(20, 100_000)
 	full := w.size()
 	if full < before+20*300_000 {
-		w.Errorf("with 6 MB more the size went from %d to %d", before, full)
+		w.Errorf("with 6 MB more the size changed from %d to %d", before, full)
 	}
 	w.advance(day)
 	w.do(newPrune())
 	if after := w.size(); after > before+full/10 {
-		w.Errorf("pruned of 6 MB the size went from %d to %d", full, after)
+		w.Errorf("after a prune of 6 MB the size changed from %d to %d", full, after)
 	}
 }

@@ -58,7 +58,7 @@ func (w *harness) finishedOrCancelled(to job.State, cancel *store.Cancel, f *sto
 		wantEqual(w, "the state", f.State, job.Cancelled)
 	}
 	if first.Revision >= later.Revision {
-		w.Errorf("the later answer has the revision %d, and the one before it %d", later.Revision, first.Revision)
+		w.Errorf("the later answer has the revision %d, and the earlier one %d", later.Revision, first.Revision)
 	}
 	w.eachStore(func() { wantEqual(w, "the job", text(w.job(later.ID)), text(later)) })
 }

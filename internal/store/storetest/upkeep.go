@@ -29,7 +29,7 @@ func dueReady(w *harness) {
 	wantEqual(w, "the jobs made ready", due.Ready, 1)
 	wantEqual(w, "whether there is more", due.More, false)
 	j := w.job(soon)
-	wantEqual(w, "the state of the one", j.State, job.Queued)
+	wantEqual(w, "the state of the first job", j.State, job.Queued)
 	if j.RunAt.After(w.now()) || j.RunAt.Before(j.CreatedAt.Add(time.Minute)) {
 		w.Errorf("the job became ready at %v", j.RunAt)
 	}
@@ -57,7 +57,7 @@ func dueExpires(w *harness) {
 	if len(due.Expired) != 1 || text(due.Expired[0]) != text(j) {
 		w.Errorf("the answer has %d expired jobs", len(due.Expired))
 	}
-	wantEqual(w, "the state of the one that may wait", w.job(other).State, job.Queued)
+	wantEqual(w, "the state of the job without a queue timeout", w.job(other).State, job.Queued)
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Expired: 1})
 }
 
@@ -67,7 +67,7 @@ func dueStarted(w *harness) {
 	running := w.running(withQueueTimeout(time.Minute))
 	w.advance(time.Hour)
 	w.do(newDue())
-	wantEqual(w, "the state of the one that went back", w.job(back.Job.ID).State, job.Queued)
+	wantEqual(w, "the state of the retried job", w.job(back.Job.ID).State, job.Queued)
 	wantEqual(w, "the state of the running", w.job(running.Job.ID).State, job.Running)
 }
 
@@ -211,7 +211,7 @@ func pruneCursor(w *harness) {
 		w.do(p)
 		deleted += p.Deleted
 		if p.Deleted > 7 || rounds > 2+jobs/7 {
-			w.Fatalf("prune %d of 7 jobs each deleted %d and goes on after %q", rounds, p.Deleted, p.Next)
+			w.Fatalf("prune %d of 7 jobs each deleted %d and continues after %q", rounds, p.Deleted, p.Next)
 		}
 		if p.Next == "" {
 			break
@@ -261,7 +261,7 @@ func clockShown(w *harness) {
 		s := w.newSubmit()
 		w.do(s)
 		if off := s.Job.CreatedAt.Sub(shown).Abs(); off > store.ClockTolerance {
-			w.Errorf("a commit decides by a clock that is off by %s from the one that is shown", off)
+			w.Errorf("the clock of a commit is off by %s from Now", off)
 		}
 		last = shown
 	}

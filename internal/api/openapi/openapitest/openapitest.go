@@ -171,7 +171,7 @@ func (x *exchange) check(t T) {
 		return // not described: these are paths of the Go library
 	}
 	if err := loadSpec().check(x); err != nil {
-		t.Errorf("%s %s was answered with %d, not as /openapi.json says: %v\n%s",
+		t.Errorf("%s %s was answered with %d, not as /openapi.json describes: %v\n%s",
 			x.request.Method, x.request.URL.Path, x.status, err, truncate(x.responseBody.Bytes()))
 	}
 }
@@ -181,7 +181,7 @@ func (x *exchange) check(t T) {
 func CheckMessage(t T, schema string, text []byte) {
 	t.Helper()
 	if err := loadSpec().validate("/components/schemas/"+schema, text); err != nil {
-		t.Errorf("a message is not as /openapi.json says: %v\n%s", err, truncate(text))
+		t.Errorf("a message is not as /openapi.json describes: %v\n%s", err, truncate(text))
 	}
 }
 
