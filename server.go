@@ -146,8 +146,8 @@ func (s *Server) Handler() http.Handler {
 	})
 }
 
-// withTrustedUser returns a copy of r that names the user in the way the server trusts: in
-// X-User-ID, from this machine and without a proxy.
+// withTrustedUser returns a copy of r with the user in X-User-ID. The server trusts that
+// header, because the copy comes from this machine and not through a proxy.
 func withTrustedUser(r *http.Request, user string) *http.Request {
 	trusted := *r
 	trusted.RemoteAddr = "127.0.0.1:0"

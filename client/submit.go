@@ -41,8 +41,8 @@ type Submission struct {
 	IdempotencyKey string
 }
 
-// Off turns off a clock of [Timeouts] that the queue has on. Any negative duration
-// does.
+// Off turns off a clock of [Timeouts], even if the queue sets it. Any negative duration
+// does the same.
 const Off time.Duration = -1
 
 // RetryPolicy says what happens after a failed attempt. A zero field takes the setting of

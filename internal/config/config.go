@@ -3,7 +3,7 @@
 // before it.
 //
 // Load refuses an unknown key, a value of the wrong kind and a value out of bounds. It
-// reports all problems at once, each with its place, its key and what would be right.
+// reports all problems at once, each with its place, its key and a valid value.
 // Tests check that docs/configuration.md describes every key and that
 // examples/meanwhile.yaml contains it.
 package config
@@ -24,7 +24,7 @@ type Config struct {
 	WatchTTL       time.Duration    `yaml:"watch_ttl_s"`      // how long a watch token is valid
 	Data           string           `yaml:"data"`             // the directory that holds everything
 	MinFreeBytes   int64            `yaml:"min_free_bytes"`   // free space of the disk below which new work is refused
-	ShutdownGrace  time.Duration    `yaml:"shutdown_grace_s"` // how long running work may go on once the server stops
+	ShutdownGrace  time.Duration    `yaml:"shutdown_grace_s"` // how long running work may continue once the server stops
 	Models         []Model          `yaml:"models"`           // none: the built-in simulated model
 	Queues         map[string]Queue `yaml:"queues"`           // by name; chat and sim are built in
 	Files          Files            `yaml:"files"`
@@ -37,10 +37,10 @@ type Config struct {
 
 // Model is a model behind a server with OpenAI's chat completions API.
 type Model struct {
-	Name        string `yaml:"name"`        // as jobs name it, and as the upstream does
+	Name        string `yaml:"name"`        // the name in jobs and in calls to the upstream
 	BaseURL     string `yaml:"base_url"`    // up to and without /chat/completions
 	APIKeyEnv   string `yaml:"api_key_env"` // the variable that holds the API key; "" sends none
-	Concurrency int    `yaml:"concurrency"` // maximum of concurrent calls over all queues; 0 for no limit beside theirs
+	Concurrency int    `yaml:"concurrency"` // maximum of concurrent calls over all queues; 0 for only the queues' limits
 	// APIKey is the value of that variable when the configuration was loaded. It is never
 	// written to a log or a file.
 	APIKey string `yaml:"-"`
@@ -48,7 +48,7 @@ type Model struct {
 
 // Files limits the files of jobs.
 type Files struct {
-	MaxBytes int64 `yaml:"max_bytes"` // of one file; all files of a job may have twice as many
+	MaxBytes int64 `yaml:"max_bytes"` // of one file; all files of a job together may have twice as many
 }
 
 // Retention sets how long ended jobs are kept, with their output, result and files.

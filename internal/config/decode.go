@@ -53,7 +53,7 @@ func (d *decoder) value(v reflect.Value, n *yaml.Node, key string) {
 	}
 }
 
-// unquoted returns a hint for {file} written where a text belongs.
+// unquoted returns a hint to quote a text such as {file}, which YAML reads as a mapping.
 func unquoted(n *yaml.Node) string {
 	if n.Kind == yaml.MappingNode && n.Style&yaml.FlowStyle != 0 {
 		return `; what has braces stands in quotes, such as "{file}"`
@@ -131,8 +131,8 @@ func (d *decoder) list(v reflect.Value, n *yaml.Node, key string) {
 	v.Set(items)
 }
 
-// pairs yields the nodes of a mapping's keys and values. It reports a node that is no
-// mapping, with what it should be, and duplicate keys.
+// pairs yields the nodes of a mapping's keys and values. It reports duplicate keys, and a
+// node that is not a mapping.
 func (d *decoder) pairs(n *yaml.Node, key, should string) iter.Seq2[*yaml.Node, *yaml.Node] {
 	return func(yield func(name, value *yaml.Node) bool) {
 		if n.Kind != yaml.MappingNode {
@@ -154,7 +154,7 @@ func (d *decoder) pairs(n *yaml.Node, key, should string) iter.Seq2[*yaml.Node, 
 	}
 }
 
-// setScalar parses text as a value of v's kind. The text of a list has commas.
+// setScalar parses text as a value of v's kind. The items of a list are separated by commas.
 func setScalar(v reflect.Value, text string) error {
 	refused := fmt.Errorf("this must be %s, not %s", wanted(v), job.Quote(text))
 	switch {
@@ -205,7 +205,7 @@ func wanted(v reflect.Value) string {
 	}
 }
 
-// inline is the tag of a struct whose keys are those of the struct around it.
+// inline is the tag of a struct whose keys belong to the enclosing struct.
 const inline = ",inline"
 
 // fieldOf finds the field of a struct that has the key. A struct of clocks must be
@@ -233,7 +233,7 @@ func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 	return reflect.Value{}, false
 }
 
-// keysOf lists the keys of a struct in their order.
+// keysOf lists the keys of a struct in the order of its fields.
 func keysOf(t reflect.Type) []string {
 	var keys []string
 	if t == clocksType {

@@ -18,8 +18,8 @@ var (
 	of      = regexp.MustCompile("^`([a-z]+)` (.+)$")
 )
 
-// A default in docs/configuration.md is one for all, or one for an executor, one for the
-// queue chat, and one for "else".
+// A default in docs/configuration.md is a single value, or one value for each of some
+// executors, for the queue chat and for "else".
 func TestDocumentationHasEveryDefault(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/configuration.md")
@@ -71,9 +71,9 @@ func defaultsOf(key string) map[string]string {
 	}
 }
 
-// leaf returns a key's value as a file has it.
+// leaf returns a key's value in the form of a configuration file.
 func leaf(of any, key string) string {
-	v := reflect.New(reflect.TypeOf(of)).Elem() // a copy that is addressable
+	v := reflect.New(reflect.TypeOf(of)).Elem() // an addressable copy
 	v.Set(reflect.ValueOf(of))
 	for name := range strings.SplitSeq(key, ".") {
 		v, _ = fieldOf(v, name)

@@ -119,7 +119,7 @@ func TestDocumentationHasEveryKeyAndNoOther(t *testing.T) {
 	}
 }
 
-// The documentation of the clocks is made from job.Clocks.
+// The documentation of the clocks is generated from job.Clocks.
 func TestDocumentationOfClocksIsUpToDate(t *testing.T) {
 	t.Parallel()
 	var rows, example strings.Builder
@@ -142,7 +142,7 @@ func defaultClock(executor string, i int) time.Duration {
 	return *q.Timeouts.All()[i]
 }
 
-// documentedDefault is such as "`llm` 300, else 0".
+// documentedDefault returns the default of a clock, such as "`llm` 300, else 0".
 func documentedDefault(i int) string {
 	var text string
 	for _, executor := range executorNames() {
@@ -168,7 +168,7 @@ func documentedBounds(c *job.Clock) string {
 	return ""
 }
 
-// checkBetween compares what stands in a file between two marks, or writes it there.
+// checkBetween compares the text between two marks of a file, or writes it there.
 func checkBetween(t *testing.T, file, from, to, want string) {
 	t.Helper()
 	text, err := os.ReadFile(file)

@@ -4,8 +4,8 @@ import (
 	"reflect"
 )
 
-// executorKind is a kind of executor that a configuration file may name. Each has a
-// file of its own: the struct of its keys, their defaults and their checks.
+// executorKind is a kind of executor that a configuration file may name. Each has its own
+// Go file with the struct of its keys, their defaults and their checks.
 type executorKind struct {
 	name     string
 	defaults func(q *Queue)
@@ -13,7 +13,7 @@ type executorKind struct {
 	check    func(l *loader, q *Queue, key string, cfg *Config)
 }
 
-// executorKinds lists the kinds. A new one is a line here and a field in [Queue].
+// executorKinds lists the kinds. A new kind needs an entry here and a field in [Queue].
 func executorKinds() []executorKind {
 	return []executorKind{simKind(), llmKind(), processKind()}
 }
@@ -26,7 +26,7 @@ func executorNames() []string {
 	return names
 }
 
-// checkExecutor refuses keys of other executors than the queue's, and checks its own.
+// checkExecutor checks the keys of the queue's executor, and refuses keys of other executors.
 func (l *loader) checkExecutor(q *Queue, key string, cfg *Config) {
 	for _, k := range executorKinds() {
 		if k.name == q.Executor {

@@ -7,8 +7,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Func is the executor that calls a function of the Go program in which the server is
-// embedded. A configuration file cannot name it.
+// Func is the executor that calls a function of the program that embeds the server. A
+// configuration file cannot name it.
 const Func = "func"
 
 // FuncQueue returns a queue of a function, with its defaults.
@@ -18,12 +18,12 @@ func FuncQueue() Queue {
 	return q
 }
 
-// CheckQueue returns what is wrong with a queue that a program adds.
+// CheckQueue returns the problems of a queue that a program adds.
 func CheckQueue(name string, q Queue) error {
 	l := loader{where: map[string]string{}}
 	key := "queues." + name
 	l.must(validQueueName(name), key, queueNameRule, job.MaxQueueName)
-	q.Executor = Sim // which has no keys of its own either
+	q.Executor = Sim // like Func, it has no keys of its own
 	l.checkQueue(q, key, &Config{})
 	return errors.Join(l.problems...)
 }

@@ -12,7 +12,7 @@ const LLM = "llm"
 
 // LLMOptions are the keys of a queue whose executor is llm.
 type LLMOptions struct {
-	Model string `yaml:"model"` // for jobs that name none; "": the first of the configuration's models
+	Model string `yaml:"model"` // for jobs without a model; "": the first of the configuration's models
 }
 
 func llmKind() executorKind {
@@ -34,6 +34,6 @@ func llmDefaults(q *Queue) {
 
 func checkLLM(l *loader, q *Queue, key string, cfg *Config) {
 	known := slices.ContainsFunc(cfg.Models, func(m Model) bool { return m.Name == q.LLM.Model })
-	// A list of models that could not be read has its own problem.
+	// An unreadable list of models was already reported.
 	l.must(q.LLM.Model == "" || known || l.hasProblem("models"), key+".model", "there is no model %s under models", job.Quote(q.LLM.Model))
 }

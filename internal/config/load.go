@@ -16,9 +16,9 @@ import (
 // MaxFile is the size of the largest configuration file that is read.
 const MaxFile = 1 << 20
 
-// Sources are what a configuration is read from. The zero value gives [Default].
+// Sources are the inputs of [Load]. The zero value gives [Default].
 type Sources struct {
-	File    string            // "" for the file that MEANWHILE_CONFIG names, if any
+	File    string            // "" for the file in MEANWHILE_CONFIG, or none if that is not set
 	Environ []string          // as from os.Environ
 	Flags   map[string]string // by [Flag.Name]; only those that were given
 }
@@ -27,7 +27,7 @@ type Sources struct {
 type Problem struct {
 	Where   string // "meanwhile.yaml:12", "MEANWHILE_LISTEN", "--listen"
 	Key     string // "queues.chat.concurrency"; "" when the file itself is wrong
-	Message string // what would be right
+	Message string // what is wrong, or a valid value
 }
 
 func (p *Problem) Error() string {
@@ -64,8 +64,8 @@ func (l *loader) problem(where, key, format string, args ...any) {
 	l.problems = append(l.problems, &Problem{Where: where, Key: key, Message: fmt.Sprintf(format, args...)})
 }
 
-// hasProblem reports whether there is a problem with the key or a key under it; for "",
-// with the file as a whole.
+// hasProblem reports whether the key or a key under it has a problem. The key "" stands for
+// the file as a whole.
 func (l *loader) hasProblem(key string) bool {
 	return slices.ContainsFunc(l.problems, func(err error) bool {
 		p, _ := errors.AsType[*Problem](err)
@@ -115,11 +115,11 @@ func (l *loader) yaml(cfg *Config, name string, text []byte) {
 	d.value(reflect.ValueOf(cfg).Elem(), doc.Content[0], "")
 }
 
-// maxSearched is the size of the largest file in which notYAML searches for the line of
-// a mistake: the search parses the file up to once a line.
+// maxSearched is the size of the largest file in which notYAML searches for the line of a
+// mistake. The search may parse the file once for each line.
 const maxSearched = 32 << 10 // bytes
 
-// notYAML reports where and why a text is not YAML. The parser names the line on which
+// notYAML reports where and why a text is not YAML. The parser only gives the line on which
 // the broken construct begins. The mistake itself is on the line after the longest prefix
 // of the text that can be parsed.
 func (l *loader) notYAML(name string, text []byte, err error) {

@@ -12,7 +12,7 @@ const Process = "process"
 // ProcessOptions are the keys of a queue whose executor is process.
 type ProcessOptions struct {
 	Command []string `yaml:"command"` // the program and its arguments; no shell
-	Env     []string `yaml:"env"`     // names of the server's variables that the command gets; it sees no others
+	Env     []string `yaml:"env"`     // names of the server's variables that the command gets; it gets no others
 }
 
 func processKind() executorKind {

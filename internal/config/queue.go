@@ -6,7 +6,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Queue configures a queue: how its jobs wait and how they are done.
+// Queue configures a queue: how its jobs wait and how they run.
 type Queue struct {
 	Executor    string       `yaml:"executor"`
 	Concurrency int          `yaml:"concurrency"` // maximum of running jobs in one server
@@ -48,8 +48,8 @@ func (q Queue) Policy() job.Policy {
 	}
 }
 
-// Defaults returns a queue with the executor and its defaults. An unknown executor gets
-// the defaults that all have in common.
+// Defaults returns a queue with the executor and its defaults. An unknown executor gets the
+// common defaults.
 func Defaults(executor string) Queue {
 	q := Queue{
 		Executor:    executor,

@@ -9,20 +9,20 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Metrics configures where the metrics are read.
+// Metrics configures where the server serves its metrics.
 type Metrics struct {
 	// Listen is a separate address for /metrics, without access control. "" serves
 	// /metrics at the server's own address, to programs on this machine only.
 	Listen string `yaml:"listen"`
 }
 
-// Tracing configures where traces are sent.
+// Tracing configures where the server sends traces.
 type Tracing struct {
 	Endpoint string  `yaml:"endpoint"` // the base URL of an OTLP/HTTP collector; "": the standard variables, or no tracing
 	Ratio    float64 `yaml:"ratio"`    // the share to keep of the traces that begin here: 0 to 1
 
-	// TracesURL is OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, when Endpoint is not set. Other
-	// than a base URL it is used as it is.
+	// TracesURL is OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, when Endpoint is not set. It is used
+	// unchanged, without an appended path.
 	TracesURL string `yaml:"-"`
 }
 
@@ -38,8 +38,8 @@ func (t Tracing) URL() string {
 	return u.JoinPath("v1/traces").String()
 }
 
-// The standard variables of OpenTelemetry that are read here. The exporter reads the
-// others itself; headers are only checked.
+// Load reads these standard variables of OpenTelemetry. It only checks the headers. The
+// exporter reads the headers and all other variables.
 const (
 	otlpEndpoint       = "OTEL_EXPORTER_OTLP_ENDPOINT"
 	otlpTracesEndpoint = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
@@ -80,8 +80,8 @@ func (l *loader) checkTracing(t *Tracing) {
 	l.checkHeaders(otlpTracesHeaders)
 }
 
-// checkHeaders refuses a variable that is not "name=value,name=value", the values escaped
-// as in a URL. The exporter would leave such headers out, and the collector would refuse
+// checkHeaders refuses a variable that is not "name=value,name=value", with values escaped
+// as in a URL. The exporter would leave out invalid headers, and the collector would refuse
 // every span.
 func (l *loader) checkHeaders(variable string) {
 	for pair := range strings.SplitSeq(l.env[variable], ",") {

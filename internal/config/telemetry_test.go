@@ -13,14 +13,14 @@ func TestTracingEndpointIsTakenFromFileThenVariables(t *testing.T) {
 		url   string
 		ratio float64
 	}{
-		"nothing":             {"", nil, "", 1},
-		"the file":            {"tracing: {endpoint: http://a:1, ratio: 0.25}", nil, "http://a:1/v1/traces", 0.25},
-		"our variable":        {"", []string{"MEANWHILE_TRACING_ENDPOINT=http://a:1"}, "http://a:1/v1/traces", 1},
-		"the standard one":    {"", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://b:1/otlp"}, "http://b:1/otlp/v1/traces", 1},
-		"ours comes first":    {"tracing: {endpoint: http://a:1}", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://b:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://c:1/t"}, "http://a:1/v1/traces", 1},
-		"the one for traces":  {"", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://b:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://c:1/t"}, "http://c:1/t", 1},
-		"headers":             {"tracing: {endpoint: http://a:1}", []string{"OTEL_EXPORTER_OTLP_HEADERS=a=1, b = x%20y=z ,"}, "http://a:1/v1/traces", 1},
-		"headers for nowhere": {"", []string{"OTEL_EXPORTER_OTLP_HEADERS=a"}, "", 1},
+		"nothing":               {"", nil, "", 1},
+		"the file":              {"tracing: {endpoint: http://a:1, ratio: 0.25}", nil, "http://a:1/v1/traces", 0.25},
+		"our variable":          {"", []string{"MEANWHILE_TRACING_ENDPOINT=http://a:1"}, "http://a:1/v1/traces", 1},
+		"the standard variable": {"", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://b:1/otlp"}, "http://b:1/otlp/v1/traces", 1},
+		"our variable overrides the standard ones": {"tracing: {endpoint: http://a:1}", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://b:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://c:1/t"}, "http://a:1/v1/traces", 1},
+		"the standard variable for traces":         {"", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://b:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://c:1/t"}, "http://c:1/t", 1},
+		"headers":                                  {"tracing: {endpoint: http://a:1}", []string{"OTEL_EXPORTER_OTLP_HEADERS=a=1, b = x%20y=z ,"}, "http://a:1/v1/traces", 1},
+		"headers for nowhere":                      {"", []string{"OTEL_EXPORTER_OTLP_HEADERS=a"}, "", 1},
 	} {
 		if got := mustLoad(t, c.yaml, c.env...).Tracing; got.URL() != c.url || got.Ratio != c.ratio {
 			t.Errorf("%s: %q and %v, not %q and %v", name, got.URL(), got.Ratio, c.url, c.ratio)

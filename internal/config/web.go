@@ -19,7 +19,7 @@ func (c Config) Public() *url.URL {
 	return u
 }
 
-// Proxies returns the trusted proxies as networks. An address is a network of one.
+// Proxies returns the trusted proxies as networks. An address becomes a network with only that address.
 func (c Config) Proxies() []netip.Prefix {
 	var list []netip.Prefix
 	for _, text := range c.TrustedProxies {
@@ -55,8 +55,8 @@ func parseBaseURL(text string) (*url.URL, bool) {
 	return u, u.User == nil && u.RawQuery == "" && u.Fragment == ""
 }
 
-// isOrigin accepts an origin as browsers write it: without a path, a default port or a
-// pattern.
+// isOrigin reports whether a text is an origin in the form of browsers: without a path, a
+// default port or a pattern.
 func isOrigin(text string) bool {
 	u, ok := parseBaseURL(text)
 	defaultPort := map[string]string{"http": "80", "https": "443"}

@@ -11,13 +11,12 @@ import (
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// exporter sends spans to a collector by OTLP over HTTP. It adds to the library's
-// exporter what a server needs: a failing collector is logged at most once a minute, and
-// giveUp ends whatever is under way.
+// exporter sends spans to a collector by OTLP over HTTP. It adds two things to the library's
+// exporter: it logs a failing collector at most once a minute, and giveUp ends all calls.
 //
 // The SDK calls ExportSpans and Shutdown from one goroutine at a time. Requests and jobs
-// only add to the SDK's bounded queue of spans, so a slow collector costs spans and
-// delays nobody.
+// only add to the SDK's bounded queue of spans, so a slow collector loses spans and delays
+// no request and no job.
 type exporter struct {
 	// set once
 	sdk.SpanExporter
@@ -26,7 +25,7 @@ type exporter struct {
 	giveUp context.CancelFunc
 
 	// used by ExportSpans
-	failing bool      // a warning was logged for the present outage
+	failing bool      // a warning was logged for the current outage
 	warned  time.Time // when the last warning was logged
 	lost    int       // spans that were lost since the last message
 }
@@ -34,10 +33,10 @@ type exporter struct {
 // warnInterval is the minimum time between two warnings about lost spans.
 const warnInterval = time.Minute
 
-// newExporter makes an exporter that posts to the URL. The library takes everything
-// else from the OTEL_EXPORTER_OTLP_* variables: headers, timeout, compression, TLS.
+// newExporter creates an exporter that posts to the URL. The library reads the headers, the
+// timeout, the compression and TLS from the OTEL_EXPORTER_OTLP_* variables.
 func newExporter(ctx context.Context, endpoint string, log *slog.Logger, options ...otlptracehttp.Option) (*exporter, error) {
-	// The library would only log a URL that it cannot use, and take another.
+	// The library would only log an unusable URL, and use another.
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("the tracing endpoint must be a URL like http://127.0.0.1:4318/v1/traces, not %q", endpoint)

@@ -10,8 +10,8 @@ import (
 type hijackedConn struct {
 	net.Conn
 	closed  atomic.Bool
-	pending atomic.Int32 // how many of the two are still to come
-	ended   func()       // set by handlerReturned, before it counts
+	pending atomic.Int32 // how many of the two have not happened yet
+	ended   func()       // set by handlerReturned, before it decrements pending
 }
 
 func newHijackedConn(conn net.Conn) *hijackedConn {

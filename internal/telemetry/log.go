@@ -1,4 +1,4 @@
-// Package telemetry makes the log, the metrics and the traces of a server, and the HTTP
+// Package telemetry has the log, the metrics and the traces of a server, and the HTTP
 // middleware that records every request in all three.
 package telemetry
 

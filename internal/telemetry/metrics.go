@@ -15,11 +15,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Metrics holds a server's metrics, in a registry of its own. It counts events as an
-// [engine.Observer]; the present state (queues, watchers, disk) is read at each scrape:
-// see [Sources].
+// Metrics holds a server's metrics, in its own registry. It counts events as an
+// [engine.Observer]. Each scrape reads the current state of queues, watchers and disk; see
+// [Sources].
 //
-// docs/operations.md describes every metric, which a test checks.
+// A test checks that docs/operations.md describes every metric.
 type Metrics struct {
 	// set once
 	registry *prometheus.Registry
@@ -83,7 +83,7 @@ func register[C prometheus.Collector](m *Metrics, c C) C {
 	return c
 }
 
-// buildInfo returns a metric of value 1 whose labels say what the program was built from.
+// buildInfo returns a metric of value 1. Its labels describe the build of the program.
 func buildInfo() prometheus.Collector {
 	labels := prometheus.Labels{"version": "(devel)", "revision": "", "go": runtime.Version()}
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -148,7 +148,7 @@ func (m *Metrics) AttemptEnded(queue string, how engine.Ending, ran time.Duratio
 // OutputStored counts output.
 func (m *Metrics) OutputStored(bytes int64) { m.output.Add(float64(bytes)) }
 
-// LeaseSwept counts a lease that a sweep took from its worker.
+// LeaseSwept counts a lease that a sweep ended.
 func (m *Metrics) LeaseSwept(cancelled bool) {
 	if cancelled {
 		m.swept[1].Inc()

@@ -16,7 +16,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// read returns the metrics as a scrape gets them.
+// read returns the text of a scrape.
 func read(t *testing.T, m *Metrics) string {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -27,7 +27,7 @@ func read(t *testing.T, m *Metrics) string {
 	return w.Body.String()
 }
 
-// expect checks that the metrics have lines.
+// expect checks that the metrics contain the lines.
 func expect(t *testing.T, m *Metrics, lines ...string) {
 	t.Helper()
 	text := read(t, m)

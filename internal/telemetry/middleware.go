@@ -12,7 +12,7 @@ import (
 )
 
 // Middleware counts, times and traces every request of a server, and logs it at level
-// debug. It goes around all other handlers.
+// debug. It wraps all other handlers.
 type Middleware struct {
 	// set once
 	metrics *Metrics
@@ -38,11 +38,11 @@ func (m *Middleware) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// finish is called when the handler has returned. It records the response, or, when the
-// handler hijacked the connection, arranges that its Close does.
+// finish is called when the handler has returned. It records the response. If the handler
+// hijacked the connection, the response is recorded when the connection is closed.
 func (m *Middleware) finish(a *response, r *http.Request) {
 	m.capture(a, r)
-	a.ResponseWriter = nil // a handler that kept the response keeps no memory of net/http
+	a.ResponseWriter = nil // a handler that keeps the response must not keep memory of net/http
 	if a.hijacked != nil {
 		a.hijacked.handlerReturned(func() { m.record(a) })
 		return
@@ -53,8 +53,8 @@ func (m *Middleware) finish(a *response, r *http.Request) {
 	m.pool.Put(a)
 }
 
-// capture copies what record needs: the request and its headers may not outlive the
-// handler.
+// capture copies the data for record, because the request and its headers may only be used
+// until the handler returns.
 func (m *Middleware) capture(a *response, r *http.Request) {
 	a.method, a.path, a.longLived = r.Method, r.URL.Path, a.isLongLived()
 	if m.log.Enabled(r.Context(), slog.LevelDebug) {
@@ -73,13 +73,13 @@ func (m *Middleware) record(a *response) {
 	}
 }
 
-// response is a response writer that remembers what the handler did. It belongs to one
-// request at a time.
+// response is a response writer that notes the handler's status, route and result. It
+// belongs to one request at a time.
 type response struct {
 	http.ResponseWriter
 	began    time.Time
 	status   int           // 0 until the header is written
-	pattern  string        // of the mux, that matched the request; "" for none
+	pattern  string        // pattern of the mux that matched the request; "" for none
 	complete bool          // the handler returned without a panic
 	span     span          // zero without tracing
 	hijacked *hijackedConn // the connection, if the handler hijacked it; else nil
@@ -92,7 +92,7 @@ type response struct {
 
 // WriteHeader records the final status.
 func (a *response) WriteHeader(status int) {
-	if a.status < http.StatusOK { // not yet, or only an informational one
+	if a.status < http.StatusOK { // no status so far, or only an informational one
 		a.status = status
 	}
 	a.ResponseWriter.WriteHeader(status)
@@ -111,7 +111,7 @@ func (a *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return a.hijacked, rw, nil
 }
 
-// RecordRoute records which pattern of the mux matched the request.
+// RecordRoute records the pattern of the mux that matched the request.
 func (a *response) RecordRoute(pattern string) { a.pattern = pattern }
 
 // code returns the status that the client got; 0 when the response was cut off before.

@@ -15,8 +15,8 @@ type requests struct {
 	byKind  sync.Map                 // of *requestMetrics by requestKind: a lookup by labels costs more than the rest
 }
 
-// requestKind distinguishes requests by their labels. There are few kinds: patterns are
-// those of the mux, methods those of HTTP, and any other counts as one.
+// requestKind has the labels of a request. The number of kinds is small: patterns come from
+// the mux, methods from HTTP, and all other methods have one label.
 type requestKind struct {
 	pattern, method string
 	class           int // the first digit of the status; 0 for a response that was cut off

@@ -14,10 +14,10 @@ type Sources struct {
 	// Queues lists the engine's queues. Watchers returns their number and its maximum.
 	Queues   func(context.Context) ([]engine.QueueView, error)
 	Watchers func() (current, maximum int)
-	// Size returns the bytes in the store, Free those that are free on the disk.
+	// Size returns the number of bytes in the store, Free the free bytes of the disk.
 	Size func(context.Context) (int64, error)
 	Free func() (free int64, known bool)
-	// Circuits reports for each model whether its circuit is open: the model failed, and
+	// Circuits reports for each model whether its circuit is open. After failures a model
 	// is not called for a while.
 	Circuits func() map[string]bool
 }
@@ -25,7 +25,7 @@ type Sources struct {
 // AddSources adds the metrics of the sources. It is called once.
 func (m *Metrics) AddSources(s Sources) { m.registry.MustRegister(&s) }
 
-// scrapeTime is the maximum time of all sources together.
+// scrapeTime is the time limit for all sources together.
 const scrapeTime = 5 * time.Second
 
 func newDesc(name, help string, labels ...string) *prometheus.Desc {

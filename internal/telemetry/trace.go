@@ -21,15 +21,15 @@ import (
 
 // Tracing configures the export of traces.
 type Tracing struct {
-	URL   string  // where spans are posted, in OTLP over HTTP
+	URL   string  // receives spans, in OTLP over HTTP
 	Ratio float64 // the share to keep of the traces that begin here: 0 to 1
 }
 
-// Traces makes the spans of requests, of the attempts of their jobs and of the calls that
-// attempts make. The spans are OpenTelemetry's. Other packages only pass on a traceparent
-// (W3C Trace Context) as text.
+// Traces creates OpenTelemetry spans for requests, for the attempts of their jobs and for
+// the calls of attempts. Other packages only pass on a traceparent (W3C Trace Context) as
+// text.
 //
-// A nil *Traces makes no spans. The traceparent of a caller is then stored with the job
+// A nil *Traces creates no spans. The traceparent of a caller is then stored with the job
 // and passed on unchanged.
 type Traces struct {
 	// set once
@@ -40,7 +40,7 @@ type Traces struct {
 
 const scopeName = "github.com/meanwhile-run/meanwhile"
 
-// NewTraces starts to export spans, from a goroutine that Close ends.
+// NewTraces starts to export spans, in a goroutine that Close ends.
 func NewTraces(c Tracing, log *slog.Logger) (*Traces, error) { return newTraces(c, log) }
 
 func newTraces(c Tracing, log *slog.Logger, options ...otlptracehttp.Option) (*Traces, error) {
@@ -50,7 +50,7 @@ func newTraces(c Tracing, log *slog.Logger, options ...otlptracehttp.Option) (*T
 	}
 	about, err := resource.New(context.Background(),
 		resource.WithAttributes(attribute.String("service.name", "meanwhile")),
-		resource.WithFromEnv()) // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say otherwise, or more
+		resource.WithFromEnv()) // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override and extend these
 	if err != nil {
 		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES cannot be read: %w", err)
 	}
@@ -69,8 +69,8 @@ func (t *Traces) Close(ctx context.Context) error {
 		return nil
 	}
 	defer t.out.giveUp()
-	// Shutdown with ctx would return at its end and leave the export running. So the end
-	// of ctx ends the export, and Shutdown waits for that.
+	// Shutdown(ctx) would return when ctx ends and leave the export running. So the end of
+	// ctx ends the export, and Shutdown waits for that.
 	defer context.AfterFunc(ctx, t.out.giveUp)()
 	return t.provider.Shutdown(context.WithoutCancel(ctx))
 }
@@ -111,7 +111,7 @@ func (t *Traces) startSpan(a *response, r *http.Request) *http.Request {
 	return r
 }
 
-// isProbe reports whether monitoring reads the path, every few seconds.
+// isProbe reports whether the path is one that monitoring reads every few seconds.
 func isProbe(path string) bool {
 	return path == "/healthz" || path == "/readyz" || path == "/metrics"
 }
@@ -134,7 +134,7 @@ func (a *response) endSpan() {
 	a.span.End()
 }
 
-// traceID returns the id of the trace that the request is part of; "" for none.
+// traceID returns the id of the request's trace; "" for none.
 func (a *response) traceID(r *http.Request) string {
 	ctx := r.Context()
 	if a.span.Span == nil {
@@ -148,7 +148,7 @@ func (a *response) traceID(r *http.Request) string {
 
 // StartQuestion starts the span of a question on a socket, as a child of the request that
 // opened the socket. The traceparent is for the question's job. The caller must call ended
-// with the job that was made, or with the error and its HTTP status.
+// with the new job, or with the error and its HTTP status.
 func (t *Traces) StartQuestion(ctx context.Context, parent string) (_ string, ended func(task job.ID, status int, err error)) {
 	ctx, s := t.tracer.Start(withParent(ctx, parent), "chat_query", trace.WithSpanKind(trace.SpanKindServer))
 	return traceparentOf(ctx), func(task job.ID, status int, err error) {
@@ -185,7 +185,7 @@ func (t *Traces) StartAttempt(ctx context.Context, j *job.Job) (_ context.Contex
 	}
 }
 
-// outcomeOf returns the outcome of an attempt in a word, and its error code.
+// outcomeOf returns the outcome of an attempt as one word, and its error code.
 func outcomeOf(o *job.Outcome) (word, code string) {
 	switch {
 	case o == nil:

@@ -122,13 +122,13 @@ func attributes(list []*commonpb.KeyValue) map[string]string {
 
 const theirs = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
-// The spans of a request, the attempt of its job, which may be much later, and the
-// attempt's call are one trace, each the child of the one before.
+// A request, the later attempt of its job and the attempt's call have one trace. The
+// attempt's span is a child of the request's span, and the call's of the attempt's.
 func TestTraceHoldsRequestAttemptAndCall(t *testing.T) {
 	t.Parallel()
 	c := &collector{}
 	var stored, sent string
-	traced(t, c, 0, silent, func(traces *Traces) { // of a caller's trace the caller decides, whatever the ratio
+	traced(t, c, 0, silent, func(traces *Traces) { // the caller decides about its own trace, with any ratio
 		h := NewMiddleware(NewMetrics(), traces, silent).Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			stored = r.Header.Get("Traceparent")
 			w.(interface{ RecordRoute(string) }).RecordRoute("POST /v1/jobs")
@@ -220,7 +220,7 @@ func TestRefusedQuestionHasErrorType(t *testing.T) {
 	}
 }
 
-// A trace that is not sampled is not exported, and its traceparent says so.
+// A trace that is not sampled is not exported, and its traceparent is marked as not sampled.
 func TestRatioAppliesToTracesThatBeginHere(t *testing.T) {
 	t.Parallel()
 	c := &collector{}
@@ -263,7 +263,7 @@ func TestProbesAreNotTraced(t *testing.T) {
 	}
 }
 
-// oneSpan makes a span.
+// oneSpan starts and ends a span.
 func oneSpan(traces *Traces) {
 	_, _, ended := traces.StartAttempt(context.Background(), &job.Job{Queue: "chat"})
 	ended(&job.Outcome{})
@@ -292,7 +292,7 @@ func TestExporterLogsAnOutageOnce(t *testing.T) {
 	})
 }
 
-// A collector that fails every other time, each 5 s, gets one warning a minute.
+// If every second export fails, one every 5 s, one warning is logged a minute.
 func TestExporterWarnsOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
@@ -312,7 +312,7 @@ func TestExporterWarnsOnceAMinute(t *testing.T) {
 	})
 }
 
-// exportEach makes spans and exports each by itself.
+// exportEach creates spans and exports each by itself.
 func exportEach(t *testing.T, traces *Traces, n int) {
 	t.Helper()
 	for range n {
@@ -348,7 +348,7 @@ func TestCloseWaitsForTheCollectorUntilItsContextEnds(t *testing.T) {
 	})
 }
 
-// While a collector does not answer, spans are dropped and whoever ends one goes on.
+// While a collector does not answer, spans are dropped, and ending a span does not block.
 func TestSlowCollectorDelaysNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		traces, err := newTraces(Tracing{URL: "http://collector.test/v1/traces", Ratio: 1}, silent, through(unreachable{}))
@@ -368,8 +368,8 @@ func TestSlowCollectorDelaysNobody(t *testing.T) {
 	})
 }
 
-// The standard variables do what they do for other programs: here over TLS, compressed,
-// with a header and the certificate of a private authority.
+// The standard variables work: TLS with the certificate of a private authority, compression
+// and a header.
 func TestExporterTakesTheStandardVariables(t *testing.T) {
 	c := &collector{}
 	server := httptest.NewTLSServer(c)
@@ -382,7 +382,7 @@ func TestExporterTakesTheStandardVariables(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
 	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20b")
 	t.Setenv("OTEL_SERVICE_NAME", "mine")
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1") // the URL of Tracing comes first
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1") // the URL of Tracing overrides it
 	traces, err := NewTraces(Tracing{URL: server.URL + "/otlp/v1/traces", Ratio: 1}, silent)
 	if err != nil {
 		t.Fatal(err)

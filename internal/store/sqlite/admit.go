@@ -52,7 +52,7 @@ func (t *tx) submitChecked(op *store.Submit) error {
 	return t.create(op)
 }
 
-// groupCheck is the state of the check of one group.
+// groupCheck collects the keys and limits of a group while its ops are checked.
 type groupCheck struct {
 	*tx
 	keys   map[ownedKey][32]byte // hashes by idempotency key

@@ -36,7 +36,7 @@ func (t *tx) readWaiting(q *query) (rows []row, n int, err error) {
 	return rows, n, err
 }
 
-// repair rewrites a damaged row without what cannot be read. A job that has not ended fails.
+// repair rewrites a damaged row with its readable fields only. An unfinished job fails.
 func (t *tx) repair(j *row) error {
 	t.batch.Damaged = append(t.batch.Damaged, j.ID)
 	if !j.State.Ended() {
