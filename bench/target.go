@@ -84,7 +84,7 @@ func (t *target) close() (cpu time.Duration) {
 	return cpu
 }
 
-// post makes a call that package client does not have.
+// post sends a request that package client does not support.
 func (t *target) post(ctx context.Context, path, body string) (status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url+path, strings.NewReader(body))
 	if err != nil {

@@ -19,7 +19,8 @@ func (c Config) Public() *url.URL {
 	return u
 }
 
-// Proxies returns the trusted proxies as networks. An address becomes a network with only that address.
+// Proxies returns the trusted proxies as networks. An address becomes a network with only
+// that address.
 func (c Config) Proxies() []netip.Prefix {
 	var list []netip.Prefix
 	for _, text := range c.TrustedProxies {

@@ -21,7 +21,7 @@ type record struct {
 	entries    int                          // number of distinct entries
 }
 
-// jobRecord is what the clients know about a job.
+// jobRecord has all that answers contained about a job.
 type jobRecord struct {
 	id      string
 	sub     client.Submission
@@ -86,7 +86,7 @@ func (r *record) recordAcknowledgement(s client.Submission, id string) {
 	}
 }
 
-// snapshot is what was known about a job before a request. The answer must agree with it.
+// snapshot has the known facts about a job before a request. The answer must agree with it.
 // It need not agree with answers that other clients get during the request.
 type snapshot struct {
 	ended bool  // and no retry was requested, so this end is final

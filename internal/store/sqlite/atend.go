@@ -61,7 +61,7 @@ func (t *tx) makeJob(op *store.Submit) error {
 	if err != nil || known != nil {
 		return err
 	}
-	// Other fields of the op are not AtEnd's to set; see [store.FollowUp].
+	// AtEnd may set only these fields; see [store.FollowUp].
 	made := store.Submit{Job: op.Job, Input: op.Input, Delay: op.Delay}
 	if err := t.create(&made); err != nil {
 		return err

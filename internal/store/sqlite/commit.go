@@ -149,7 +149,7 @@ func (t *tx) run(b *store.Batch) error {
 	return nil
 }
 
-// classify wraps an error before the COMMIT in the error that tells the caller its meaning.
+// classify wraps an error before the COMMIT in one of the errors that the caller checks for.
 func classify(err error) error {
 	if diskFull(err) {
 		return fmt.Errorf("%w: %w: %w", err, store.ErrFull, store.ErrNotCommitted)

@@ -97,8 +97,7 @@ func (a *bulkStore) addEnded(jobs, size int) {
 	}
 }
 
-// harness is a store for tests of single jobs, whose rows the test may damage, with a clock that
-// the test sets.
+// harness is a store for tests of single jobs. The test sets its clock and may damage its rows.
 type harness struct {
 	*testing.T
 	*Store
