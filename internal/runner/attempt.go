@@ -189,13 +189,12 @@ func (a *attempt) decideOutcome(err error) (o job.Outcome, ok bool) {
 // isDoneLocked reports whether the work counts as done although it was stopped, because its
 // executor returned nil. Finished work is not repeated, unless some of its output was rejected.
 func (a *attempt) isDoneLocked() bool {
-	switch a.stopCause { //nolint:errorlint // the causes are these values, never wrapped
-	case nil:
+	if a.stopCause == nil {
 		return true
-	case exec.ErrStopping, exec.ErrLost, exec.ErrTimeout:
-		return !a.outputRejected
 	}
-	return false
+	finished := errors.Is(a.stopCause, exec.ErrStopping) || errors.Is(a.stopCause, exec.ErrLost) ||
+		errors.Is(a.stopCause, exec.ErrTimeout)
+	return finished && !a.outputRejected
 }
 
 // onCancel asks the executor to stop because the job was cancelled.
