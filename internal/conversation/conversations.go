@@ -108,7 +108,7 @@ func (c *Conversations) newest(ctx context.Context, owner job.Owner, id ID, limi
 // too, and ignores jobs that do not exist. A Delete that fails may have removed some of the
 // jobs, and can be repeated.
 func (c *Conversations) Delete(ctx context.Context, owner job.Owner, id ID, remove func([]job.ID) error) error {
-	const tries = 8 // a further try is needed when a question was asked during the last one
+	const tries = 8 // try again when a question was asked during the last try
 	var last MessageID
 	for range tries {
 		// The jobs of a further try are only those of messages after the last one.

@@ -79,7 +79,7 @@ func bytesIn(path string) (total int64) {
 		return 0
 	}
 	defer dir.Close()
-	names, _ := dir.Readdirnames(-1) // as many as a job may have
+	names, _ := dir.Readdirnames(-1) // the largest number of files of a job
 	for _, name := range names {
 		if info, err := os.Lstat(filepath.Join(path, name)); err == nil {
 			total += info.Size()

@@ -10,7 +10,7 @@ import (
 
 // UUID is a version 7 UUID (RFC 9562, section 5.7): 16 bytes that sort by the millisecond in
 // which they were made, and within a process by the order in which they were made. The zero
-// value names nothing.
+// value is no id.
 type UUID [16]byte
 
 // NewUUID makes a UUID from the wall clock and the system's randomness.

@@ -38,7 +38,7 @@ type Entry struct {
 	Seq     int64 // 1, 2, 3 … without gaps, over all attempts of the job
 	Attempt int   // the attempt that wrote it
 	Kind    Kind
-	Events  int // how many events an API with event numbers of its own makes of it; at least 1
+	Events  int // number of events in an API with event numbers of its own; at least 1
 	Data    []byte
 }
 

@@ -47,8 +47,8 @@ func ParseState(name string) (State, bool) {
 	return 0, false
 }
 
-// Ended reports whether the job has ended. Only a requested retry leads out of an ended state,
-// and nothing leads out of [Succeeded].
+// Ended reports whether the job has ended. Only a requested retry moves an ended job, and
+// nothing moves a succeeded one.
 func (s State) Ended() bool { return s >= Succeeded }
 
 // Waiting reports whether the job waits for a worker.

@@ -19,7 +19,7 @@ func TestStateNames(t *testing.T) {
 	}
 }
 
-// A succeeded job never moves again, and only a retry leads out of another end.
+// A succeeded job never moves again. Any other ended job moves only by a retry.
 func TestEndedStatesAllowOnlyRetries(t *testing.T) {
 	t.Parallel()
 	for _, from := range job.States() {
@@ -29,7 +29,7 @@ func TestEndedStatesAllowOnlyRetries(t *testing.T) {
 			case from == job.Succeeded && legal:
 				t.Errorf("succeeded → %s is legal", to)
 			case from.Ended() && legal && to != job.Queued && to != job.Parked:
-				t.Errorf("%s → %s is legal; only a retry leads out of an end", from, to)
+				t.Errorf("%s → %s is legal; only a retry may follow an end", from, to)
 			case from.Waiting() && legal && (to == job.Succeeded || to == job.Failed):
 				t.Errorf("%s → %s is legal although it never ran", from, to)
 			case from == to && legal:

@@ -8,7 +8,7 @@ import (
 
 // This file has the refusals of the contract, so that a client reads the same sentences from
 // every store, and the rules that decide between refusals. The comments of the ops and reads
-// say which refusal a store returns when.
+// name the refusal for each case.
 
 // NoJob refuses a job that does not exist or belongs to another owner.
 func NoJob(id job.ID) error { return job.Errorf(job.NotFound, "there is no job %s", id) }
@@ -18,7 +18,7 @@ func NoResult(s job.State) error {
 	return job.Errorf(job.NotFinished, "the job has no result: it is %s", s)
 }
 
-// NoIdempotencyKey refuses a key that no job was made with.
+// NoIdempotencyKey refuses the read of a free idempotency key.
 func NoIdempotencyKey() error {
 	return job.Errorf(job.NotFound, "no job was made with this idempotency key")
 }
@@ -53,7 +53,7 @@ func KeyReused() error {
 	return job.Errorf(job.IdempotencyMismatch, "this idempotency key was used before, for another request")
 }
 
-// GroupRefused refuses the other submits of a [Group] of which one was refused.
+// GroupRefused refuses the other submits of a [Group] when one of its submits was refused.
 func GroupRefused() error {
 	return job.Errorf(job.BatchRefused, "another job of the batch was refused, so that none of it was stored")
 }
@@ -77,7 +77,7 @@ func NotRetryable(j *job.Job) error {
 	return nil
 }
 
-// KeyUse is what a store has stored of an idempotency key.
+// KeyUse is a stored idempotency key.
 type KeyUse struct {
 	Hash [32]byte
 	Keep time.Time // the end of the time for which the key is kept

@@ -4,9 +4,9 @@
 // are right.
 //
 // A store decides nothing. It does not know why a job is retried or when. It checks that an
-// operation may apply (the lease is current, the move is legal), applies all operations
-// that may in one transaction, and reports the outcome of each. Package job computes what
-// an operation makes of a job; package fairqueue computes turns and limits.
+// operation may apply (the lease is current, the move is legal), applies all operations that
+// may in one transaction, and reports the outcome of each. Package job computes how an
+// operation changes a job; package fairqueue computes turns and limits.
 //
 // Several processes may share one store. Every promise here holds for all of them together,
 // unless its comment says "in one process".

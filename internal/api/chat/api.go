@@ -39,7 +39,7 @@ type Config struct {
 	Queue         string       // the queue of the tasks
 	Log           *slog.Logger // nil: silent
 	Gate          *gate.Gate   // makes watch URLs; nil: none
-	Trace         TraceFunc    // nil: questions over sockets are not traced
+	Trace         TraceFunc    // traces questions over sockets; nil: no traces
 	// Stopping is closed by the caller when the server begins to stop: clients are told to
 	// reconnect, and new sockets are refused.
 	Stopping <-chan struct{}

@@ -115,9 +115,9 @@ func (g *Grant) CheckRights(rights Rights) error {
 	return job.Errorf(job.Forbidden, "this watch token may read its job, not cancel it: a submit asks for that with Prefer: watch=cancel")
 }
 
-// tokenOf returns the request's token. It comes in the parameter token, which an
-// EventSource and a WebSocket can send, or in Authorization: Bearer. Several tokens are
-// joined to one that is invalid, because at least one of them must be wrong.
+// tokenOf returns the request's token. It comes in the parameter token, which an EventSource
+// and a WebSocket can send, or in Authorization: Bearer. It joins several tokens to an invalid
+// one, so that a request with two tokens is refused.
 func tokenOf(r *http.Request) (token string, ok bool) {
 	rest := r.URL.RawQuery
 	for rest != "" {

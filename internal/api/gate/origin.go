@@ -13,7 +13,7 @@ type originClass int
 
 const (
 	ownOrigin     originClass = iota // a page of this server, or a program, which sends no Origin
-	allowedOrigin                    // a page whose origin allowed_origins names
+	allowedOrigin                    // a page of an origin in allowed_origins
 	foreignOrigin                    // any other page
 )
 

@@ -72,7 +72,7 @@ func (e engineAdapter) Watch(ctx context.Context, owner job.Owner, id job.ID, af
 type Config struct {
 	Engine Engine
 	Files  *files.Dir   // the files of jobs; nil: submits with files are refused
-	Gate   *gate.Gate   // for watch URLs and the timeouts of clients; nil: none, and the defaults
+	Gate   *gate.Gate   // for watch URLs and timeouts; nil: no watch URLs, default timeouts
 	Log    *slog.Logger // nil: silent
 	// Stopping ends when the server begins to stop. Waiting requests are then answered with
 	// the current state, and streams end so that their clients reconnect. Nil: never.

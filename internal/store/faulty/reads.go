@@ -91,9 +91,9 @@ func (s *Store) Counts(ctx context.Context) (counts map[string]job.Counts, err e
 }
 
 // Running is [store.UpkeepReader.Running], and fails as planned.
-func (s *Store) Running(ctx context.Context, which store.RunningFilter, after job.ID, limit int) (list []store.Running, err error) {
+func (s *Store) Running(ctx context.Context, filter store.RunningFilter, after job.ID, limit int) (list []store.Running, err error) {
 	if err = s.readFault("Running"); err == nil {
-		list, err = s.inner.Running(ctx, which, after, limit)
+		list, err = s.inner.Running(ctx, filter, after, limit)
 	}
 	return list, err
 }

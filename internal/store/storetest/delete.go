@@ -158,9 +158,9 @@ func deleteThenClaim(w *harness) {
 	wantEqual(w, "the deleted job among the claimed", len(claim.Claimed) == 1 && claim.Claimed[0].Job.ID == expiring, true)
 	w.do(newFinish(claim.Claimed[0].Lease(), job.Queued))
 	w.do(newDelete(late), newDelete(expiring))
-	ready1, expires, err := w.store.NextDue(w.ctx)
-	if err != nil || !ready1.IsZero() || !expires.IsZero() {
-		w.Errorf("something is due after all was deleted: %v, %v, %v", ready1, expires, err)
+	laterReady, expires, err := w.store.NextDue(w.ctx)
+	if err != nil || !laterReady.IsZero() || !expires.IsZero() {
+		w.Errorf("something is due after all was deleted: %v, %v, %v", laterReady, expires, err)
 	}
 	w.advance(time.Minute)
 	due := newDue()

@@ -35,7 +35,7 @@ func runModel(t *testing.T, s Suite) {
 	})
 }
 
-// checks is how many random histories a test runs, without and with -short.
+// checks is the number of random histories of a test, without and with -short.
 type checks struct{ full, short int }
 
 // runRandomly draws histories from the steps of a machine. Each one has new stores.

@@ -73,8 +73,8 @@ func (m *model) unpark(k modelQueueKey, most int) (n int) {
 	return n
 }
 
-// applyAndUnpark applies an op other than a due, and queues the parked jobs for which it
-// made a place.
+// applyAndUnpark applies an op other than a due, and then queues parked jobs in the places that
+// it freed.
 func (m *model) applyAndUnpark(op any) (check func()) {
 	before := m.busyKeys()
 	check = m.expect(op)

@@ -8,7 +8,7 @@ import (
 func ownerRules() []rule {
 	return []rule{
 		{"to another user or tenant the job does not exist", ownersApart},
-		{"owners with the same concatenation of names are different", ownersRunTogether},
+		{"owners with the same concatenation of names are different", ownersNotConcatenated},
 	}
 }
 
@@ -38,7 +38,7 @@ func ownersApart(w *harness) {
 	wantEqual(w, "the jobs of a third", len(w.listAll(job.Filter{Owner: elsewhere})), 0)
 }
 
-func ownersRunTogether(w *harness) {
+func ownersNotConcatenated(w *harness) {
 	owners := []job.Owner{{Tenant: "a", User: "bc"}, {Tenant: "ab", User: "c"}, {User: "abc"}, {Tenant: "abc"}, {Tenant: "A", User: "bc"}, {Tenant: "a\x00b", User: "c"}, {Tenant: "a", User: "b\x00c"}}
 	var made []job.ID
 	for _, o := range owners {

@@ -89,10 +89,10 @@ func readAfterCommit(w *harness) {
 	c, appendNext := w.newWriter()
 	var committed atomic.Int64
 	reader := func() bool {
-		least := committed.Load()
-		j, entries, err := w.store.Output(w.ctx, mine, c.Job.ID, least, 1<<20)
-		if err != nil || j.Cursor < least || (len(entries) > 0 && entries[0].Seq != least+1) {
-			w.Errorf("a read after the commit of entry %d has the cursor %d, %v", least, j.Cursor, err)
+		written := committed.Load()
+		j, entries, err := w.store.Output(w.ctx, mine, c.Job.ID, written, 1<<20)
+		if err != nil || j.Cursor < written || (len(entries) > 0 && entries[0].Seq != written+1) {
+			w.Errorf("a read after the commit of entry %d has the cursor %d, %v", written, j.Cursor, err)
 			return false
 		}
 		return true

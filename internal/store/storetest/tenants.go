@@ -12,7 +12,7 @@ import (
 func tenantRules() []rule {
 	return []rule{
 		{"the same key of two tenants is two keys", tenantsKeysApart},
-		{"a tenant and a key are not another tenant and key with the same concatenation", tenantsRunTogether},
+		{"a tenant and a key are not another tenant and key with the same concatenation", tenantsNotConcatenated},
 		{"a refusal reveals nothing about another tenant's jobs", tenantsRefusal},
 		{"a group counts for the keys of each tenant apart", tenantsGroup},
 		{"a tenant with a thousand keys gets no more than a tenant with one", long(tenantsTurns)},
@@ -48,7 +48,7 @@ func tenantsKeysApart(w *harness) {
 	}
 }
 
-func tenantsRunTogether(w *harness) {
+func tenantsNotConcatenated(w *harness) {
 	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	type pair struct{ tenant, key string }
 	pairs := []pair{{"", "abc"}, {"a", "bc"}, {"ab", "c"}, {"1:a", "bc"}, {"1", ":abc"}, {"=", "a"}, {"", "=a"}, {"+", "a"}, {"", "+a"}, {"-1:", "a"}, {"", "-1:a"}, {"a\x00", "b"}, {"a", "\x00b"}}
