@@ -48,8 +48,8 @@ func lineWith(t *testing.T, out io.Reader, text string) string {
 	return ""
 }
 
-// patience is after how long a test that waits for a browser has failed.
-const patience = 3 * time.Minute
+// browserTimeout is how long a test waits for a browser.
+const browserTimeout = 3 * time.Minute
 
 // browser is a headless Chromium, driven by its DevTools protocol.
 type browser struct {
@@ -102,7 +102,7 @@ func openBrowser(t *testing.T) *browser {
 	return b
 }
 
-// hear hands on what the browser answers, until it is gone.
+// hear passes on the browser's answers until the browser has ended.
 func (b *browser) hear() {
 	for {
 		var a answered
@@ -127,8 +127,8 @@ func (b *browser) hear() {
 
 type params = map[string]any
 
-// try calls a method of the protocol, of the browser or of a tab; false when there is
-// no answer for a while.
+// try calls a method of the protocol, of the browser or of a tab. It returns false if no
+// answer comes in time.
 func (b *browser) try(tab, method string, p params, wait time.Duration) (answered, bool) {
 	b.Helper()
 	c := make(chan answered, 1)
@@ -162,7 +162,7 @@ func (b *browser) try(tab, method string, p params, wait time.Duration) (answere
 // ask calls a method that is answered, and reads the answer.
 func (b *browser) ask(tab, method string, p params, to any) {
 	b.Helper()
-	a, ok := b.try(tab, method, p, patience)
+	a, ok := b.try(tab, method, p, browserTimeout)
 	if !ok || a.Error != nil {
 		b.Fatalf("%s %v: answered: %v, %+v", method, p, ok, a.Error)
 	}
@@ -177,7 +177,7 @@ type tab struct {
 	session string
 }
 
-// open opens a page in a tab of its own.
+// open opens a page in a new tab.
 func (b *browser) open(url string) *tab {
 	b.Helper()
 	var made struct{ TargetID, SessionID string }
@@ -232,7 +232,7 @@ func (t *tab) until(element, condition string) {
 		setTimeout(over, 1000, false)
 		look()
 	})`
-	for began := time.Now(); time.Since(began) < patience; {
+	for began := time.Now(); time.Since(began) < browserTimeout; {
 		a, ok := t.try(t.session, "Runtime.evaluate", params{"expression": js, "awaitPromise": true, "returnByValue": true}, 5*time.Second)
 		var got evaluation
 		if ok && a.Error == nil && json.Unmarshal(a.Result, &got) == nil && got.Result.Value == true {

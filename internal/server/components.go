@@ -73,8 +73,8 @@ type httpAPI interface {
 	Wait()
 }
 
-// open acquires what only one process can have: the directory, the store, the address. On
-// failure it closes what it has opened.
+// open acquires the directory, the store and the address, which only one process can have. On
+// failure it closes those that it has opened.
 func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *components, err error) {
 	c := &components{cfg: cfg, log: log, embedded: newEmbedded()}
 	c.streams, c.endStreams = context.WithCancel(context.Background())
@@ -96,8 +96,8 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *componen
 	if c.instruments, err = openInstruments(ctx, cfg, log); err != nil {
 		return nil, err
 	}
-	// This kills processes that a killed server's commands left running. It comes before
-	// any queue runs: such a process would run beside the next attempt of its job.
+	// Kill processes that a killed server's commands left running. Do it before any queue
+	// runs: such a process would run beside the next attempt of its job.
 	if c.pidFile, err = process.OpenPIDFile(c.data.commands(), log); err != nil {
 		return nil, fmt.Errorf("the processes that an earlier server's commands left running cannot be found: %w", err)
 	}
@@ -203,8 +203,8 @@ func (c *components) runRunners(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// routes returns the handler of all APIs behind the gate. listen is the address that
-// requests come to; "" accepts any host.
+// routes returns the handler of all APIs behind the gate. listen is the address of the
+// listener; "" accepts any host.
 func (c *components) routes(listen string) http.Handler {
 	mux := http.NewServeMux()
 	c.register(mux)

@@ -49,7 +49,7 @@ func openData(path string) (*dataDir, error) {
 	return d, nil
 }
 
-// unusable returns the error that a data directory cannot be made or used, with advice.
+// unusable returns an error with advice, for a data directory that cannot be created or used.
 func unusable(path, how string, err error) error {
 	advice := ""
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
@@ -58,7 +58,7 @@ func unusable(path, how string, err error) error {
 	return fmt.Errorf("the data directory %s cannot be %s: %w%s", path, how, err, advice)
 }
 
-// spaceToStart is what a start writes before it accepts work, beside min_free_bytes.
+// spaceToStart is how many free bytes a start needs in addition to min_free_bytes.
 const spaceToStart = reserve + 4<<20
 
 // explainFullDisk adds to the error of a start on a full disk how much space the server
@@ -72,8 +72,8 @@ func explainFullDisk(cfg config.Config, err error) error {
 	return fmt.Errorf("the disk that holds the data directory %s is full: free at least %d MiB on it, or name another directory (--data): %w", cfg.Data, space, err)
 }
 
-// checkOwned refuses a directory that has entries but none of a server's own: it belongs
-// to something else.
+// checkOwned refuses a directory that has entries but no entry of a server: another program
+// may use it.
 func checkOwned(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {

@@ -104,7 +104,7 @@ func TestDocumentationHasEveryMetric(t *testing.T) {
 	}
 }
 
-// expressions checks what Prometheus is asked against what a server shows.
+// expressions checks PromQL expressions against the metrics of a server.
 type expressions struct {
 	known map[string]metric
 }
@@ -153,8 +153,8 @@ func (x expressions) check(expr string) error {
 	return nil
 }
 
-// selector checks one metric, the labels by which it is selected, and those by which
-// its expression is grouped.
+// selector checks one metric, the labels that select it, and the labels that group its
+// expression.
 func (x expressions) selector(name, matchers string, grouped map[string]bool) error {
 	if name == "up" {
 		return nil

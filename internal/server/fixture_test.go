@@ -22,7 +22,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// fixture is what an older version of the program answered about a data directory that it
+// fixture has the answers of an older version of the program about a data directory that it
 // wrote; see testdata/written-by-3e59390/README.md.
 type fixture struct {
 	Jobs          map[string]map[string]any   // as GET /v1/jobs/{id} answered, by what they are there for
@@ -94,7 +94,7 @@ func unpackEntry(path string, entry *tar.Header, content io.Reader) error {
 	return os.WriteFile(path, bytes, 0o600)
 }
 
-// serve opens a copy of the directory with the configuration that it was written with.
+// serve opens a copy of the directory, with the configuration of the server that wrote it.
 func (f *fixture) serve(t *testing.T) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "meanwhile.yaml")
@@ -204,8 +204,8 @@ func TestOrphansOfAnOlderVersionAreHidden(t *testing.T) {
 	}
 }
 
-// steady are the fields of a job that has ended. Its expiry was moved by whoever made
-// the fixture, and the rest is of the moment of the read.
+// steady are the fields of an ended job that do not change. Its expiry was changed for the
+// fixture, and all other fields depend on the time of the read.
 var steady = []string{"id", "object", "queue", "status", "key", "priority", "attempt", "max_attempts", "abandon_after_s", "progress", "output_text", "cursor",
 	"result", "error", "usage", "files", "metadata", "cancel_requested_at", "created_at", "run_at", "started_at", "finished_at"}
 
@@ -227,7 +227,7 @@ func (f *fixture) endedJobs(t *testing.T) {
 func (f *fixture) unfinishedJobs(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		may  string // the states in which it may be now
+		may  string // the possible states now
 	}{
 		{"scheduled", "scheduled"},
 		{"queued", "queued"},

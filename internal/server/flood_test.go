@@ -112,7 +112,7 @@ func TestFloodOfHeaders(t *testing.T) {
 			for _, err := io.WriteString(conn, line); err == nil && sent < 8<<20; _, err = io.WriteString(conn, line) {
 				sent += len(line)
 			}
-			// Whoever goes on sending may have its answer lost by the reset that follows it.
+			// A client that continues to send may lose the answer, because a reset follows it.
 			if status := <-refused; status != "" && !strings.Contains(status, " 431 ") || sent >= 8<<20 {
 				t.Errorf("connection %d: %q after %d bytes", i, status, sent)
 			}
@@ -126,9 +126,8 @@ func TestFloodOfHeaders(t *testing.T) {
 	}
 }
 
-// Bodies that arrive slowly, or never, keep nobody else from being served, and what
-// did not arrive is not stored. It runs alone, for the memory that it measures is the
-// whole process's.
+// Bodies that arrive slowly or never do not block other requests, and an incomplete body is
+// not stored. The test runs alone, because it measures the memory of the whole process.
 func TestFloodOfSlowUploads(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it waits for an upload to time out")

@@ -20,8 +20,8 @@ import (
 // other process sees that mount.
 const diskAt = "MEANWHILE_TEST_DISK_AT"
 
-// onOwnDisk runs a test on a disk of 32 MiB, in a process that may mount one: as root of
-// a namespace of its own. Where the system does not allow that, the test is skipped.
+// onOwnDisk runs a test on a disk of 32 MiB, in a process that may mount one as root of a new
+// namespace. If the system does not allow that, the test is skipped.
 func onOwnDisk(t *testing.T, test func(*testing.T, *disk)) {
 	if at := os.Getenv(diskAt); at != "" {
 		if err := syscall.Mount("none", at, "tmpfs", 0, "size=32m"); err != nil {

@@ -15,12 +15,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/cutproxy"
 )
 
-// dictation is a model that says what the test has it say, when it does.
-type dictation struct {
-	words chan string // closed when all is stderr
+// dictatedModel is a model that streams the words that the test sends to it.
+type dictatedModel struct {
+	words chan string // closed at the end of the answer
 }
 
-func (d dictation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (d dictatedModel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	say := func(text string) {
 		fmt.Fprintf(w, "data: %s\n\n", text)
@@ -63,7 +63,7 @@ func servePHP(t *testing.T, meanwhile string) (url string) {
 // reloaded amid it, offline and back, and in two tabs.
 func TestPHPExampleInABrowser(t *testing.T) {
 	b := openBrowser(t)
-	model := dictation{make(chan string)}
+	model := dictatedModel{make(chan string)}
 	upstream := httptest.NewServer(model)
 	t.Cleanup(upstream.Close)
 	network := cutproxy.New(t) // PHP is to know the server, and the server PHP

@@ -1,5 +1,5 @@
-// Package server boots and stops a server. It makes all components in one order and stops
-// them in the reverse one; it decides nothing else.
+// Package server starts and stops a server. It creates all components in one order and stops
+// them in the reverse order.
 //
 // The start: lock the data directory, open the store, listen, then run the engine, the
 // runners and the HTTP APIs. The stop: /readyz answers 503 first; submits are refused and
@@ -23,7 +23,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Server is opened, may get queues, and then runs once.
+// Server is a server that was opened. Queues may be added until it runs. It runs once.
 type Server struct {
 	components *components   // set once
 	done       chan struct{} // closed when everything has stopped
@@ -43,7 +43,7 @@ func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Server, er
 	return &Server{components: c, done: make(chan struct{})}, nil
 }
 
-// Run opens and runs a server that is a process of its own, until ctx ends or a component
+// Run opens and runs the server of a stand-alone process, until ctx ends or a component
 // fails. It returns when everything has stopped.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	s, err := Open(ctx, cfg, log)

@@ -221,7 +221,7 @@ func TestStopEndsEveryWatch(t *testing.T) {
 
 func TestStoppingServerIsNotReadyAndRefusesSubmits(t *testing.T) {
 	t.Parallel()
-	model := dictation{make(chan string)}
+	model := dictatedModel{make(chan string)}
 	upstream := httptest.NewServer(model)
 	t.Cleanup(upstream.Close)
 	s := serve(t, func(c *config.Config) {

@@ -13,14 +13,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// openedStore is the server's store, with what the contract does not tell about it.
+// openedStore is the server's store, with properties that are not part of its interface.
 type openedStore struct {
 	store.Store
 	// exclusive means that no other process can use the store: it is in the locked data
 	// directory.
 	exclusive bool
-	// free returns the bytes that new work may write to the store's disk; nil where that is
-	// not known.
+	// free returns the number of bytes that new work may write to the store's disk; nil if it
+	// is unknown.
 	free func() (int64, error)
 }
 

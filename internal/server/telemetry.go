@@ -127,7 +127,7 @@ func (s *instruments) close() error {
 	return s.traces.Close(ctx)
 }
 
-// addMetricSources gives the metrics what they read at each scrape.
+// addMetricSources sets the functions that the metrics call at each scrape.
 func (c *components) addMetricSources() {
 	c.instruments.metrics.AddSources(telemetry.Sources{
 		Queues:   c.engine.Queues,

@@ -79,8 +79,8 @@ func TestEveryUpstreamFaultEndsTheJob(t *testing.T) {
 	}
 }
 
-// A passing fault costs an attempt, or none when the upstream asked to wait. The answer is
-// then complete.
+// A temporary fault costs an attempt, or none when the upstream asked to wait. The next
+// answer is complete.
 func TestPassingUpstreamFaultIsRetried(t *testing.T) {
 	faults := map[string]float64{
 		"500": 2, "close": 2, "close-mid-stream": 2, "malformed-sse": 2, "429": 1, "503": 1,

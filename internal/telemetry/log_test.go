@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestLogFormatDefaultsToJSONOffATerminal(t *testing.T) {
+func TestLogFormatDefaultsToJSONWithoutTerminal(t *testing.T) {
 	t.Parallel()
 	for format, want := range map[string]string{
 		"text": "level=INFO msg=hello who=world",

@@ -32,7 +32,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// collector decodes spans as a collector does.
+// collector records the spans of export requests.
 type collector struct {
 	statuses []int // the statuses of the first answers; then 200
 

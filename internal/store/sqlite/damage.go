@@ -23,8 +23,8 @@ var ErrForeign = errors.New("this is a database of another program")
 // unclean end.
 const maxQuickCheck = 64 << 20
 
-// inspect checks the file before anything is written to it: that it is a database and ours, and
-// that it is intact, if it is small and was not closed cleanly. A missing or empty file passes.
+// inspect checks the file before anything is written to it. The file must be our database. If it
+// is small and was not closed cleanly, it must also be intact. A missing or empty file passes.
 func inspect(path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
