@@ -29,13 +29,13 @@ type load struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	more  sync.Cond // tells of every one that is acknowledged
+	more  sync.Cond // signals every acknowledged job
 	acked []string
-	files map[string]string // job → what is in its file
+	files map[string]string // job → content of its file
 }
 
-// maxLong is how many jobs a client submits that outlast the test, of 1,000 that the
-// queue runs at once: the others must not wait for them.
+// maxLong limits the jobs of a client that run longer than the test. The queue runs 1,000
+// jobs at once, so the other jobs need not wait for these.
 const maxLong = 50
 
 func startLoad(s *testServer) *load {
@@ -75,7 +75,7 @@ func (l *load) submit(n, i int) {
 		status, j = l.call("POST", "/v1/jobs", fmt.Sprintf(`{"queue":"sim","input":{"echo":%q}}`, text), "Prefer", "wait=60")
 	}
 	if status != 202 && status != 200 {
-		return // full: it is a load
+		return // the queue is full, as expected under load
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -189,8 +189,8 @@ func TestBackupHasTheFilesOfItsJobsAndNoOthers(t *testing.T) {
 	}
 }
 
-// A job that is deleted after the database was copied and before its files were is not in
-// the copy. The copy passes Check.
+// A job that is deleted after the copy of the database and before the copy of its files is not
+// in the copy. The copy passes Check.
 func TestBackupDuringDeletesIsConsistent(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(c *config.Config) {
@@ -226,7 +226,7 @@ func TestBackupDuringDeletesIsConsistent(t *testing.T) {
 		}
 	}
 	for len(s.onDisk()) > 1 {
-		s.text("GET", "/healthz", "") // the files are removed behind the answers
+		s.text("GET", "/healthz", "") // the files are removed after the answers
 	}
 	if err := errors.Join(c.completeFiles(), c.copyRest(), c.finish()); err != nil {
 		t.Fatal(err)

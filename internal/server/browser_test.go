@@ -16,8 +16,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// program finds a program that a test needs, under one of its names. Where it is
-// not, the test skips, but in CI.
+// program finds a program that a test needs, under one of its names. If it is missing, the
+// test is skipped, but fails in CI.
 func program(t *testing.T, names ...string) string {
 	t.Helper()
 	for _, name := range names {
@@ -58,10 +58,10 @@ type browser struct {
 
 	mu      sync.Mutex
 	last    int
-	answers map[int]chan answered // guarded by mu; nil when the browser is gone
+	answers map[int]chan answered // guarded by mu; nil when the browser has ended
 }
 
-// answered is what the browser answers to a call.
+// answered is the browser's answer to a call.
 type answered struct {
 	ID     int
 	Result json.RawMessage
@@ -74,7 +74,7 @@ func openBrowser(t *testing.T) *browser {
 	cmd := exec.Command(program(t, "chromium", "chromium-browser", "google-chrome"),
 		"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
 		"--disable-component-update", "--disable-sync", "--remote-debugging-port=0", "--user-data-dir="+t.TempDir(), "about:blank")
-	cmd.WaitDelay = time.Second // for what it leaves behind
+	cmd.WaitDelay = time.Second // its child processes may hold its output open
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -188,21 +188,20 @@ func (b *browser) open(url string) *tab {
 	return t
 }
 
-// leave does something in the page that makes the tab load another. What is asked of
-// the tab afterwards is of the other.
+// leave runs a script that makes the tab load another page. Later calls are for the new page.
 func (t *tab) leave(js string) {
 	t.Helper()
 	t.run(`window.left = true; ` + js)
 }
 
-// offline takes the tab's network away, or gives it back. It does not reach what is
-// under way: cut the wire for that.
+// offline switches the tab's network off or on. It does not end open connections: use
+// cutproxy for that.
 func (t *tab) offline(is bool) {
 	t.Helper()
 	t.ask(t.session, "Network.emulateNetworkConditions", params{"offline": is, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}, &struct{}{})
 }
 
-// evaluation is what came of an expression.
+// evaluation is the outcome of an expression.
 type evaluation struct {
 	Result           struct{ Value any }
 	ExceptionDetails json.RawMessage
@@ -219,8 +218,8 @@ func (t *tab) run(js string) string {
 	return fmt.Sprint(got.Result.Value)
 }
 
-// until waits until a page shows an element whose text makes a condition true. A page
-// that is left meanwhile takes its promise along; then the next one is asked.
+// until waits until the text of an element of the page makes a condition true. If the tab
+// loads another page, the promise of the old one is lost, and until tries the new one.
 func (t *tab) until(element, condition string) {
 	t.Helper()
 	js := `new Promise(over => {

@@ -20,7 +20,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
-// outage is the way to a model's server that can be cut.
+// outage is a transport to a model's server that can be cut.
 type outage struct {
 	http.RoundTripper
 	cut   atomic.Bool
@@ -35,7 +35,7 @@ func (o *outage) RoundTrip(r *http.Request) (*http.Response, error) {
 	return o.RoundTripper.RoundTrip(r)
 }
 
-// counting is an executor whose attempts are counted.
+// counting is an executor that counts attempts.
 type counting struct {
 	exec.Executor
 	tries *atomic.Int64

@@ -15,13 +15,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/config"
 )
 
-// metric is a metric as a server shows it.
+// metric is a metric of a server, without its values.
 type metric struct {
 	kind   string
-	labels map[string]map[string]bool // with the values that were seen
+	labels map[string]map[string]bool // by name, with their values
 }
 
-// exposed returns the metrics of a server that has done a little of everything.
+// exposed returns the metrics of a server that has used each feature once.
 func exposed(t *testing.T) map[string]metric {
 	t.Helper()
 	s := serve(t, func(c *config.Config) {
@@ -51,7 +51,7 @@ func exposed(t *testing.T) map[string]metric {
 
 var labelPairs = regexp.MustCompile(`([a-z_]+)(=~|!~|!=|=)"([^"]*)"`)
 
-// base is the metric that a sample belongs to: a histogram has several.
+// base returns the name of a sample's metric: a histogram has samples with several names.
 func base(sample string, all map[string]metric) string {
 	for _, suffix := range []string{"_bucket", "_sum", "_count"} {
 		if name, ok := strings.CutSuffix(sample, suffix); ok && all[name].kind == "histogram" {
@@ -61,7 +61,7 @@ func base(sample string, all map[string]metric) string {
 	return sample
 }
 
-// The manual has every metric of ours, with its type and labels, and no other.
+// docs/operations.md has exactly our metrics, with their types and labels.
 func TestDocumentationHasEveryMetric(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/operations.md")
@@ -119,7 +119,7 @@ var (
 	added     = []string{"instance", "job"} // to every metric, by Prometheus
 )
 
-// check returns what is wrong with an expression.
+// check returns the fault of an expression, or nil.
 func (x expressions) check(expr string) error {
 	bare := quoted.ReplaceAllString(expr, "")
 	for _, pair := range []string{"()", "{}", "[]"} {
@@ -187,7 +187,7 @@ func (x expressions) selector(name, matchers string, grouped map[string]bool) er
 	return nil
 }
 
-// fixed are the labels all of whose values any server shows.
+// fixed are the labels with values that do not depend on the server.
 var fixed = map[string]bool{"state": true, "outcome": true, "lane": true, "reason": true}
 
 func TestWrongExpressionsAreFound(t *testing.T) {
@@ -264,7 +264,7 @@ func TestAlertsUseExistingMetrics(t *testing.T) {
 	}
 }
 
-// box is where a panel lies on a board 24 wide.
+// box is the place of a panel on a dashboard with 24 columns.
 type box struct{ X, Y, W, H int }
 
 func (b box) overlaps(o box) bool {
@@ -339,7 +339,7 @@ func TestDashboardUsesExistingMetrics(t *testing.T) {
 	}
 }
 
-// What the image and the compose file set is what the server reads.
+// The server reads every setting of the image and the compose file.
 func TestImageSetsExistingVariables(t *testing.T) {
 	t.Parallel()
 	var set []string

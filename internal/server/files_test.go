@@ -95,7 +95,7 @@ func TestFilesLiveAndEndWithTheirJob(t *testing.T) {
 	if status, text := s.text("DELETE", "/v1/jobs/"+id, ""); status != http.StatusNoContent {
 		t.Errorf("%d %s", status, text)
 	}
-	for late := time.Now().Add(time.Minute); len(s.onDisk()) > 0; runtime.Gosched() { // they go once the delete is on the disk
+	for late := time.Now().Add(time.Minute); len(s.onDisk()) > 0; runtime.Gosched() { // they are removed once the delete is on disk
 		if time.Now().After(late) {
 			t.Fatalf("of a deleted job there are %v", s.onDisk())
 		}

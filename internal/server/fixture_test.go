@@ -25,17 +25,17 @@ import (
 // fixture has the answers of an older version of the program about a data directory that it
 // wrote; see testdata/written-by-3e59390/README.md.
 type fixture struct {
-	Jobs          map[string]map[string]any   // as GET /v1/jobs/{id} answered, by what they are there for
+	Jobs          map[string]map[string]any   // as GET /v1/jobs/{id} answered, by their purpose
 	Outputs       map[string][]map[string]any // their entries
 	Deleted       map[string]string           // ids of jobs that were deleted
 	Conversations []map[string]any
 	Messages      map[string][]map[string]any // by conversation
 	Page          struct {
 		After string   // a cursor of a list
-		IDs   []string // the page after it
+		IDs   []string // the page after the cursor
 	}
 	Idempotency struct{ Key, Request, Job string }
-	Watch       struct{ Token, Job string } // a token that is good until 2100
+	Watch       struct{ Token, Job string } // a token that is valid until 2100
 	Config      string
 
 	testServer *testServer
@@ -123,8 +123,8 @@ func (f *fixture) user(name string) string {
 	return "ann"
 }
 
-// A data directory of an older version that was killed works: everything acknowledged is
-// there, and every cursor and token that was handed out is valid.
+// The data directory of a killed older version works: it has every acknowledged job, and every
+// cursor and token of that version is valid.
 func TestDataDirectoryOfAnOlderVersion(t *testing.T) {
 	f := readFixture(t)
 	f.serve(t)
@@ -268,7 +268,7 @@ func (f *fixture) owners(t *testing.T) {
 	}
 }
 
-// outputs holds every log to beginning with what was read of it before.
+// outputs checks that every log begins with the entries of the fixture.
 func (f *fixture) outputs(t *testing.T) {
 	for name, was := range f.Outputs {
 		var is []any
@@ -289,7 +289,7 @@ func (f *fixture) outputs(t *testing.T) {
 	}
 }
 
-// ids reads the ids of a stream's events, up to so many or to its end.
+// ids reads the ids of a stream's events, up to a number of ids or the end of the stream.
 func (f *fixture) ids(name, lastEventID string, most int) (ids []string) {
 	f.testServer.t.Helper()
 	res := f.testServer.send("GET", "/v1/jobs/"+f.id(name)+"/events", "", "X-User-ID", "ann", "Last-Event-ID", lastEventID)
@@ -340,7 +340,7 @@ func (f *fixture) files(t *testing.T) {
 
 func (f *fixture) deletedFiles(*testing.T) {
 	for slices.Contains(f.testServer.onDisk(), f.Deleted["deleted with a file"]) {
-		f.testServer.text("GET", "/healthz", "") // they are removed behind the start
+		f.testServer.text("GET", "/healthz", "") // they are removed after the start
 	}
 }
 

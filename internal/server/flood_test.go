@@ -67,7 +67,7 @@ func (s *testServer) dialAll(n int, text string) []net.Conn {
 // stillWorks submits a job and reads its end.
 func (s *testServer) stillWorks(when string) {
 	s.t.Helper()
-	http.DefaultClient.CloseIdleConnections() // the next one has to get in like any other
+	http.DefaultClient.CloseIdleConnections() // the next request needs a new connection
 	if status, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"tokens":2}}`, "Prefer", "wait=60"); status != 200 || j["status"] != "succeeded" {
 		s.t.Errorf("%s: %d %v", when, status, j)
 	}
@@ -156,8 +156,8 @@ func heap() int64 {
 	return int64(m.HeapInuse)
 }
 
-// Readers of a long log that do not read take little memory, and none of the speed of
-// those that do. It runs alone, too.
+// Clients that do not read the long log of a job take little memory, and do not slow down
+// other clients. The test runs alone, too.
 func TestFloodOfSlowReaders(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it fills the buffers of many connections")

@@ -48,10 +48,10 @@ func onOwnDisk(t *testing.T, test func(*testing.T, *disk)) {
 	}
 }
 
-// disk is a mounted one, with a data directory on it.
+// disk is a mounted disk with a data directory.
 type disk struct{ at, data string }
 
-// leave fills the disk until that many bytes are free.
+// leave fills the disk until that number of bytes is free.
 func (d *disk) leave(t *testing.T, bytes int64) {
 	t.Helper()
 	d.clear(t)
@@ -80,7 +80,7 @@ func (d *disk) fillUp(t *testing.T) {
 	}
 }
 
-// clear frees what leave and fillUp used.
+// clear frees the space that leave and fillUp used.
 func (d *disk) clear(t *testing.T) {
 	t.Helper()
 	if err := os.RemoveAll(filepath.Join(d.at, "fill")); err != nil {
@@ -111,8 +111,7 @@ func (d *disk) serve(t *testing.T) *testServer {
 	return serve(t, func(c *config.Config) { c.Data, c.MinFreeBytes = d.data, 1<<20 })
 }
 
-// With too little space a first start fails with advice, and leaves nothing that makes a
-// later start fail.
+// With too little space a first start fails with advice. A later start with space succeeds.
 func TestFirstStartOnAFullDisk(t *testing.T) {
 	onOwnDisk(t, func(t *testing.T, d *disk) {
 		refused := 0
@@ -183,9 +182,9 @@ func (d *disk) fill(t *testing.T, s *testServer) (ids []string) {
 	}
 }
 
-// serveWork starts a server on the disk with a stubborn executor.
-func (d *disk) serveWork(t *testing.T, k stubborn) *testServer {
-	return serveStubborn(t, k, func(c *config.Config) { c.Data, c.MinFreeBytes = d.data, 1<<20 })
+// serveWork starts a server on the disk with a queue of cancelIgnorer.
+func (d *disk) serveWork(t *testing.T, k cancelIgnorer) *testServer {
+	return serveCancelIgnorer(t, k, func(c *config.Config) { c.Data, c.MinFreeBytes = d.data, 1<<20 })
 }
 
 // takesAgain waits until a server whose disk was full accepts a submit.
@@ -202,7 +201,7 @@ func takesAgain(t *testing.T, s *testServer) {
 // Submits are refused before they fill the disk, no job is lost, and deletes free space.
 func TestJobsDoNotFillTheDisk(t *testing.T) {
 	onOwnDisk(t, func(t *testing.T, d *disk) {
-		s := d.serveWork(t, stubborn{})
+		s := d.serveWork(t, cancelIgnorer{})
 		ids := d.fill(t, s)
 		if free, _ := files.Free(d.at); free < 1<<20 {
 			t.Errorf("%d bytes are left on the disk", free)
@@ -228,9 +227,9 @@ func TestDiskThatOtherProgramsFill(t *testing.T) {
 		t.Skip("it runs jobs on a disk of its own for seconds")
 	}
 	onOwnDisk(t, func(t *testing.T, d *disk) {
-		k := stubborn{make(chan struct{})}
+		k := cancelIgnorer{make(chan struct{})}
 		s := d.serveWork(t, k)
-		_, runs := s.call("POST", "/v1/jobs", `{"queue":"work","input":"deaf"}`)
+		_, runs := s.call("POST", "/v1/jobs", `{"queue":"work","input":"ignore"}`)
 		_, waits := s.call("POST", "/v1/jobs", `{"queue":"work","input":1}`)
 		ids := d.fill(t, s)
 		d.fillUp(t)
@@ -243,7 +242,7 @@ func TestDiskThatOtherProgramsFill(t *testing.T) {
 			}
 		}
 		d.fillUp(t)
-		for began, full := time.Now(), false; !full; { // the disk is looked at each second
+		for began, full := time.Now(), false; !full; { // the server reads the free space each second
 			status, text := s.text("GET", "/readyz", "")
 			full = status == 200 && strings.Contains(text, "the disk is full")
 			if time.Since(began) > time.Minute {
@@ -253,13 +252,13 @@ func TestDiskThatOtherProgramsFill(t *testing.T) {
 		if status, j := s.call("POST", "/v1/jobs", `{"queue":"work","input":1}`); status != 503 || j["code"] != "no_space" {
 			t.Errorf("a submit is answered %d %v", status, j)
 		}
-		close(k.letGo)
+		close(k.release)
 		if _, j := s.call("GET", "/v1/jobs/"+runs["id"].(string), "", "Prefer", "wait=30"); j["status"] != "succeeded" {
 			t.Errorf("the running job is %v", j)
 		}
 		s.quit()
 		d.fillUp(t)
-		s = d.serveWork(t, stubborn{})
+		s = d.serveWork(t, cancelIgnorer{})
 		if _, count := s.call("POST", "/v1/jobs/delete", `{"queue":"work"}`); count["done"] == 0.0 || count["more"] != nil {
 			t.Errorf("jobs were deleted: %v", count)
 		}

@@ -209,7 +209,7 @@ func TestPageFollowsAQuestionByItsWatchURL(t *testing.T) {
 	}
 }
 
-// writes is a log that can be searched.
+// writes keeps the text of a log.
 type writes struct {
 	mu  sync.Mutex
 	all bytes.Buffer
@@ -241,7 +241,7 @@ func TestTokensAreNotLogged(t *testing.T) {
 	_, url := s.watchURL(`{"duration_ms":3600000}`)
 	_, token, _ := strings.Cut(url, "?token=")
 
-	res := s.send("GET", strings.TrimPrefix(url, s.URL()), "") // a stream that the stop will cut
+	res := s.send("GET", strings.TrimPrefix(url, s.URL()), "") // a stream that ends when the server stops
 	if _, err := bufio.NewReader(res.Body).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}

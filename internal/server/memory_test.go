@@ -43,7 +43,7 @@ func TestIdleProcessReturnsMemory(t *testing.T) {
 	}
 }
 
-// The runtime has every metric that is read.
+// The runtime provides every metric that memory reads.
 func TestMemoryIsRead(t *testing.T) {
 	m := newMemory()
 	m.read()

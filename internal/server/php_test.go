@@ -59,14 +59,14 @@ func servePHP(t *testing.T, meanwhile string) (url string) {
 	return url
 }
 
-// A page of PHP hands a question over and is free; its browser follows the answer,
-// reloaded amid it, offline and back, and in two tabs.
+// A PHP page submits a question and ends. The browser follows the answer after a reload, after
+// an outage of its network, and in two tabs.
 func TestPHPExampleInABrowser(t *testing.T) {
 	b := openBrowser(t)
 	model := dictatedModel{make(chan string)}
 	upstream := httptest.NewServer(model)
 	t.Cleanup(upstream.Close)
-	network := cutproxy.New(t) // PHP is to know the server, and the server PHP
+	network := cutproxy.New(t) // each of PHP and the server needs the other's address
 	page := servePHP(t, network.URL())
 	s := serve(t, func(c *config.Config) {
 		c.Models = []config.Model{{Name: "dictated", BaseURL: upstream.URL + "/v1"}}
@@ -92,7 +92,7 @@ func TestPHPExampleInABrowser(t *testing.T) {
 	second.until("#answer", `text === 'The moon pulls '`)
 
 	first.offline(true)
-	network.Cut() // for the second tab this is a hiccup
+	network.Cut() // the second tab reconnects
 	first.until("#state", `text.startsWith('offline')`)
 	model.words <- "the "
 	model.words <- "sea."
@@ -110,12 +110,12 @@ func TestPHPExampleInABrowser(t *testing.T) {
 			t.Errorf("in the end the %s tab shows %q", name, got)
 		}
 	}
-	second.leave(`location.reload()`) // when all is over
+	second.leave(`location.reload()`) // after the end of the answer
 	second.until("#state", `text === 'succeeded'`)
 	second.until("#answer", `text === 'The moon pulls the sea.'`)
 }
 
-// Without Meanwhile the page says so; without the right to a job it shows none.
+// If Meanwhile is unreachable, the page shows an error. It shows no job of another user.
 func TestPHPExampleWithMissingParts(t *testing.T) {
 	s := serve(t, nil)
 	page := servePHP(t, s.URL())

@@ -18,7 +18,7 @@ func TestRecogniserExampleReadsItsPage(t *testing.T) {
 		}
 		t.Skip(how)
 	}
-	t.Chdir("../..") // the example's paths are seen from the top
+	t.Chdir("../..") // the example's paths are relative to the root
 	example, err := config.Load(config.Sources{File: "examples/recogniser/meanwhile.yaml"})
 	if err != nil {
 		t.Fatal(err)

@@ -181,7 +181,7 @@ func (s *testServer) untilMetric(line string) {
 	}
 }
 
-// A watcher that disconnects is uncounted although no event is written to it.
+// A disconnected watcher is no longer counted, also when no event is written to it.
 func TestWatchersThatLeaveAreUncountedAtOnce(t *testing.T) {
 	t.Parallel()
 	s := serve(t, nil)
@@ -229,7 +229,7 @@ func TestStoppingServerIsNotReadyAndRefusesSubmits(t *testing.T) {
 		c.Models = []config.Model{{Name: "dictated", BaseURL: upstream.URL + "/v1"}}
 	})
 	_, j := s.call("POST", "/v1/jobs", question)
-	model.words <- "half of it" // it runs
+	model.words <- "half of it" // the job runs
 	stream := s.send("GET", "/v1/jobs/"+j["id"].(string)+"/events", "")
 	defer stream.Body.Close()
 	s.stop()

@@ -63,8 +63,8 @@ func submitAll(b *testing.B, e *engine.Engine) (ids []job.ID) {
 	return ids
 }
 
-// BenchmarkAppend is what a piece of output costs the engine and the store, synced: a
-// thousand leases append as fast as they are answered.
+// BenchmarkAppend measures the cost of a piece of output in the engine and a synced store. A
+// thousand leases each append again once the last append is answered.
 func BenchmarkAppend(b *testing.B) {
 	b.Run("text", func(b *testing.B) { benchmarkAppend(b, false) })
 	b.Run("text and progress", func(b *testing.B) { benchmarkAppend(b, true) })

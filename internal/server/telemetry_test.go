@@ -21,7 +21,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
-// span is a span as a collector decodes it.
+// span is a span that the collector decoded.
 type span struct {
 	TraceID, SpanID, ParentSpanID, Name string
 	attributes                          map[string]string

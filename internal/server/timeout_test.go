@@ -20,7 +20,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/config"
 )
 
-// waiting starts a server with timeouts for its clients.
+// waiting starts a server with short timeouts for its clients.
 func waiting(t *testing.T, change func(*config.Config), how api.Timeouts) *testServer {
 	t.Helper()
 	return serveWith(t, change, func(s *Server) error {
@@ -75,7 +75,7 @@ func TestUploadPausedByTheServerDoesNotTimeOut(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 24 {
 		all.Go(func() {
-			size := 30000 + 2900*i // several times what gives an upload its time anew
+			size := 30000 + 2900*i // several times the bytes that extend an upload's time
 			if answer := s.uploadPaused(size); !strings.HasPrefix(answer, "200 ") || !strings.Contains(answer, `"status":"succeeded"`) {
 				t.Errorf("%d bytes: %s", size, answer)
 			}

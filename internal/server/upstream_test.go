@@ -27,9 +27,8 @@ func serveModels[V any](t *testing.T, names map[string]V) *testServer {
 	})
 }
 
-// clocksOf are clocks and retries that make an upstream's every fault an end. The
-// clock that a fault is to run out goes fast, and no other: on a slow machine it would
-// come before the fault.
+// clocksOf returns timeouts and retries with which every fault ends the job. Only the clock
+// that the fault exceeds is short: on a slow machine, another short clock could end first.
 func clocksOf(fault string) string {
 	fast := map[string]string{"hang": `"request_s":0.5`, "hang-mid-stream": `"idle_output_s":0.5`}[fault]
 	if fast == "" {
@@ -50,7 +49,7 @@ func TestEveryUpstreamFaultEndsTheJob(t *testing.T) {
 		"404":                {"upstream_not_found", 1},
 		"429":                {"upstream_rate_limited", 1},
 		"500":                {"upstream_error", 2},
-		"503":                {"upstream_unavailable or circuit_open", 1}, // whichever the last of the waits was, which cost nothing
+		"503":                {"upstream_unavailable or circuit_open", 1}, // depends on the last wait; waits cost no attempt
 		"hang":               {"upstream_timeout", 2},
 		"close":              {"upstream_disconnected", 2},
 		"hang-mid-stream":    {"idle_output_timeout", 2},
@@ -101,24 +100,24 @@ func TestPassingUpstreamFaultIsRetried(t *testing.T) {
 	}
 }
 
-// stubborn is an executor. Its jobs with the input "deaf" ignore a cancel and run until
-// letGo is closed; others end at once.
-type stubborn struct{ letGo chan struct{} }
+// cancelIgnorer is an executor. Its jobs with the input "ignore" ignore a cancel and run until
+// release is closed; other jobs end at once.
+type cancelIgnorer struct{ release chan struct{} }
 
-func (stubborn) Kind() string       { return "func" }
-func (stubborn) TakesFiles() bool   { return true }
-func (stubborn) Check([]byte) error { return nil }
+func (cancelIgnorer) Kind() string       { return "func" }
+func (cancelIgnorer) TakesFiles() bool   { return true }
+func (cancelIgnorer) Check([]byte) error { return nil }
 
-func (d stubborn) Execute(_ context.Context, t exec.Task, out exec.Sink) error {
-	if string(t.Input) == `"deaf"` {
-		<-d.letGo
+func (d cancelIgnorer) Execute(_ context.Context, t exec.Task, out exec.Sink) error {
+	if string(t.Input) == `"ignore"` {
+		<-d.release
 	}
 	out.Result(job.Result{ContentType: "text/plain", Body: []byte("late")})
 	return nil
 }
 
-// serveStubborn starts a server with a queue of one slot.
-func serveStubborn(t *testing.T, d stubborn, change func(*config.Config)) *testServer {
+// serveCancelIgnorer starts a server with a queue of one slot.
+func serveCancelIgnorer(t *testing.T, d cancelIgnorer, change func(*config.Config)) *testServer {
 	t.Helper()
 	q := config.FuncQueue()
 	q.Concurrency = 1
@@ -126,12 +125,12 @@ func serveStubborn(t *testing.T, d stubborn, change func(*config.Config)) *testS
 }
 
 // After the grace the job ends as cancelled and the next one runs. The result of the
-// stubborn work is not kept.
+// cancelled work is not kept.
 func TestWorkThatIgnoresItsCancelLosesItsSlot(t *testing.T) {
 	t.Parallel()
-	d := stubborn{make(chan struct{})}
-	s := serveStubborn(t, d, nil)
-	_, ignores := s.call("POST", "/v1/jobs", `{"queue":"work","input":"deaf","timeouts":{"cancel_grace_s":0.2}}`)
+	d := cancelIgnorer{make(chan struct{})}
+	s := serveCancelIgnorer(t, d, nil)
+	_, ignores := s.call("POST", "/v1/jobs", `{"queue":"work","input":"ignore","timeouts":{"cancel_grace_s":0.2}}`)
 	path := "/v1/jobs/" + ignores["id"].(string)
 	if status, j := s.call("POST", path+"/cancel", ""); status != 202 || j["cancel_requested_at"] == nil {
 		t.Fatalf("cancel: %d %v", status, j)
@@ -143,9 +142,9 @@ func TestWorkThatIgnoresItsCancelLosesItsSlot(t *testing.T) {
 	if _, j := s.call("GET", path, ""); j["status"] != "cancelled" {
 		t.Errorf("the cancelled job is %v", j["status"])
 	}
-	close(d.letGo)
-	s.quit() // the deaf one has ended by now
-	s = serveStubborn(t, d, func(c *config.Config) { c.Data = s.cfg.Data })
+	close(d.release)
+	s.quit() // the cancelled work has ended by now
+	s = serveCancelIgnorer(t, d, func(c *config.Config) { c.Data = s.cfg.Data })
 	if status, _ := s.call("GET", path+"/result", ""); status != 409 {
 		t.Errorf("the late result: %d", status)
 	}
