@@ -124,7 +124,7 @@ func TestPageFollowsAJobByItsWatchURL(t *testing.T) {
 	}
 }
 
-// A watch URL that may cancel does, by a POST and on a socket.
+// A watch URL with the right to cancel cancels its job, by a POST and on a socket.
 func TestWatchTokenCancelsIfAllowed(t *testing.T) {
 	t.Parallel()
 	s := serve(t, allowApp)

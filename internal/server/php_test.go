@@ -22,22 +22,22 @@ type dictatedModel struct {
 
 func (d dictatedModel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
-	say := func(text string) {
+	write := func(text string) {
 		fmt.Fprintf(w, "data: %s\n\n", text)
 		w.(http.Flusher).Flush()
 	}
-	say(`{"choices":[{"index":0,"delta":{"role":"assistant"}}]}`)
+	write(`{"choices":[{"index":0,"delta":{"role":"assistant"}}]}`)
 	for talking := true; talking; {
 		var word string
 		select {
 		case word, talking = <-d.words:
-			say(fmt.Sprintf(`{"choices":[{"index":0,"delta":{"content":%q}}]}`, word))
+			write(fmt.Sprintf(`{"choices":[{"index":0,"delta":{"content":%q}}]}`, word))
 		case <-r.Context().Done():
 			return
 		}
 	}
-	say(`{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`)
-	say(`[DONE]`)
+	write(`{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`)
+	write(`[DONE]`)
 }
 
 // servePHP runs the example on PHP's own server, which has one worker, on a free port.

@@ -68,7 +68,7 @@ func (s *Server) start(ctx context.Context) error {
 	if !s.begin() {
 		return errors.New("this server runs already, or has been closed")
 	}
-	// A ctx that ends this early stops the server in the usual order, later.
+	// If ctx ends during the start, the server is stopped later, in the usual order.
 	if err := s.components.assemble(context.WithoutCancel(ctx)); err != nil {
 		return errors.Join(explainFullDisk(s.components.cfg, err), s.abandon())
 	}
