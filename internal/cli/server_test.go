@@ -215,6 +215,9 @@ func TestEveryBenchRuns(t *testing.T) {
 }
 
 func TestBenchSubmitsBatches(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a benchmark")
+	}
 	t.Parallel()
 	r := benchReport(t, "throughput", "--batch", "100", "--keys", "7", "--connections", "2", "--duration", "100ms", "--max-jobs", "1000")
 	if f := r.Figures[0]; f.Jobs < 100 || f.Jobs > 1000 || f.Flow.Done != int64(f.Jobs) || len(f.Goals) != 1 {
@@ -223,6 +226,9 @@ func TestBenchSubmitsBatches(t *testing.T) {
 }
 
 func TestBenchMeasuresRunningServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a benchmark")
+	}
 	t.Parallel()
 	r := benchReport(t, "sequential", "--jobs", "2", "--server", startDefaultServer(t), "--duration", "10ms")
 	if len(r.Figures) != 2 || r.Figures[0].Latency.Samples != 2 {

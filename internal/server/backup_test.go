@@ -192,6 +192,9 @@ func TestBackupHasTheFilesOfItsJobsAndNoOthers(t *testing.T) {
 // A job that is deleted after the copy of the database and before the copy of its files is not
 // in the copy. The copy passes Check.
 func TestBackupDuringDeletesIsConsistent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes many backups")
+	}
 	t.Parallel()
 	s := serve(t, func(c *config.Config) {
 		filesQueue(c)

@@ -133,6 +133,9 @@ func TestFirstStartOnAFullDisk(t *testing.T) {
 // A server starts in the reserve of the previous one, and its jobs can be read and
 // deleted. Without the reserve the start fails with advice and damages nothing.
 func TestLaterStartOnAFullDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills a disk")
+	}
 	onOwnDisk(t, func(t *testing.T, d *disk) {
 		s := d.serve(t)
 		_, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":"kept"}}`, "Prefer", "wait=30")
@@ -200,6 +203,9 @@ func takesAgain(t *testing.T, s *testServer) {
 
 // Submits are refused before they fill the disk, no job is lost, and deletes free space.
 func TestJobsDoNotFillTheDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills a disk")
+	}
 	onOwnDisk(t, func(t *testing.T, d *disk) {
 		s := d.serveWork(t, cancelIgnorer{})
 		ids := d.fill(t, s)

@@ -107,6 +107,9 @@ func (s *producer) check(tb rapid.TB, after int64, maxBytes int) {
 
 // Reads return exactly what was appended, across attempts, openings and failed commits.
 func TestLogReturnsAppendedEntries(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs random histories")
+	}
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		d := newHarness(t)
@@ -186,6 +189,9 @@ func TestManyJobsShareTail(t *testing.T) {
 
 // Unused rows are deleted, a few at a time, while a job appends.
 func TestTailIsTrimmed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("appends thousands of entries")
+	}
 	t.Parallel()
 	d := newHarness(t)
 	s := d.newProducer()
