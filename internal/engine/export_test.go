@@ -20,7 +20,7 @@ import (
 var histories = flag.Uint64("histories", 0, "how many random histories each simulation runs; 0 for a few")
 
 // Seeds returns the seeds of the random histories that a simulation runs. Their number is the
-// flag's value, or a small default, or one with -short.
+// flag's value, or a small default, twice that in CI, or one with -short.
 func Seeds(few uint64) (list []uint64) {
 	n := few
 	switch {
@@ -28,6 +28,8 @@ func Seeds(few uint64) (list []uint64) {
 		n = *histories
 	case testing.Short():
 		n = 1
+	case os.Getenv("MEANWHILE_CI") != "":
+		n = 2 * few
 	}
 	for seed := range n {
 		list = append(list, seed)
@@ -109,7 +111,7 @@ func OpenOutsideBubble(path string, o sqlite.Options) (store.Store, error) {
 		o.Clock = time.Now
 	}
 	if o.Readers == 0 {
-		o.Readers = 2
+		o.Readers = 1
 	}
 	c := <-openers
 	defer func() { openers <- c }()

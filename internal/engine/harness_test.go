@@ -3,8 +3,10 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"io"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +21,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) }
+func TestMain(m *testing.M) {
+	// Much of a test's time is spent waiting for the disk, and its heap is small.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("8")
+	}
+	debug.SetGCPercent(400)
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
+}
 
 var local = job.Owner{User: "local"}
 
@@ -69,9 +78,10 @@ type harness struct {
 	stop   func()
 }
 
-// newHarness starts an engine over a new store whose commits are synced.
+// newHarness starts an engine over a new store whose commits are not synced. The tests that
+// restart an engine, and those that break commits, sync.
 func newHarness(t testing.TB) *harness {
-	return startHarness(t, openStore(t, filepath.Join(t.TempDir(), "jobs.db")))
+	return startHarness(t, newStore(t))
 }
 
 // newFaultyHarness starts an engine over a store with the given faults.
