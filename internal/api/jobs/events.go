@@ -28,7 +28,9 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	feed, first, err := a.follow(ctx, owner, id, from.Seq)
+	// Not bound to the stop of the server: an EventSource reconnects after a stream, and gives
+	// up after an error.
+	feed, first, err := a.follow(r.Context(), owner, id, from.Seq)
 	if err != nil {
 		return err
 	}

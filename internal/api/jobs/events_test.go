@@ -228,6 +228,37 @@ func TestStopEndsStreams(t *testing.T) {
 	})
 }
 
+// An EventSource that connects while the server stops reconnects. After an error it would not.
+func TestStreamDuringStopAsksToReconnect(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, w := newFake(t), newRecorder()
+		f.watch = func(int64) stream.Watcher {
+			return slowWatcher{&scriptedWatcher{updates: updatesOf(testJob())}}
+		}
+		stopping, stop := context.WithCancel(context.Background())
+		stop()
+		disconnect, ended := startStream(f, w, stopping)
+		defer disconnect()
+		<-ended
+		if text := w.text(); !strings.Contains(text, "event: snapshot") || !strings.Contains(text, "\nretry: 1000\n:") {
+			t.Errorf("%q", text)
+		}
+	})
+}
+
+// slowWatcher is a watcher whose first read takes until all else waits, and fails if its context
+// has ended by then.
+type slowWatcher struct{ stream.Watcher }
+
+func (w slowWatcher) Next(ctx context.Context) (engine.Update, error) {
+	synctest.Wait()
+	if ctx.Err() != nil {
+		return engine.Update{}, ctx.Err()
+	}
+	return w.Watcher.Next(ctx)
+}
+
 // A watch that fails ends the stream in the same way, and no event is lost.
 func TestFailedWatchEndsStream(t *testing.T) {
 	t.Parallel()
