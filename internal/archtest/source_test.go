@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -35,11 +36,22 @@ func (s source) imports() []string {
 	return paths
 }
 
-// sources parses every Go file of the module.
+// sources returns every Go file of the module.
 func sources(t *testing.T) []source {
 	t.Helper()
-	var all []source
-	err := fs.WalkDir(os.DirFS(root), ".", func(path string, entry fs.DirEntry, err error) error {
+	all, err := parsedSources()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) == 0 {
+		t.Fatal("no Go files found: the test looks in the wrong place")
+	}
+	return all
+}
+
+// parsedSources parses the files once for all tests, which only read them.
+var parsedSources = sync.OnceValues(func() (all []source, err error) {
+	err = fs.WalkDir(os.DirFS(root), ".", func(path string, entry fs.DirEntry, err error) error {
 		name := entry.Name()
 		switch {
 		case err != nil:
@@ -53,11 +65,5 @@ func sources(t *testing.T) []source {
 		all = append(all, source{file: path, pkg: filepath.ToSlash(filepath.Dir(path)), test: strings.HasSuffix(name, "_test.go"), ast: tree})
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(all) == 0 {
-		t.Fatal("no Go files found: the test looks in the wrong place")
-	}
-	return all
-}
+	return all, err
+})

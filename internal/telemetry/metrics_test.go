@@ -270,8 +270,8 @@ func BenchmarkMetricsOfJob(b *testing.B) {
 func TestMiddlewareLogsRequestsAtDebug(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	front := NewMiddleware(NewMetrics(), nil, slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	h := front.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	middleware := NewMiddleware(NewMetrics(), nil, slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	h := middleware.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Request-ID", "r-1")
 		w.(interface{ RecordRoute(string) }).RecordRoute("GET /jobs/{id}")
 		w.WriteHeader(404)
