@@ -113,6 +113,9 @@ func (d *disk) serve(t *testing.T) *testServer {
 
 // With too little space a first start fails with advice. A later start with space succeeds.
 func TestFirstStartOnAFullDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills a disk")
+	}
 	onOwnDisk(t, func(t *testing.T, d *disk) {
 		refused := 0
 		for left := int64(0); left <= 1<<20; left += 16 << 10 {

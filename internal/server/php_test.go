@@ -62,6 +62,9 @@ func servePHP(t *testing.T, meanwhile string) (url string) {
 // A PHP page submits a question and ends. The browser follows the answer after a reload, after
 // an outage of its network, and in two tabs.
 func TestPHPExampleInABrowser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs PHP and a browser")
+	}
 	b := openBrowser(t)
 	model := dictatedModel{make(chan string)}
 	upstream := httptest.NewServer(model)

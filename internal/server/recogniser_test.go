@@ -11,6 +11,9 @@ import (
 
 // The example reads its page through a running server.
 func TestRecogniserExampleReadsItsPage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs tesseract")
+	}
 	if _, err := exec.LookPath("tesseract"); err != nil {
 		const how = "the example runs tesseract, which is not installed: sudo apt-get install tesseract-ocr"
 		if os.Getenv("MEANWHILE_CI") != "" {

@@ -29,6 +29,9 @@ func newUnpausedStore(t *testing.T) *bulkStore {
 
 // The log does not grow with every byte written, even if commits never pause.
 func TestCheckpointRestartsLogUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("keeps up a load")
+	}
 	t.Parallel()
 	a := newUnpausedStore(t)
 	const batch, most = 4 << 20, 512 << 20

@@ -126,6 +126,9 @@ func TestReserveIsForEndsAndDeletes(t *testing.T) {
 
 // On a nearly full disk, pages of deleted jobs are returned at once.
 func TestVacuumReturnsPagesAtOnceOnNearlyFullDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the vacuum")
+	}
 	t.Parallel()
 	a, free := newSmallDisk(t, Options{KeepFree: 64 << 20})
 	a.addEnded(100, 20_000)
@@ -155,6 +158,9 @@ func TestVacuumReturnsPagesAtOnceOnNearlyFullDisk(t *testing.T) {
 
 // A log that grew during a long read is truncated on a nearly full disk, even without a commit.
 func TestCheckpointTruncatesLogOnNearlyFullDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the checkpointer")
+	}
 	t.Parallel()
 	a, free := newSmallDisk(t, Options{})
 	r := <-a.readers

@@ -21,11 +21,9 @@ type replay struct {
 // runReplays checks that an applied batch changes nothing when it is committed again, and answers
 // as it did the first time.
 func runReplays(t *testing.T, s Suite) {
-	groups := [][]replay{replaysOfMixes()} // one of them has every kind of op
-	if !testing.Short() {
-		groups = append(groups, replaysOfWorkers(), replaysOfOwners(), replaysOfUpkeep(), replaysOfReleases(), replaysOfLimits())
-	}
-	for _, group := range groups {
+	for _, group := range [][]replay{
+		replaysOfMixes(), replaysOfWorkers(), replaysOfOwners(), replaysOfUpkeep(), replaysOfReleases(), replaysOfLimits(),
+	} {
 		for _, r := range group {
 			t.Run(r.name, func(t *testing.T) {
 				t.Parallel()
