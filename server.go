@@ -32,7 +32,7 @@ type Config struct {
 	// "local". A user cannot see the jobs of another. When User is nil, the header
 	// X-User-ID names the user of a request from this machine; all others are "local".
 	User func(*http.Request) string
-	// ShutdownGrace is how long running work may continue after [Server.Run] is told to
+	// ShutdownGrace is how long running work may continue after [Server.Run] is asked to
 	// stop. 0 means the setting of File, or 25 s.
 	ShutdownGrace time.Duration
 	// Logger receives the log of the server; nil discards it.
@@ -134,7 +134,7 @@ func (s *Server) URL() string { return s.server.URL() }
 // Handler returns the HTTP API: /v1/ for jobs, /healthz and /readyz, and /api/ and /ws if
 // File configures a queue "chat". Mount it at these paths of the program's mux, on a
 // separate host, or at "/". A path prefix does not work, because the links in its answers
-// begin at the root. Handler authenticates nobody: put the program's own check before it.
+// begin at the root. Handler does not authenticate: put the program's own check before it.
 // It refuses requests from web pages of other origins.
 func (s *Server) Handler() http.Handler {
 	inside := s.server.Handler()

@@ -72,7 +72,7 @@ type lineSubmitter struct {
 	batch        []line
 	bytes        int // size of the batch
 	submitted    int
-	waitReported bool  // whether the user was told that the queue is full
+	waitReported bool  // whether the user has seen that the queue is full
 	firstErr     error // the first refusal; it sets the exit status
 }
 

@@ -20,14 +20,15 @@ import (
 var histories = flag.Uint64("histories", 0, "how many random histories each simulation runs; 0 for a few")
 
 // Seeds returns the seeds of the random histories that a simulation runs. Their number is the
-// flag's value, or a small default, twice that in CI, or none with -short.
-func Seeds(few uint64) (list []uint64) {
+// flag's value, or a small default, twice that in CI. With -short it skips the test.
+func Seeds(t *testing.T, few uint64) (list []uint64) {
+	t.Helper()
 	n := few
 	switch {
 	case *histories > 0:
 		n = *histories
 	case testing.Short():
-		n = 0
+		t.Skip("runs random histories")
 	case os.Getenv("MEANWHILE_CI") != "":
 		n = 2 * few
 	}

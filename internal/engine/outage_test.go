@@ -161,7 +161,7 @@ func TestSlowSyncSweepsNoRenewedLease(t *testing.T) {
 // renews, and no job has two attempts at the same time.
 func TestOutagesSweepNoRenewedLease(t *testing.T) {
 	t.Parallel()
-	for _, seed := range Seeds(8) {
+	for _, seed := range Seeds(t, 8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { runRandomOutages(t, rand.New(rand.NewPCG(seed, 7))) })

@@ -18,7 +18,7 @@ const noticeBound = 100 * time.Millisecond
 // free. It starts at once if no notice is lost and no process dies.
 func TestRunnableJobStartsWithinASecond(t *testing.T) {
 	t.Parallel()
-	for _, seed := range engine.Seeds(8) {
+	for _, seed := range engine.Seeds(t, 8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			withCluster(t, func(t *testing.T, p *cluster) {

@@ -18,7 +18,7 @@ import (
 // disk that stalls or cannot be read, and clocks that jump.
 func TestPromisesHoldInEveryHistory(t *testing.T) {
 	t.Parallel()
-	for _, seed := range engine.Seeds(8) {
+	for _, seed := range engine.Seeds(t, 8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			withCluster(t, func(t *testing.T, p *cluster) {

@@ -149,7 +149,7 @@ func TestRefusedFinishKeepsSlot(t *testing.T) {
 // no slot is lost.
 func TestWorkerNeverExceedsSlots(t *testing.T) {
 	t.Parallel()
-	for _, seed := range Seeds(12) {
+	for _, seed := range Seeds(t, 12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { finishAtRandom(t, rand.New(rand.NewPCG(seed, 9))) })

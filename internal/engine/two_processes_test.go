@@ -18,7 +18,7 @@ import (
 // gets the final state of its job, and a runnable job starts soon while a slot is free.
 func TestTwoProcessesStayConsistent(t *testing.T) {
 	t.Parallel()
-	for _, seed := range engine.Seeds(3) {
+	for _, seed := range engine.Seeds(t, 3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			withSharedStore(t, func(t *testing.T, s *sharedStore) {

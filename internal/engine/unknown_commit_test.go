@@ -43,7 +43,7 @@ func newSyncLosingStore(t *testing.T, s store.Store, path string, p faulty.Plan)
 // everything that a watcher got is stored, no job runs twice, and every job ends.
 func TestPromisesHoldAfterLostSyncs(t *testing.T) {
 	t.Parallel()
-	for _, seed := range engine.Seeds(5) {
+	for _, seed := range engine.Seeds(t, 5) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "jobs.db")

@@ -214,7 +214,7 @@ func TestStopEndsEveryWatch(t *testing.T) {
 		}
 		text, err := io.ReadAll(answer.Body)
 		if err != nil || !strings.Contains(string(text), "event: snapshot") || !strings.Contains(string(text), "\nretry: 1000\n") {
-			t.Errorf("watcher %d was told %q, %v", i, text, err)
+			t.Errorf("watcher %d received %q, %v", i, text, err)
 		}
 	}
 }

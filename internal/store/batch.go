@@ -267,7 +267,7 @@ type Delete struct {
 
 	// out
 	Err     error
-	Running bool // the job was running: its worker must be told to stop
+	Running bool // the job was running: its worker must be ordered to stop
 }
 
 // Retry queues a failed, cancelled or expired job again. Attempts and losses count from zero,

@@ -32,7 +32,7 @@ type Grant struct {
 	Expires time.Time // whole seconds
 }
 
-// Tokens seals grants to watch tokens and opens them. Without the key nobody can make,
+// Tokens seals grants to watch tokens and opens them. Without the key it is impossible to make,
 // change or read a token. The server stores no tokens, so it cannot revoke one before it
 // expires. Tokens is safe for concurrent use.
 //

@@ -9,7 +9,7 @@
 //	fail_code      the code of that failure ("sim_failure"). The prefix "final:", "wait:"
 //	               or "timeout:" sets its class; without one the job is retried later.
 //	               A wait costs no attempt, so it repeats until retry.for has passed
-//	ignore_cancel  goes on even when told to stop
+//	ignore_cancel  goes on even when asked to stop
 //	echo           any JSON value, returned in the result
 //
 // The result is a JSON object. It has "echo" if the input has it, "text" with the words if
