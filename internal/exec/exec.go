@@ -59,6 +59,12 @@ type Sink interface {
 	// wait for a scarce resource, such as a free slot of a model, so that the wait counts for no
 	// timeout. Most executors never call it.
 	ResetTimeouts()
+	// Alive reports that the work goes on although it writes nothing now. For the timeouts of
+	// first and idle output it counts as output; it stores nothing and no watcher sees it. An
+	// executor calls it for each sign of life that becomes no output, such as a keep-alive
+	// comment of a model server or a part of a line. It never blocks and is cheap enough for
+	// every read.
+	Alive()
 	// Text writes a piece of text in UTF-8. A piece may end inside a character.
 	Text(piece string) error
 	// Event writes one JSON value, which is stored verbatim.

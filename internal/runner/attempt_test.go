@@ -233,6 +233,7 @@ func refusesLateOutput(t *testing.T) {
 		wantErr(t, err, errAttemptOver)
 	}
 	kept.ResetTimeouts()
+	kept.Alive()
 	kept.Result(job.Result{})
 	kept.Usage([]byte("1"))
 	advance(time.Minute)

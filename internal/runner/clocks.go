@@ -11,7 +11,7 @@ import (
 type clocks struct {
 	limits     *job.Timeouts // set once
 	startedAt  time.Time     // when the attempt started, or the last call of ResetTimeouts
-	lastOutput time.Time     // when the last output came; zero before the first
+	lastOutput time.Time     // when the last output or sign of life came; zero before the first
 	blocked    bool          // the executor waits for the disk, so it does not count as silent
 }
 

@@ -20,6 +20,8 @@ func TestClocks(t *testing.T) {
 		{"a cancel between the limits ends the attempt as cancelled, after its own grace", cancelBetweenLimits},
 		{"no output in time is a fault to retry later", firstOutputLimit},
 		{"a silence between two pieces is a fault to retry later", idleOutputLimit},
+		{"a sign of life counts as output for the clocks, and is not stored", aliveMovesClocks},
+		{"a sign of life after the attempt was asked to stop does nothing", aliveAfterStopDoesNothing},
 		{"progress is not output", ignoresProgress},
 		{"after the first output the idle limit replaces the first-output limit", idleLimitAfterFirstOutput},
 		{"an executor that waits for the disk is not silent", ignoresWaitForDisk},
@@ -135,6 +137,37 @@ func idleOutputLimit(t *testing.T) {
 		h.wantFault(rec, job.Retryable, "idle_output_timeout")
 		_ = h.close()
 	}
+}
+
+func aliveMovesClocks(t *testing.T) {
+	var why error
+	h := newHarness(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
+		for range 10 {
+			sleep(29 * time.Second)
+			out.Alive()
+		}
+		return untilStopped(&why)(ctx, task, out)
+	})
+	rec := h.deliver(1, withTimeouts(job.Timeouts{FirstOutput: 30 * time.Second, IdleOutput: 30 * time.Second}))
+	advance(290*time.Second + 30*time.Second - 1)
+	want(t, "running before its limit", rec.running(), true)
+	want(t, "the output", rec.log(), "")
+	advance(1)
+	wantErr(t, why, exec.ErrTimeout)
+	h.wantFault(rec, job.Retryable, "idle_output_timeout")
+}
+
+func aliveAfterStopDoesNothing(t *testing.T) {
+	release := make(chan struct{})
+	h := newHarness(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
+		<-ctx.Done()
+		out.Alive()
+		return ignoreStop(release)(ctx, task, out)
+	})
+	rec := h.deliver(1, withTimeouts(job.Timeouts{RunSoft: time.Minute, RunHard: 90 * time.Second, IdleOutput: time.Hour}))
+	advance(90 * time.Second)
+	h.wantFault(rec, job.Timeout, "timeout")
+	close(release)
 }
 
 func ignoresProgress(t *testing.T) {

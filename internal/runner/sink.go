@@ -28,6 +28,16 @@ func (a *attempt) ResetTimeouts() {
 	}
 }
 
+// Alive implements [exec.Sink].
+func (a *attempt) Alive() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	// A stopped attempt's timer waits for the stop deadline, which no sign of life moves.
+	if a.errIfOverLocked() == nil {
+		a.noteOutputLocked()
+	}
+}
+
 // Text implements [exec.Sink].
 func (a *attempt) Text(piece string) error {
 	for len(piece) > 0 {
@@ -116,7 +126,7 @@ func (a *attempt) errIfOverLocked() error {
 	return nil
 }
 
-// noteOutputLocked records the time of output. After the first output it sets the timer for the
+// noteOutputLocked records the time of output or of another sign of life. After the first output it sets the timer for the
 // idle limit, which replaces the first-output limit.
 func (a *attempt) noteOutputLocked() {
 	if !a.clocks.enabled() {

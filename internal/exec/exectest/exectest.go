@@ -29,6 +29,10 @@ type Suite struct {
 	// Endless is an input whose attempt writes text at once, and then repeatedly, for longer
 	// than any test lasts.
 	Endless []byte
+	// Quiet is an input whose attempt repeatedly receives signs of life, for longer than any test
+	// lasts, but writes no text, event or log. It may be empty, because some executors receive
+	// none.
+	Quiet []byte
 	// Invalid are inputs that Check must refuse. It may be empty, because some executors accept
 	// every input.
 	Invalid [][]byte
@@ -47,6 +51,7 @@ func (s *Suite) Run(t *testing.T) {
 		{"a failed attempt returns a fault with a code and a sentence, and sets no result", s.failsWithFault},
 		{"Check and Execute do not change the input", s.keepsInput},
 		{"attempts that run at the same time do not affect each other", s.isolatesAttempts},
+		{"signs of life that become no output are reported with Alive", s.reportsLife},
 		{"Execute stops when its context ends, for any cause", s.stopsWithContext},
 		{"Execute does not start when its context has ended already", s.doesNotStart},
 		{"an error from the sink ends the attempt, and Execute returns it", s.returnsSinkError},
@@ -148,6 +153,27 @@ func (s *Suite) isolatesAttempts(t *testing.T, e exec.Executor) {
 		})
 	}
 	all.Wait()
+}
+
+func (s *Suite) reportsLife(t *testing.T, e exec.Executor) {
+	if s.Quiet == nil {
+		t.Skip("this executor receives no signs of life besides output")
+	}
+	a := Start(t, e, Task(s.Quiet))
+	a.Sink.WaitUntil(func(r Record) bool { return r.Alive >= 3 })
+	a.Stop(exec.ErrCancelled)
+	if err := a.Wait(); err == nil {
+		t.Error("Execute was stopped before it was done, and returned nil")
+	}
+	r := a.Sink.Record()
+	if r.Alive < 3 {
+		t.Errorf("Execute ended after %d signs of life", r.Alive)
+	}
+	for _, kind := range []job.Kind{job.KindText, job.KindJSON, job.KindLog} {
+		if out := r.OfKind(kind); len(out) > 0 {
+			t.Errorf("signs of life became output of kind %s: %q", kind, out)
+		}
+	}
 }
 
 func (s *Suite) stopsWithContext(t *testing.T, e exec.Executor) {

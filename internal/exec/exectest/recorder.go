@@ -34,6 +34,7 @@ type Record struct {
 	Results []job.Result
 	Usage   []string
 	Resets  int // number of calls of ResetTimeouts
+	Alive   int // number of calls of Alive
 }
 
 // Entry is one piece of output. The data of progress is the JSON of a [job.Progress].
@@ -118,6 +119,12 @@ func (r *Recorder) Close() {
 func (r *Recorder) ResetTimeouts() {
 	defer r.startCall("ResetTimeouts")()
 	r.record.Resets++
+}
+
+// Alive records the call.
+func (r *Recorder) Alive() {
+	defer r.startCall("Alive")()
+	r.record.Alive++
 }
 
 // Text records a piece of text.

@@ -47,6 +47,7 @@ func (o *output) add(line outputLine) error {
 	o.stdout = append(o.stdout, line.data...)
 	// Output that is not UTF-8 cannot be shown as text, and neither can the output after it.
 	if o.binary = o.binary || !utf8.Valid(line.data) || bytes.IndexByte(line.data, 0) >= 0; o.binary {
+		o.sink.Alive()
 		return nil
 	}
 	return o.sink.Text(string(line.data))
@@ -54,6 +55,7 @@ func (o *output) add(line outputLine) error {
 
 func (o *output) addLog(line string) error {
 	if p, ok := parseProgress(line); ok {
+		o.sink.Alive()
 		return o.sink.Progress(p)
 	}
 	// The limit is in characters, each of at most four bytes.
@@ -62,6 +64,7 @@ func (o *output) addLog(line string) error {
 		o.stderrEnd = append(o.stderrEnd[:0], o.stderrEnd[excess:]...)
 	}
 	if o.logBytes > maxLogBytes {
+		o.sink.Alive()
 		return nil
 	}
 	if o.logBytes += len(line) + 1; o.logBytes > maxLogBytes {

@@ -90,6 +90,7 @@ func TestConformance(t *testing.T) {
 		GoodOutput: "one\ntwo\n",
 		Failing:    []byte("echo one; exit 3"),
 		Endless:    []byte("while :; do echo tick; sleep 0.01; done"),
+		Quiet:      []byte("while :; do echo progress 40 >&2; sleep 0.01; done"),
 	}
 	suite.Run(t)
 }
