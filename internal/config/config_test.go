@@ -57,6 +57,8 @@ queues:
   chat: {concurrency: 3}
   ocr: {executor: process, command: [tesseract, -, 5], env: [PATH]}
   sim: {executor: llm, timeouts: {idle_output_s: 0, abandon_s: 120}, max_running: 1, max_bytes: 5000000000, per_key: {running: 2}}
+  long: {executor: llm, timeouts: {first_output_s: 400}}
+  short: {executor: llm, timeouts: {first_output_s: 400, request_s: 5}}
 `, "KEY=secret")
 	if cfg.Listen != "127.0.0.1:0" || cfg.ShutdownGrace != 500*time.Millisecond || cfg.Models[0].APIKey != "secret" {
 		t.Errorf("%+v", cfg)
@@ -70,7 +72,10 @@ queues:
 	if sim := cfg.Queues["sim"]; sim.MaxRunning != 1 || sim.MaxBytes != 5_000_000_000 || sim.PerKey != (PerKey{Running: 2, Waiting: 1000}) || sim.Timeouts.Abandon != 2*time.Minute {
 		t.Errorf("the limits of a queue: %+v", sim)
 	}
-	if sim := cfg.Queues["sim"]; sim.Concurrency != 32 || sim.Timeouts.IdleOutput != 0 || sim.Timeouts.FirstOutput != 120*time.Second {
+	if long := cfg.Queues["long"].Timeouts; long.Request != 400*time.Second || cfg.Queues["short"].Timeouts.Request != 5*time.Second {
+		t.Errorf("a request clock that is not set is as long as the first output: %v", long)
+	}
+	if sim := cfg.Queues["sim"]; sim.Concurrency != 32 || sim.Timeouts.IdleOutput != 0 || sim.Timeouts.FirstOutput != 300*time.Second {
 		t.Errorf("a queue that changes its executor begins anew: %+v", sim)
 	}
 }

@@ -100,6 +100,9 @@ func (d *decoder) queues(v reflect.Value, n *yaml.Node, key string) {
 		if t := &q.Timeouts; d.where[join(key, name)+".timeouts.run_soft_s"] == "" && 0 < t.RunHard && t.RunHard < t.RunSoft {
 			t.RunSoft = t.RunHard // the default soft limit has no effect past a shorter hard limit
 		}
+		if t := &q.Timeouts; d.where[join(key, name)+".timeouts.request_s"] == "" {
+			t.RaiseRequest()
+		}
 		all[name] = q
 	}
 }

@@ -24,12 +24,13 @@ func llmKind() executorKind {
 	}
 }
 
-// llmDefaults expects that a model answers within seconds and is never silent for long.
+// llmDefaults gives a model as long as a run may take to begin, because a server may load the
+// model first, and a call that is given up makes it begin again.
 func llmDefaults(q *Queue) {
 	q.Concurrency = 32
 	q.Timeouts.RunSoft, q.Timeouts.RunHard = 290*time.Second, 300*time.Second
-	q.Timeouts.Request = 60 * time.Second
-	q.Timeouts.FirstOutput, q.Timeouts.IdleOutput = 120*time.Second, 30*time.Second
+	q.Timeouts.Request, q.Timeouts.FirstOutput = 300*time.Second, 300*time.Second
+	q.Timeouts.IdleOutput = 60 * time.Second
 }
 
 func checkLLM(l *loader, q *Queue, key string, cfg *Config) {

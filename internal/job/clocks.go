@@ -69,12 +69,12 @@ var Clocks = [numClocks]Clock{
 	{
 		Name: "request",
 		Max:  MaxDuration,
-		Help: "The longest wait for the headers of an upstream's answer, and for an unstreamed answer as a whole.",
+		Help: "The longest wait for the headers of an upstream's answer, and for an unstreamed answer as a whole; half as long again with each failed attempt, but no longer than run_soft_s.",
 	},
 	{
 		Name: "first_output",
 		Max:  MaxDuration,
-		Help: "The longest time from the start of an attempt to its first piece of output.",
+		Help: "The longest time from the start of an attempt to its first piece of output; half as long again with each failed attempt, but no longer than run_soft_s.",
 	},
 	{
 		Name: "idle_output",
@@ -132,6 +132,41 @@ func (c *Clock) Bounds() string {
 // Overrun reports whether an attempt that began at a time has reached its hard run time.
 func (t *Timeouts) Overrun(began, now time.Time) bool {
 	return t.RunHard > 0 && !now.Before(began.Add(t.RunHard))
+}
+
+// RaiseRequest makes a request clock that is on at least as long as the first-output clock,
+// which includes the time of the request. It is for a request clock that nobody has set.
+func (t *Timeouts) RaiseRequest() {
+	switch {
+	case t.Request == 0:
+	case t.FirstOutput == 0:
+		t.Request = 0
+	default:
+		t.Request = max(t.Request, t.FirstOutput)
+	}
+}
+
+// AttemptTimeouts returns the timeouts of the job's current attempt. After each failure the
+// upstream gets half as long again to begin, so that a server which is slow to start is not
+// given up at the same moment each time. No attempt waits longer than its soft run time.
+func (j *Job) AttemptTimeouts() Timeouts {
+	t := j.Policy.Timeouts
+	for range min(j.Failures()-1, maxGrowths) {
+		t.Request, t.FirstOutput = t.grow(t.Request), t.grow(t.FirstOutput)
+	}
+	return t
+}
+
+// maxGrowths bounds how often a clock grows. 1.5 to this power is more than a million.
+const maxGrowths = 35
+
+// grow returns a clock half as long again, bounded by the soft run time.
+func (t *Timeouts) grow(d time.Duration) time.Duration {
+	limit := MaxDuration
+	if t.RunSoft > 0 {
+		limit = max(t.RunSoft, d) // a longer clock stays as it is
+	}
+	return min(d+d/2, limit)
 }
 
 // CancelOverdue reports whether the job was asked to stop longer ago than its cancel grace.

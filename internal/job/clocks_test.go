@@ -66,3 +66,31 @@ func TestClockRefusesValuesOutOfBounds(t *testing.T) {
 		}
 	}
 }
+
+// Each failure gives an upstream half as long again to begin. A loss does not, and no clock
+// grows past the soft run time.
+func TestClocksOfTheBeginningGrowWithFailures(t *testing.T) {
+	t.Parallel()
+	timeouts := job.Timeouts{Request: 60 * time.Second, FirstOutput: 100 * time.Second, IdleOutput: 60 * time.Second, RunSoft: 290 * time.Second}
+	for _, c := range []struct {
+		attempt, losses int
+		request, first  time.Duration
+	}{
+		{1, 0, 60 * time.Second, 100 * time.Second},
+		{2, 0, 90 * time.Second, 150 * time.Second},
+		{2, 1, 60 * time.Second, 100 * time.Second},
+		{3, 0, 135 * time.Second, 225 * time.Second},
+		{4, 0, 202500 * time.Millisecond, 290 * time.Second},
+		{1000, 0, 290 * time.Second, 290 * time.Second},
+	} {
+		j := job.Job{Attempt: c.attempt, Losses: c.losses, Policy: job.Policy{Timeouts: timeouts}}
+		got := j.AttemptTimeouts()
+		if got.Request != c.request || got.FirstOutput != c.first || got.IdleOutput != timeouts.IdleOutput {
+			t.Errorf("attempt %d after %d losses: %v and %v, want %v and %v", c.attempt, c.losses, got.Request, got.FirstOutput, c.request, c.first)
+		}
+	}
+	unbounded := job.Job{Attempt: 1000, Policy: job.Policy{Timeouts: job.Timeouts{FirstOutput: time.Hour}}}
+	if got := unbounded.AttemptTimeouts(); got.FirstOutput != job.MaxDuration || got.Request != 0 {
+		t.Errorf("without a soft run time: %+v", got)
+	}
+}

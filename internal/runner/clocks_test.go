@@ -19,6 +19,7 @@ func TestClocks(t *testing.T) {
 		{"a soft limit alone gives the executor the grace of a cancel", softLimitAlone},
 		{"a cancel between the limits ends the attempt as cancelled, after its own grace", cancelBetweenLimits},
 		{"no output in time is a fault to retry later", firstOutputLimit},
+		{"an attempt after a failure may be silent for half as long again", firstOutputGrows},
 		{"a silence between two pieces is a fault to retry later", idleOutputLimit},
 		{"a sign of life counts as output for the clocks, and is not stored", aliveMovesClocks},
 		{"a sign of life after the attempt was asked to stop does nothing", aliveAfterStopDoesNothing},
@@ -46,6 +47,21 @@ func softLimit(t *testing.T) {
 	if m := h.outcome(rec).Fault.Message; !strings.Contains(m, " 290 s") {
 		t.Fatalf("the message lacks the limit: %s", m)
 	}
+}
+
+func firstOutputGrows(t *testing.T) {
+	var seen time.Duration
+	h := newHarness(t, func(ctx context.Context, task exec.Task, _ exec.Sink) error {
+		seen = task.Job.Policy.Timeouts.FirstOutput
+		<-ctx.Done()
+		return context.Cause(ctx)
+	})
+	rec := h.deliver(1, withTimeouts(job.Timeouts{FirstOutput: 10 * time.Second}), func(c *job.Claimed) { c.Job.Attempt = 2 })
+	advance(15*time.Second - 1)
+	want(t, "running before its limit", rec.running(), true)
+	advance(1)
+	h.wantFault(rec, job.Retryable, "first_output_timeout")
+	want(t, "the executor's clock", seen, 15*time.Second)
 }
 
 func hardLimit(t *testing.T) {

@@ -164,6 +164,10 @@ func (r *Runner) Run(ctx context.Context) error {
 func (r *Runner) deliver(c job.Claimed) {
 	a := &attempt{r: r, claimed: c, lease: newLease(&c, r.cfg.RenewEvery, time.Now())}
 	a.lease.ignoreExpiry = r.cfg.IgnoreLeaseExpiry
+	// The executor and the clocks see the timeouts of this attempt.
+	if c.Job.Failures() > 1 {
+		a.claimed.Job.Policy.Timeouts = c.Job.AttemptTimeouts()
+	}
 	// A pointer into the job saves a copy per attempt.
 	a.clocks.limits = &a.claimed.Job.Policy.Timeouts
 	r.mu.Lock()

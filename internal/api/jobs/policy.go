@@ -36,6 +36,9 @@ func (s *submission) overlayTimeouts(to *job.Timeouts) error {
 		}
 		*field = d
 	}
+	if s.Timeouts["first_output_s"] != nil && s.Timeouts["request_s"] == nil {
+		to.RaiseRequest()
+	}
 	if to.RunHard == 0 || to.RunSoft <= to.RunHard {
 		return nil
 	}

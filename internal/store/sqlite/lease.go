@@ -295,7 +295,8 @@ func (h *runningJob) matches(filter store.RunningFilter, now time.Time) bool {
 	case store.OverrunOnly:
 		return h.job.Policy.Timeouts.Overrun(h.attemptStartedAt, now)
 	case store.SilentOnly:
-		return h.job.Policy.Timeouts.Silent(h.attemptStartedAt, h.lastOutputAt, now)
+		t := h.job.AttemptTimeouts()
+		return t.Silent(h.attemptStartedAt, h.lastOutputAt, now)
 	default:
 		return true
 	}
