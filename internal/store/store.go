@@ -183,7 +183,7 @@ const (
 	LapsedOnly                // the lease has run out
 	CancelOnly                // a cancel was requested, longer ago than the job's cancel grace
 	OverrunOnly               // the attempt has run longer than [job.Timeouts.RunHard]
-	SilentOnly                // the attempt was without output for too long; see [job.Timeouts.Silent]
+	SilentOnly                // the attempt was without output for too long; see [job.Timeouts.Silent] and [job.Job.AttemptTimeouts]
 )
 
 // OwnedID names a job of an owner.

@@ -15,7 +15,7 @@ func clockRules() []rule {
 		{"an attempt is silent when its first or its next output is late", clockSilent},
 		{"text, json and log entries reset the idle clock; progress and attempt entries do not", clockResets},
 		{"an attempt without these clocks neither overruns nor is silent", clockOff},
-		{"each attempt has clocks of its own", clockAttempts},
+		{"each attempt has clocks of its own, and half as long again to begin after a failure", clockAttempts},
 		{"a sweep before its clock has run out is refused", clockTooEarly},
 		{"output before the sweep, also in the same batch, keeps the job", clockKept},
 		{"repeated output does not reset the idle clock", clockAgain},
@@ -116,9 +116,11 @@ func clockAttempts(w *harness) {
 	c = w.claimOne(queue)
 	w.wantOverdue("when it begins again", store.OverrunOnly)
 	w.wantOverdue("when it begins again", store.SilentOnly)
-	w.advance(2 * time.Second)
+	w.advance(3*time.Second - time.Microsecond)
+	w.wantOverdue("while a second attempt may still begin", store.SilentOnly)
+	w.advance(time.Microsecond)
 	w.wantOverdue("when its first output is late again", store.SilentOnly, c.Lease())
-	w.advance(8 * time.Second)
+	w.advance(7 * time.Second)
 	w.wantOverdue("when it has run for as long as it may", store.OverrunOnly, c.Lease())
 }
 
