@@ -80,7 +80,7 @@ func (c *call) readResponse(ctx context.Context, resp *http.Response) error {
 	case kind == "application/json" || strings.HasSuffix(kind, "+json"):
 		return c.readWhole(ctx, resp.Body)
 	}
-	return c.model.wrongTypeFault(kind)
+	return c.model.wrongTypeFault(kind, nil)
 }
 
 func (c *call) newRequest(ctx context.Context, body []byte) *http.Request {
@@ -144,7 +144,7 @@ func (c *call) handleEvent(data []byte) error {
 		return c.model.fault(codeBadStream, job.Retryable, "sent an event that is not a chat-completions chunk", err)
 	}
 	if !isEmpty(k.Error) {
-		return c.model.faultForError(k.Error)
+		return c.model.faultForError(readReason(data, time.Now()))
 	}
 	// After the check for an error: a server that answers 200 and then reports an error does not
 	// work.
@@ -241,7 +241,7 @@ func (c *call) readWhole(ctx context.Context, body io.Reader) error {
 		return c.model.fault(codeBadAnswer, job.Retryable, "answered with something that is not a chat completion", err)
 	}
 	if !isEmpty(k.Error) {
-		return c.model.faultForError(k.Error)
+		return c.model.faultForError(readReason(data, time.Now()))
 	}
 	if len(k.Choices) == 0 {
 		return c.model.fault(codeBadAnswer, job.Retryable, "answered without a choice", nil)

@@ -1,84 +1,129 @@
 package llm
 
 import (
+	"compress/gzip"
+	"compress/zlib"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
-	"strconv"
+	"net/url"
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Codes with several uses.
-const (
-	codeBadStream = "upstream_bad_stream"
-	codeBadAnswer = "upstream_bad_answer"
-	codeTimeout   = "upstream_timeout"
-
-	codeRateLimited = "upstream_rate_limited"
-	codeConflict    = "upstream_conflict"
-)
-
 // fault returns a fault whose message begins with "the server of the model …", followed by did.
 func (m *model) fault(code string, class job.Class, did string, cause error) *job.Fault {
-	return &job.Fault{Code: code, Class: class, Err: cause,
+	f := &job.Fault{Code: code, Class: class,
 		Message: fmt.Sprintf("the server of the model %s %s", job.Quote(m.Name), did)}
+	if cause != nil {
+		f.Err = m.cleanCause(cause)
+	}
+	return f
+}
+
+// cleanError is an error whose text is fit for a log: see [model.clean].
+type cleanError struct {
+	error
+	text string
+}
+
+func (e cleanError) Error() string { return e.text }
+func (e cleanError) Unwrap() error { return e.error }
+
+func (m *model) cleanCause(cause error) error {
+	shown := cause
+	// The URL may have a secret in its query.
+	if inURL, ok := errors.AsType[*url.Error](cause); ok {
+		shown = inURL.Err
+	}
+	return cleanError{cause, m.clean(shown.Error())}
 }
 
 // statusFault returns the fault of an answer with an error status.
 func (c *call) statusFault(ctx context.Context, resp *http.Response) error {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	body, err := readErrorBody(resp)
 	if err != nil && ctx.Err() != nil {
 		return c.transferFault(ctx, err)
 	}
-	f := c.model.faultForStatus(resp.StatusCode, fmt.Sprintf(" (%d)", resp.StatusCode), c.model.errorMessage(body))
-	f.RetryAfter = retryAfter(resp.Header, time.Now())
+	now := time.Now()
+	r := readReason(body, now)
+	if wait := retryAfter(resp.Header, now); wait > 0 {
+		r.wait = wait
+	}
+	if r.wait == 0 && judge(resp.StatusCode, r) == rateLimited {
+		r.wait = limitReset(resp.Header, now)
+	}
+	return c.model.refusalFault(resp, r)
+}
+
+// readErrorBody reads the beginning of an error body, also a compressed one. What is read before
+// an error is returned with it.
+func readErrorBody(resp *http.Response) (body []byte, err error) {
+	src, err := decompress(resp)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(src, maxErrorBody))
+}
+
+// decompress returns a reader of the body's text. Some servers compress although they were not
+// asked to.
+func decompress(resp *http.Response) (io.Reader, error) {
+	switch coding := strings.ToLower(resp.Header.Get("Content-Encoding")); coding {
+	case "gzip", "x-gzip":
+		return gzip.NewReader(resp.Body)
+	case "deflate":
+		return zlib.NewReader(resp.Body)
+	case "", "identity":
+		return resp.Body, nil
+	default:
+		return nil, fmt.Errorf("the body is compressed with %.40q, which was not asked for", coding)
+	}
+}
+
+// refusalFault returns the fault of an answer with an error status.
+func (m *model) refusalFault(resp *http.Response, r reason) *job.Fault {
+	v := judge(resp.StatusCode, r)
+	did := consequences[v].did
+	switch v {
+	case unauthorized, forbidden:
+		did += ": " + m.keyAdvice()
+	case notFound:
+		did = fmt.Sprintf("does not know the model %s, or the path %s: check the model's name and base_url", job.Quote(m.Upstream), m.url.Path)
+	// The API key must not go to another host.
+	case redirected:
+		did += m.target(resp) + ": set base_url to where it leads"
+	}
+	if resp.StatusCode == http.StatusProxyAuthRequired {
+		did = "is behind a proxy that asks for a user and a password: put them into the variable HTTPS_PROXY or HTTP_PROXY"
+	}
+	f := m.fault(v.code(), v.class(resp.Header), did+fmt.Sprintf(" (%d%s)", resp.StatusCode, m.way(resp.StatusCode))+m.says(r), nil)
+	f.RetryAfter = r.wait
 	return f
 }
 
-// faultForStatus maps an HTTP status to a fault: its code, whether to retry, and a message. how
-// is the origin of the status, and message is the server's own.
-func (m *model) faultForStatus(status int, how, message string) *job.Fault {
-	code, class, did := "upstream_rejected", job.Final, "does not accept the request"
-	switch {
-	case status == http.StatusUnauthorized:
-		code, did = "upstream_unauthorized", "refuses the API key: "+m.keyAdvice()
-	case status == http.StatusForbidden:
-		code, did = "upstream_forbidden", "does not allow this with the API key it was given: "+m.keyAdvice()
-	case status == http.StatusNotFound:
-		code, did = "upstream_not_found", fmt.Sprintf("does not know the model %s, or the path %s: check the model's name and base_url",
-			job.Quote(m.Upstream), m.url.Path)
-	// The API key must not go to another host.
-	case status >= 300 && status < 400:
-		code, did = "upstream_redirect", "redirects elsewhere, which is not followed: set base_url to where it leads"
-	case status == http.StatusRequestTimeout:
-		code, class, did = codeTimeout, job.Retryable, "took too long"
-	// These errors do not depend on the request itself, so it may succeed later.
-	case status == http.StatusConflict || status == http.StatusTooEarly:
-		code, class, did = codeConflict, job.Retryable, "cannot do it at this moment"
-	// A wait costs the job no attempt.
-	case status == http.StatusTooManyRequests:
-		code, class, did = codeRateLimited, job.Wait, "asks to wait: too many requests"
-	case status == http.StatusServiceUnavailable:
-		code, class, did = "upstream_unavailable", job.Wait, "asks to wait: it is not available"
-	case status >= 500:
-		code, class, did = "upstream_error", job.Retryable, "failed"
+// target names the host that a redirect leads to.
+func (m *model) target(resp *http.Response) string {
+	to, err := resp.Location()
+	if err != nil {
+		return ""
 	}
-	did += how
-	if message != "" {
-		did += "; it says: " + message
+	return " (to " + m.clean(to.Scheme+"://"+to.Host+to.Path) + ")"
+}
+
+// says returns the end of a message: the server's own words.
+func (m *model) says(r reason) string {
+	if text := m.clean(r.message); text != "" {
+		return "; it says: " + text
 	}
-	return m.fault(code, class, did, nil)
+	return ""
 }
 
 func (m *model) keyAdvice() string {
@@ -88,98 +133,31 @@ func (m *model) keyAdvice() string {
 	return "check the variable " + m.APIKeyEnv
 }
 
-// faultForError returns the fault of an error object inside an answer. Servers put an HTTP
-// status or an error name into its code, status or type.
-func (m *model) faultForError(raw json.RawMessage) *job.Fault {
-	var e struct{ Code, Type, Status any }
-	_ = json.Unmarshal(raw, &e)
-	// An error without a known code may be temporary.
-	status := http.StatusInternalServerError
-	// The most specific field comes first.
-	for _, v := range []any{e.Code, e.Status, e.Type} {
-		if s := statusForCode(fmt.Sprint(v)); s != 0 {
-			status = s
-			break
-		}
+// faultForError returns the fault of an error inside an answer.
+func (m *model) faultForError(r reason) *job.Fault {
+	v := judge(0, r)
+	did := consequences[v].did
+	if v == unauthorized || v == forbidden {
+		did += ": " + m.keyAdvice()
 	}
-	return m.faultForStatus(status, " (in its answer)", m.errorMessage(encodeJSON(map[string]json.RawMessage{"error": raw})))
+	f := m.fault(v.code(), v.class(nil), did+" (in its answer)"+m.says(r), nil)
+	f.RetryAfter = r.wait
+	return f
 }
 
-// statusForCode returns the HTTP status for a code of an error object; 0 for an unknown code.
-func statusForCode(word string) int {
-	if n, err := strconv.Atoi(word); err == nil && n >= 400 && n <= 599 {
-		return n
-	}
-	switch word {
-	case "invalid_request_error", "context_length_exceeded", "content_filter", "insufficient_quota", "BadRequestError":
-		return http.StatusBadRequest
-	case "authentication_error", "invalid_api_key":
-		return http.StatusUnauthorized
-	case "permission_error":
-		return http.StatusForbidden
-	case "not_found_error", "model_not_found":
-		return http.StatusNotFound
-	case "rate_limit_error", "rate_limit_exceeded":
-		return http.StatusTooManyRequests
-	case "overloaded_error", "service_unavailable":
-		return http.StatusServiceUnavailable
-	}
-	return 0
-}
-
-// errorMessage returns the message of an error body, shortened and printable. It removes the API
-// key, which some servers repeat.
-func (m *model) errorMessage(body []byte) string {
-	text := strings.ToValidUTF8(findMessage(body), "�")
-	if m.APIKey != "" {
-		text = strings.ReplaceAll(text, m.APIKey, "[the key]")
-	}
-	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
-	const maxRunes = 300
-	if runes := []rune(text); len(runes) > maxRunes {
-		text = string(runes[:maxRunes]) + "…"
-	}
-	return text
-}
-
-// findMessage returns the message of an error body in any of the formats that servers use.
-func findMessage(body []byte) string {
-	var shape struct {
-		Error   json.RawMessage
-		Message json.RawMessage
-		Detail  json.RawMessage
-	}
-	if json.Unmarshal(body, &shape) != nil {
-		if strings.Contains(string(body), "<") {
-			return "" // a web page
-		}
-		return string(body)
-	}
-	var inner struct{ Message string }
-	_ = json.Unmarshal(shape.Error, &inner)
-	if inner.Message != "" {
-		return inner.Message
-	}
-	for _, raw := range []json.RawMessage{shape.Error, shape.Message, shape.Detail} {
-		var text string
-		if json.Unmarshal(raw, &text) == nil && text != "" {
-			return text
-		}
-	}
-	return ""
-}
-
-// wrongTypeFault returns the fault of an answer that is neither a stream nor JSON.
-func (m *model) wrongTypeFault(kind string) *job.Fault {
-	if kind == "" {
+// wrongTypeFault returns the fault of an answer that is neither a stream nor JSON. text is its
+// beginning.
+func (m *model) wrongTypeFault(kind string, text []byte) *job.Fault {
+	if kind = m.clean(kind); kind == "" {
 		kind = "nothing that it names"
 	}
 	return m.fault(codeBadAnswer, job.Retryable,
-		fmt.Sprintf("answered with %s instead of an event stream or JSON: check base_url, which often ends in /v1", kind), nil)
+		fmt.Sprintf("answered with %s instead of an event stream or JSON: check base_url, which often ends in /v1", kind)+
+			m.says(reason{message: textOfPage(text)}), nil)
 }
 
 func (c *call) tooLargeFault() *job.Fault {
-	return c.model.fault("upstream_too_large", job.Final,
+	return c.model.fault(codeTooLarge, job.Final,
 		fmt.Sprintf("gave an answer of more than %d MiB", job.MaxOutput>>20), nil)
 }
 
@@ -204,7 +182,11 @@ func (m *model) networkFault(err error) *job.Fault {
 	var op *net.OpError
 	var cert *tls.CertificateVerificationError
 	const unreachable, badTLS = "upstream_unreachable", "upstream_tls"
+	isOp := errors.As(err, &op)
 	switch {
+	// First the proxy: the server itself was not asked.
+	case isOp && op.Op == "proxyconnect":
+		return m.fault(unreachable, job.Wait, fmt.Sprintf("was not asked, because its proxy %s cannot be reached: start the proxy, or correct the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY", m.proxy()), err)
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return m.fault(unreachable, job.Retryable, fmt.Sprintf("cannot be found: there is no host %s; check base_url", m.url.Hostname()), err)
 	case errors.Is(err, http.ErrSchemeMismatch):
@@ -214,32 +196,33 @@ func (m *model) networkFault(err error) *job.Fault {
 	// A restarting server refuses connections for a while, so the job waits at no cost.
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return m.fault(unreachable, job.Wait, fmt.Sprintf("refuses connections at %s: start it, or check base_url", m.url.Host), err)
-	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
+	case isOp && op.Op == "dial":
 		return m.fault(unreachable, job.Wait, fmt.Sprintf("at %s cannot be reached", m.url.Host), err)
 	}
-	return m.fault("upstream_disconnected", job.Retryable, "broke off the connection", err)
+	return m.fault("upstream_disconnected", job.Retryable, "broke off the connection"+m.way(http.StatusBadGateway), err)
 }
 
-// retryAfter returns how long the server asks to wait: the header retry-after-ms, or Retry-After
-// as seconds or as a date (RFC 9110, section 10.2.3); 0 without such a header.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	if ms, err := strconv.ParseFloat(h.Get("Retry-After-Ms"), 64); err == nil {
-		return clampSeconds(ms / 1000)
+// way returns by what way the server was asked, for an error that a proxy on the way may have
+// made.
+func (m *model) way(status int) string {
+	switch status {
+	case http.StatusForbidden, http.StatusProxyAuthRequired, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		if proxy := m.proxy(); proxy != "" {
+			return ", by way of the proxy " + proxy
+		}
 	}
-	after := h.Get("Retry-After")
-	if s, err := strconv.ParseFloat(after, 64); err == nil {
-		return clampSeconds(s)
-	}
-	if at, err := http.ParseTime(after); err == nil {
-		return clampSeconds(at.Sub(now).Seconds())
-	}
-	return 0
+	return ""
 }
 
-// clampSeconds converts seconds to a duration from 0 to [job.MaxDuration].
-func clampSeconds(seconds float64) time.Duration {
-	if math.IsNaN(seconds) || seconds <= 0 {
-		return 0
+// proxy returns the address of the proxy for the model's server, without a password; "" for none.
+func (m *model) proxy() string {
+	transport, _ := m.client.Transport.(*http.Transport)
+	if transport == nil || transport.Proxy == nil {
+		return ""
 	}
-	return time.Duration(min(seconds, job.MaxDuration.Seconds()) * float64(time.Second))
+	proxy, err := transport.Proxy(&http.Request{URL: m.url})
+	if err != nil || proxy == nil {
+		return ""
+	}
+	return m.clean(proxy.Scheme + "://" + proxy.Host)
 }
