@@ -292,11 +292,14 @@ func TestIdempotencyKeyCreatesOneJob(t *testing.T) {
 // the users' names.
 func TestHandlerUsesConfigUser(t *testing.T) {
 	t.Parallel()
-	s := openServer(t, meanwhile.Config{User: func(r *http.Request) string { return r.Header.Get("Session") }})
+	s := openServer(t, meanwhile.Config{
+		AllowedHosts: []string{"shop.example"},
+		User:         func(r *http.Request) string { return r.Header.Get("Session") },
+	})
 	meanwhile.Handle(s, "who", func(_ context.Context, t *meanwhile.Task, _ any) (string, error) { return t.User, nil })
 	startServer(t, s)
 	mux := http.NewServeMux()
-	mux.Handle("/v1/", s.Handler())
+	mux.Handle("/", s.Handler())
 	request := func(method, path, body string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, "http://shop.example"+path, strings.NewReader(body))
 		r.RemoteAddr = "203.0.113.9:4711"
@@ -319,6 +322,10 @@ func TestHandlerUsesConfigUser(t *testing.T) {
 	}
 	if w := request("GET", "/v1/jobs/"+j.ID, ""); w.Code != http.StatusNotFound {
 		t.Errorf("ann sees bob's job: %d %s", w.Code, w.Body)
+	}
+	// The user's being known does not make the request one of this machine.
+	if w := request("GET", "/metrics", ""); w.Code != http.StatusForbidden {
+		t.Errorf("metrics: %d", w.Code)
 	}
 	if w := request("GET", "/api/conversations", ""); w.Code != http.StatusNotFound {
 		t.Errorf("the chat API exists without its queue: %d", w.Code)

@@ -28,6 +28,11 @@ type Config struct {
 	// requires Insecure, because any client that connects has full access.
 	Listen   string
 	Insecure bool
+	// AllowedHosts are more names by which clients ask this server, without ports, such as
+	// "app.example.com" of the program's own site; "*" accepts any. Without them it answers
+	// addresses, "localhost", and names without a dot or under .local or .internal: a web page
+	// whose own name resolves to this server's address must not reach it.
+	AllowedHosts []string
 	// User returns the user who makes a request to [Server.Handler]; "" means the user
 	// "local". A user cannot see the jobs of another. When User is nil, the header
 	// X-User-ID names the user of a request from this machine; all others are "local".
@@ -86,6 +91,9 @@ func (c *Config) load() (config.Config, error) {
 	if c.Data != "" {
 		cfg.Data = c.Data
 	}
+	if len(c.AllowedHosts) > 0 {
+		cfg.AllowedHosts = c.AllowedHosts
+	}
 	if c.ShutdownGrace > 0 {
 		cfg.ShutdownGrace = c.ShutdownGrace
 	}
@@ -135,24 +143,8 @@ func (s *Server) URL() string { return s.server.URL() }
 // File configures a queue "chat". Mount it at these paths of the program's mux, on a
 // separate host, or at "/". A path prefix does not work, because the links in its answers
 // begin at the root. Handler does not authenticate: put the program's own check before it.
-// It refuses requests from web pages of other origins.
+// It refuses requests from web pages of other origins, and for host names that
+// [Config.AllowedHosts] does not have.
 func (s *Server) Handler() http.Handler {
-	inside := s.server.Handler()
-	if s.user == nil {
-		return inside
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		inside.ServeHTTP(w, withTrustedUser(r, s.user(r)))
-	})
-}
-
-// withTrustedUser returns a copy of r with the user in X-User-ID. The server trusts that
-// header, because the copy comes from this machine and not through a proxy.
-func withTrustedUser(r *http.Request, user string) *http.Request {
-	trusted := *r
-	trusted.RemoteAddr = "127.0.0.1:0"
-	trusted.Header = r.Header.Clone()
-	trusted.Header.Del("X-Forwarded-For")
-	trusted.Header.Set("X-User-ID", user)
-	return &trusted
+	return s.server.Handler(s.user)
 }

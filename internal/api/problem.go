@@ -17,6 +17,7 @@ const (
 	MethodNotAllowed     job.Code = "method_not_allowed"     // another method; the response has Allow
 	UnsupportedMediaType job.Code = "unsupported_media_type" // not the type of body that the call accepts
 	RequestTimeout       job.Code = "request_timeout"        // the body took too long to arrive
+	UpgradeRequired      job.Code = "upgrade_required"       // the call is a WebSocket, and this is no handshake
 )
 
 // StatusOf returns the HTTP status of a code. No other table maps codes to statuses.
@@ -40,6 +41,8 @@ func StatusOf(code job.Code) int {
 		return http.StatusRequestEntityTooLarge
 	case UnsupportedMediaType:
 		return http.StatusUnsupportedMediaType
+	case UpgradeRequired:
+		return http.StatusUpgradeRequired
 	case job.IdempotencyMismatch:
 		return http.StatusUnprocessableEntity
 	case job.KeyFull:

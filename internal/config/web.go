@@ -36,6 +36,9 @@ func (l *loader) checkWeb(cfg *Config) {
 		_, ok := parseBaseURL(cfg.PublicURL)
 		l.must(ok, "public_url", "this must be the URL by which browsers reach the server, such as https://jobs.example.com, not %s", job.Quote(cfg.PublicURL))
 	}
+	for _, host := range cfg.AllowedHosts {
+		l.must(host == "*" || isHostName(host), "allowed_hosts", "this must be names of this server, such as jobs.example.com, without a port, or * for any, not %s", job.Quote(host))
+	}
 	for _, origin := range cfg.AllowedOrigins {
 		l.must(origin == "*" || isOrigin(origin), "allowed_origins",
 			"this must be origins as browsers write them, such as https://app.example.com or http://localhost:3000, or * for all, not %s", job.Quote(origin))
@@ -62,6 +65,16 @@ func isOrigin(text string) bool {
 	u, ok := parseBaseURL(text)
 	defaultPort := map[string]string{"http": "80", "https": "443"}
 	return ok && text == u.Scheme+"://"+u.Host && text == strings.ToLower(text) && !strings.Contains(text, "*") && u.Port() != defaultPort[u.Scheme]
+}
+
+// isHostName reports whether a text is a host name: labels of letters, digits, - and _.
+func isHostName(text string) bool {
+	for label := range strings.SplitSeq(text, ".") {
+		if label == "" || strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	return len(text) <= 253
 }
 
 func parseNetwork(text string) (netip.Prefix, bool) {

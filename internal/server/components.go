@@ -90,10 +90,10 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *componen
 	if c.store, err = openStore(ctx, cfg, c.data, log); err != nil {
 		return nil, err
 	}
-	if c.gate, err = makeGate(cfg, c.data); err != nil {
+	if c.gate, err = makeGate(cfg, c.data, log); err != nil {
 		return nil, err
 	}
-	if c.instruments, err = openInstruments(ctx, cfg, log); err != nil {
+	if c.instruments, err = openInstruments(ctx, cfg, *c.gate, log); err != nil {
 		return nil, err
 	}
 	// Kill processes that a killed server's commands left running. Do it before any queue
@@ -204,7 +204,7 @@ func (c *components) runRunners(ctx context.Context) error {
 }
 
 // routes returns the handler of all APIs behind the gate. listen is the address of the
-// listener; "" accepts any host.
+// listener; "" is beyond loopback.
 func (c *components) routes(listen string) http.Handler {
 	mux := http.NewServeMux()
 	c.register(mux)

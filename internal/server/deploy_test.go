@@ -360,7 +360,7 @@ func TestImageSetsExistingVariables(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %v", set, err)
 	}
-	if cfg.Data != "/data" || !strings.HasSuffix(cfg.Listen, ":8080") || !cfg.Insecure || cfg.Log.Format != "json" || cfg.Metrics.Listen == "" {
+	if cfg.Data != "/data" || !strings.HasSuffix(cfg.Listen, ":8080") || !cfg.Insecure || cfg.Log.Format != "json" || cfg.Metrics.Listen == "" || len(cfg.Proxies()) == 0 {
 		t.Errorf("%v sets %+v", set, cfg)
 	}
 }

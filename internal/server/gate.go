@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -13,7 +14,7 @@ import (
 )
 
 // makeGate returns the gate of the configuration, with the key of the watch tokens.
-func makeGate(cfg config.Config, data *dataDir) (*gate.Gate, error) {
+func makeGate(cfg config.Config, data *dataDir, log *slog.Logger) (*gate.Gate, error) {
 	key, err := data.watchKey()
 	if err != nil {
 		return nil, err
@@ -24,10 +25,12 @@ func makeGate(cfg config.Config, data *dataDir) (*gate.Gate, error) {
 	}
 	return &gate.Gate{
 		PublicURL:      cfg.Public(),
+		AllowedHosts:   cfg.AllowedHosts,
 		AllowedOrigins: cfg.AllowedOrigins,
 		TrustedProxies: cfg.Proxies(),
 		Tokens:         tokens,
 		TokenTTL:       cfg.WatchTTL,
+		Log:            log,
 	}, nil
 }
 

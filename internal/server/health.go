@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 )
 
 // phase is a state of a server's life.
@@ -20,7 +21,7 @@ const (
 var phaseNames = [...]string{"starting", "ready", "stopping"}
 
 // health serves probes. /healthz answers that the process is alive, /readyz whether it
-// takes requests. A server whose disk is full is ready: reads, cancels and deletes still
+// takes requests. Both answer any Host. A server whose disk is full is ready: reads, cancels and deletes still
 // work, and deletes free space. Its answer says so.
 type health struct {
 	now      atomic.Int32
@@ -32,10 +33,10 @@ const readyButFull = "ready, but the disk is full: no new work is taken"
 func (h *health) set(p phase) { h.now.Store(int32(p)) }
 
 func (h *health) register(mux api.Mux) {
-	mux.Handle("GET /healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle("GET /healthz", gate.AnyHost(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		respond(w, http.StatusOK, "alive")
-	}))
-	mux.Handle("GET /readyz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	})))
+	mux.Handle("GET /readyz", gate.AnyHost(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		p, status := phase(h.now.Load()), http.StatusOK
 		if p != ready {
 			status = http.StatusServiceUnavailable
@@ -45,7 +46,7 @@ func (h *health) register(mux api.Mux) {
 			word = readyButFull
 		}
 		respond(w, status, word)
-	}))
+	})))
 }
 
 func respond(w http.ResponseWriter, status int, word string) {

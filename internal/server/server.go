@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -117,9 +118,17 @@ func (c *components) url() string {
 	return "http://" + c.listener.Addr().String()
 }
 
-// Handler returns the handler of all APIs, for a program that embeds the server. Requests
+// Handler returns the handler of all APIs, for a program that embeds the server. user
+// returns the user who makes a request; nil believes X-User-ID as the gate does. Requests
 // wait up to 10 s for the server to run.
-func (s *Server) Handler() http.Handler { return s.components.embedded }
+func (s *Server) Handler(user func(*http.Request) string) http.Handler {
+	if user == nil {
+		return s.components.embedded
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.components.embedded.ServeHTTP(w, gate.WithUser(r, user(r)))
+	})
+}
 
 // Wait returns when everything has stopped, with the result of Run.
 func (s *Server) Wait() error {

@@ -27,12 +27,13 @@ type instruments struct {
 	metrics    *telemetry.Metrics
 	traces     *telemetry.Traces // nil without tracing
 	middleware *telemetry.Middleware
-	listener   net.Listener // of the separate address for metrics; nil for none
+	listener   net.Listener                    // of the separate address for metrics; nil for none
+	checkHosts func(http.Handler) http.Handler // of requests to that address
 	pprof      bool
 	log        *slog.Logger
 }
 
-func openInstruments(ctx context.Context, cfg config.Config, log *slog.Logger) (s *instruments, err error) {
+func openInstruments(ctx context.Context, cfg config.Config, g gate.Gate, log *slog.Logger) (s *instruments, err error) {
 	s = &instruments{metrics: telemetry.NewMetrics(), pprof: cfg.Pprof, log: log}
 	if t := cfg.Tracing; t.URL() != "" {
 		if s.traces, err = telemetry.NewTraces(telemetry.Tracing{URL: t.URL(), Ratio: t.Ratio}, log); err != nil {
@@ -46,6 +47,8 @@ func openInstruments(ctx context.Context, cfg config.Config, log *slog.Logger) (
 	if s.listener, err = listenAt(ctx, cfg.Metrics.Listen, "metrics.listen"); err != nil {
 		return s, err
 	}
+	g.Listen = []string{cfg.Metrics.Listen}
+	s.checkHosts = g.CheckHosts
 	log.Info("metrics are at an address of their own", "url", "http://"+s.listener.Addr().String()+"/metrics")
 	return s, nil
 }
@@ -101,7 +104,7 @@ func (s *instruments) run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.metrics.Handler())
 	srv := &http.Server{
-		Handler: mux, ReadTimeout: headerTimeout, WriteTimeout: requestGrace * 2, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		Handler: s.checkHosts(mux), ReadTimeout: headerTimeout, WriteTimeout: requestGrace * 2, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	failed := make(chan error, 1)

@@ -38,7 +38,7 @@ func TestClientThatNeverReadsIsDropped(t *testing.T) {
 	for range 20 {
 		s.call("POST", "/v1/jobs", `{"queue":"sim","input":{}}`)
 	}
-	embedded := httptest.NewServer(s.Handler())
+	embedded := httptest.NewServer(s.Handler(nil))
 	defer embedded.Close()
 	for _, c := range []struct{ server, path string }{
 		{s.URL(), "/v1/jobs"}, {s.URL(), "/healthz"}, {s.URL(), "/v1/nothing"}, {s.URL(), "/v1/nothing//"}, {s.URL(), "/openapi.json"},

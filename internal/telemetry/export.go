@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -41,13 +42,25 @@ func newExporter(ctx context.Context, endpoint string, log *slog.Logger, options
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("the tracing endpoint must be a URL like http://127.0.0.1:4318/v1/traces, not %q", endpoint)
 	}
-	library, err := otlptracehttp.New(ctx, append([]otlptracehttp.Option{otlptracehttp.WithEndpointURL(endpoint)}, options...)...)
+	library, err := otlptracehttp.New(ctx, append([]otlptracehttp.Option{otlptracehttp.WithEndpointURL(endpoint), otlptracehttp.WithProxy(proxyWithoutRedirect)}, options...)...)
 	if err != nil {
 		return nil, fmt.Errorf("the trace exporter cannot start: %w", err)
 	}
 	e := &exporter{SpanExporter: library, log: log}
 	e.ctx, e.giveUp = context.WithCancel(context.Background())
 	return e, nil
+}
+
+// proxyWithoutRedirect returns the proxy of the environment, and refuses a request that
+// follows a redirect: it would carry the headers of OTEL_EXPORTER_OTLP_HEADERS, such as an
+// API key, to another host. A transport asks for the proxy before each request. With a client
+// of our own, which could refuse redirects itself, the library would ignore the variables for
+// TLS.
+func proxyWithoutRedirect(r *http.Request) (*url.URL, error) {
+	if r.Response != nil {
+		return nil, fmt.Errorf("the collector answers with a redirect to %s, which is not followed: set the endpoint to where it leads", r.URL.Redacted())
+	}
+	return http.ProxyFromEnvironment(r)
 }
 
 // ExportSpans sends spans. It retries for as long as ctx allows while the collector asks

@@ -447,7 +447,7 @@ func TestBadInputStoresNothing(t *testing.T) {
 		{"messages before a cursor of another conversation", "GET", "/api/conversations/" + conv + "/messages?before=msg_00000000000000000000000000_000001", ``, 400, "invalid_request"},
 		{"a delete of an unknown conversation", "DELETE", "/api/conversations/" + conv, ``, 404, "not_found"},
 		{"a heartbeat with a body", "POST", "/api/heartbeat", `{"x":1}`, 400, "invalid_request"},
-		{"a socket request without a handshake", "GET", "/ws", ``, 400, "invalid_request"},
+		{"a socket request without a handshake", "GET", "/ws", ``, 426, "upgrade_required"},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			a := h.call("ann", c.method, c.path, c.body).want(t, c.status, "code", c.code)

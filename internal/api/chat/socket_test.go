@@ -353,7 +353,7 @@ func TestStopTellsSocketsToReconnect(t *testing.T) {
 		}
 	}
 	h.api.Wait()
-	h.get("ann", "/ws").want(t, 400)
+	h.get("ann", "/ws").want(t, 426)
 	_, res, err := websocket.Dial(background, h.url+"/ws", nil)
 	if err == nil || res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
 		t.Fatalf("a new socket: %v", err)

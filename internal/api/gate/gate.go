@@ -7,10 +7,10 @@
 package gate
 
 import (
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -25,11 +25,13 @@ type Gate struct {
 	// unspecified host is not loopback.
 	Listen         []string
 	PublicURL      *url.URL       // where browsers reach the server; nil: at the Host of each request
+	AllowedHosts   []string       // more host names of the server, without ports, in lower case; "*" for any
 	AllowedOrigins []string       // origins of pages that may follow jobs; "*" for all
 	TrustedProxies []netip.Prefix // peers that may name the client, in addition to loopback
 	Tokens         *Tokens        // nil: no watch token is given or accepted
 	TokenTTL       time.Duration  // lifetime of tokens where the submitter named none
 	Timeouts       api.Timeouts   // of clients
+	Log            *slog.Logger   // nil: silent
 }
 
 // Handler serves the mux behind the middleware that all APIs share: request ids, deadlines
@@ -42,11 +44,21 @@ func (g *Gate) Handler(mux *http.ServeMux) http.Handler {
 // guard admits requests and passes them to the mux. Handlers behind it may trust the
 // headers and the address of a request, and never see a token.
 func (g *Gate) guard(mux *http.ServeMux) http.Handler {
-	public := slices.ContainsFunc(g.Listen, func(host string) bool { return !isLoopback(host) })
+	hosts := g.newHostCheck()
+	warn := &userWarning{log: g.Log}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// This comes first, because the checks below read these headers.
-		r = g.dropUntrusted(r)
-		if err := g.checkHost(r.Host, public); err != nil {
+		believed := g.dropUntrusted(r)
+		warn.check(r, believed)
+		r = believed
+		err := hosts.check(r.Host)
+		if err != nil && answersAnyHost(mux, r) {
+			err = nil
+		}
+		if err == nil {
+			err = checkSingle(r)
+		}
+		if err != nil {
 			refuse(mux, w, r, err)
 			return
 		}
@@ -89,6 +101,9 @@ func (g *Gate) admit(mux *http.ServeMux, r *http.Request, origin originClass) (*
 	}
 	if ok {
 		return g.redeem(mux, r, token)
+	}
+	if isForeignWrite(r) {
+		return nil, errForeignWrite
 	}
 	if !validUser(api.Header(r, userHeader)) {
 		return nil, job.Errorf(job.Invalid, "X-User-ID must be printable text of at most %d bytes", maxUser)

@@ -21,7 +21,7 @@ func FuzzOriginAndHost(f *testing.F) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Host = host
 		r.Header["Origin"] = []string{origin}
-		if loopback.checkHost(host, false) == nil && !strings.HasPrefix(strings.ToLower(host), "localhost") {
+		if loopback.newHostCheck().check(host) == nil && !strings.HasPrefix(strings.ToLower(host), "localhost") {
 			bare, _, _ := strings.Cut(strings.Trim(hostname(host), "[]"), "%")
 			if addr, err := netip.ParseAddr(bare); err != nil || !addr.Unmap().IsLoopback() {
 				t.Errorf("the Host %q counts as loopback", host)
@@ -56,6 +56,9 @@ func FuzzForwardedFor(f *testing.F) {
 		from, err := netip.ParseAddrPort(peer)
 		if err != nil || !s.trusts(from.Addr()) {
 			t.Fatalf("%q is believed", peer)
+		}
+		if strings.HasPrefix(got, "unknown, ") {
+			return
 		}
 		at, err := netip.ParseAddrPort(got)
 		if err != nil {

@@ -2,32 +2,84 @@ package gate
 
 import (
 	"net"
+	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// checkHost refuses a Host header that does not name this server. public means that the
-// server listens beyond loopback. The check stops DNS rebinding: a web page whose own name
-// resolves to our address would pass the check of its origin.
+// hostCheck decides which Host headers name this server. The check stops DNS rebinding: a
+// web page whose own name resolves to our address would pass the check of its origin.
 //
-//   - Loopback names and the host of the public URL are always accepted.
-//   - A server on loopback only (public is false) accepts no others.
-//   - A public server with a public URL also accepts addresses and private names, which no
-//     stranger can register.
-//   - A public server without a public URL does not know its names and accepts all.
-func (g *Gate) checkHost(host string, public bool) error {
-	switch {
-	case isLoopback(host) || g.PublicURL != nil && strings.EqualFold(hostname(host), g.PublicURL.Hostname()):
-		return nil
-	case g.PublicURL == nil && !public:
-		return job.Errorf(job.Forbidden, "this server listens on loopback and is not %s: ask it as localhost or 127.0.0.1, or say in public_url how it is called", job.Quote(host))
-	case g.PublicURL == nil || public && isPrivateName(hostname(host)):
-		return nil
-	default:
-		return job.Errorf(job.Forbidden, "this server is not %s: ask it as %s", job.Quote(host), job.Quote(g.PublicURL.Host))
+//   - Loopback names, the host of the public URL and the allowed hosts are always accepted.
+//   - A server that listens beyond loopback also accepts addresses and private names, which
+//     no stranger can register.
+//   - Any other name is refused.
+type hostCheck struct {
+	// set once
+	public  bool   // the server listens beyond loopback
+	url     string // the host of the public URL, or ""
+	allowed []string
+}
+
+func (g *Gate) newHostCheck() hostCheck {
+	c := hostCheck{allowed: g.AllowedHosts}
+	c.public = slices.ContainsFunc(g.Listen, func(host string) bool { return !isLoopback(host) })
+	if g.PublicURL != nil {
+		c.url = g.PublicURL.Host
 	}
+	return c
+}
+
+// CheckHosts refuses requests whose Host header does not name this server, for handlers
+// that are not behind [Gate.Handler].
+func (g *Gate) CheckHosts(next http.Handler) http.Handler {
+	hosts := g.newHostCheck()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := hosts.check(r.Host); err != nil {
+			api.WriteProblem(w, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (c hostCheck) check(host string) error {
+	name := hostname(host)
+	switch {
+	case isLoopback(host) || c.public && isPrivateName(name) || c.isAllowed(name):
+		return nil
+	case c.url != "":
+		return job.Errorf(job.Forbidden, "this server is not %s: ask it as %s, or add the name to allowed_hosts in its configuration", job.Quote(host), job.Quote(c.url))
+	case c.public:
+		return job.Errorf(job.Forbidden, "this server does not know that it is %s: ask it by its address, or add the name to allowed_hosts in its configuration", job.Quote(host))
+	default:
+		return job.Errorf(job.Forbidden, "this server listens on loopback and is not %s: ask it as localhost or 127.0.0.1, or add the name to allowed_hosts in its configuration", job.Quote(host))
+	}
+}
+
+// isAllowed reports whether the configuration names the host.
+func (c hostCheck) isAllowed(name string) bool {
+	name = strings.TrimSuffix(name, ".")
+	if c.url != "" && strings.EqualFold(name, hostname(c.url)) {
+		return true
+	}
+	return slices.ContainsFunc(c.allowed, func(allowed string) bool { return allowed == "*" || strings.EqualFold(name, allowed) })
+}
+
+// AnyHost lets a handler answer requests with any Host header, and HTTP/1.0 requests without
+// one: a plain health check sends neither. What the handler answers must be known to all.
+func AnyHost(h http.Handler) http.Handler { return anyHost{h} }
+
+type anyHost struct{ http.Handler }
+
+func answersAnyHost(mux *http.ServeMux, r *http.Request) bool {
+	h, _ := mux.Handler(r)
+	_, ok := h.(anyHost)
+	return ok
 }
 
 // isPrivateName reports whether a host is an IP address, or a name that nobody can register

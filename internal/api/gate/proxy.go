@@ -1,9 +1,12 @@
 package gate
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
 )
@@ -19,14 +22,39 @@ const (
 // (X-Forwarded-For, which becomes RemoteAddr) and the scheme (X-Forwarded-Proto). From
 // other peers these headers are removed.
 func (g *Gate) dropUntrusted(r *http.Request) *http.Request {
+	user, ok := r.Context().Value(userKey{}).(string)
+	if !ok {
+		return g.dropUntrustedHeaders(r)
+	}
+	named := *g.dropUntrustedHeaders(r)
+	named.Header = named.Header.Clone()
+	named.Header[userHeader] = []string{user}
+	return &named
+}
+
+type userKey struct{}
+
+// WithUser returns a request that is made in the name of a user, whatever its X-User-ID
+// says. A program that embeds the server has authenticated the user. The address of the
+// request stays: the user is not on this machine because of that.
+func WithUser(r *http.Request, user string) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), userKey{}, user))
+}
+
+func (g *Gate) dropUntrustedHeaders(r *http.Request) *http.Request {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err == nil && g.trusts(peer.Addr()) {
-		chain := r.Header[forwardedFor]
-		if len(chain) == 0 {
+		chain, forwarded := r.Header[forwardedFor]
+		if !forwarded && !isForwarded(r) {
 			return r
 		}
 		trusted := *r
-		trusted.RemoteAddr = netip.AddrPortFrom(g.clientAddr(peer.Addr(), chain), 0).String()
+		if client, ok := g.clientAddr(chain); ok {
+			trusted.RemoteAddr = netip.AddrPortFrom(client, 0).String()
+		} else {
+			// No address: it must not count as this machine, nor as the proxy.
+			trusted.RemoteAddr = "unknown, through " + r.RemoteAddr
+		}
 		return &trusted
 	}
 	if api.Header(r, userHeader) == "" && api.Header(r, forwardedProto) == "" {
@@ -52,22 +80,35 @@ func (g *Gate) trusts(addr netip.Addr) bool {
 	return false
 }
 
+// isForwarded reports whether a request came through a proxy that does not send
+// X-Forwarded-For.
+func isForwarded(r *http.Request) bool {
+	for _, name := range [...]string{"Forwarded", "Via", "X-Real-Ip", "X-Forwarded-Host", forwardedProto} {
+		if len(r.Header[name]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // clientAddr returns the address of the client, from the values of X-Forwarded-For. Each
 // proxy appends the address of its own peer, so it reads the addresses from the last to the
 // first for as long as the peer so far is trusted. An untrusted peer is the client: it may
-// have invented the addresses before its own. Text that is no address ends the walk too.
-func (g *Gate) clientAddr(peer netip.Addr, chain []string) netip.Addr {
+// have invented the addresses before its own. It returns false where text that is no
+// address, or no text at all, stands where the address of a trusted peer's client is to be.
+func (g *Gate) clientAddr(chain []string) (client netip.Addr, ok bool) {
 	hops := strings.Join(chain, ",")
-	for g.trusts(peer) && hops != "" {
+	for {
 		last := hops[strings.LastIndexByte(hops, ',')+1:]
-		addr, ok := parseHop(strings.TrimSpace(last))
-		if !ok {
-			break
+		if client, ok = parseHop(strings.TrimSpace(last)); !ok {
+			return client, false
 		}
-		peer = addr
-		hops = strings.TrimSuffix(strings.TrimSuffix(hops, last), ",")
+		hops = strings.TrimSuffix(hops, last)
+		if hops == "" || !g.trusts(client) {
+			return client, true
+		}
+		hops = strings.TrimSuffix(hops, ",")
 	}
-	return peer
 }
 
 // parseHop reads an address. Some proxies write it with a port.
@@ -77,4 +118,22 @@ func parseHop(text string) (netip.Addr, bool) {
 	}
 	addr, err := netip.ParseAddr(strings.Trim(text, "[]"))
 	return addr.Unmap(), err == nil
+}
+
+// userWarning warns once that an X-User-ID was not believed: the jobs of all users of such a
+// proxy belong to the user "local".
+type userWarning struct {
+	// set once
+	log *slog.Logger
+
+	warned atomic.Bool
+}
+
+// check compares a request with what dropUntrusted has left of it.
+func (w *userWarning) check(r, believed *http.Request) {
+	if w.log == nil || r == believed || api.Header(r, userHeader) == api.Header(believed, userHeader) || !w.warned.CompareAndSwap(false, true) {
+		return
+	}
+	w.log.Warn("X-User-ID of a peer is not believed, so its jobs are the user local's: if the peer is a proxy of yours, name it in trusted_proxies; this is said once",
+		"from", r.RemoteAddr)
 }

@@ -51,7 +51,7 @@ type Sockets struct {
 // gate has done so.
 func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, handle func(*Socket)) error {
 	if !isHandshake(r) {
-		return job.Errorf(job.Invalid, "this is a WebSocket: connect to it as ws, not http")
+		return notHandshake(w, r)
 	}
 	if err := s.enter(); err != nil {
 		return err
@@ -85,10 +85,45 @@ func (s *Sockets) run(socket *Socket, handle func(*Socket)) {
 // section 4.2.1).
 func isHandshake(r *http.Request) bool {
 	h := r.Header
-	return r.Method == http.MethodGet && r.ProtoAtLeast(1, 1) &&
-		strings.EqualFold(h.Get("Upgrade"), "websocket") &&
-		strings.Contains(strings.ToLower(strings.Join(h["Connection"], ",")), "upgrade") &&
+	return r.Method == http.MethodGet && r.ProtoAtLeast(1, 1) && isUpgrade(h) &&
 		h.Get("Sec-WebSocket-Version") == "13" && len(h["Sec-Websocket-Key"]) == 1
+}
+
+// notHandshake sets the headers of a 426 (RFC 9110, section 15.5.22; RFC 6455, section 4.4)
+// and returns its error. A client that meant to open a WebSocket learns what is missing.
+func notHandshake(w http.ResponseWriter, r *http.Request) error {
+	h := w.Header()
+	h.Set("Upgrade", "websocket")
+	h.Set("Connection", "Upgrade")
+	h.Set("Sec-WebSocket-Version", "13")
+	version, keys := r.Header.Get("Sec-WebSocket-Version"), r.Header["Sec-Websocket-Key"]
+	switch {
+	case version == "" && len(keys) == 0:
+		return job.Errorf(api.UpgradeRequired, "this is a WebSocket: connect to it as ws, not http")
+	case !r.ProtoAtLeast(1, 1):
+		return job.Errorf(api.UpgradeRequired, "the handshake of this WebSocket came with %s: a proxy in between must pass it on with HTTP/1.1, and the headers Upgrade and Connection as they are", r.Proto)
+	case !isUpgrade(r.Header):
+		return job.Errorf(api.UpgradeRequired, "the handshake of this WebSocket came without Upgrade: websocket and Connection: Upgrade: a proxy in between must pass both headers on")
+	case version != "13":
+		return job.Errorf(api.UpgradeRequired, "this server speaks version 13 of the WebSocket protocol, not %s", job.Quote(version))
+	default:
+		return job.Errorf(api.UpgradeRequired, "the handshake of a WebSocket has one Sec-WebSocket-Key; this one has %d", len(keys))
+	}
+}
+
+// isUpgrade reports whether headers ask for an upgrade to a WebSocket.
+func isUpgrade(h http.Header) bool {
+	return hasToken(h["Upgrade"], "websocket") && hasToken(h["Connection"], "upgrade")
+}
+
+// hasToken reports whether a comma-separated list of tokens has one, without regard to case.
+func hasToken(values []string, token string) bool {
+	for item := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		if strings.EqualFold(strings.TrimSpace(item), token) {
+			return true
+		}
+	}
+	return false
 }
 
 // enter counts a new socket, or refuses it.

@@ -40,6 +40,47 @@ func dialSocket(t *testing.T, direct bool, log *slog.Logger, handle func(*Socket
 	return conn, returned, func() { close(stopping); sockets.Wait() }
 }
 
+// A handshake that a proxy has changed is refused with what is missing.
+func TestBrokenHandshakeIsExplained(t *testing.T) {
+	t.Parallel()
+	sockets := &Sockets{Stopping: make(chan struct{}), Deadlines: DefaultDeadlines, Log: slog.New(slog.DiscardHandler)}
+	h := api.Wrap(nil, api.WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
+		return sockets.Serve(w, r, 1<<10, func(*Socket) {})
+	})
+	for _, tt := range []struct {
+		rule    string
+		minor   int // of HTTP/1
+		headers map[string]string
+		says    string
+	}{
+		{"no handshake at all", 1, nil, "as ws, not http"},
+		{"a proxy that drops Upgrade", 1, map[string]string{"Upgrade": ""}, "proxy in between must pass both headers on"},
+		{"a proxy that replaces Connection", 1, map[string]string{"Connection": "close"}, "proxy in between must pass both headers on"},
+		{"a word that only contains upgrade", 1, map[string]string{"Connection": "no-upgrade"}, "proxy in between must pass both headers on"},
+		{"a proxy that speaks HTTP/1.0", 0, map[string]string{}, "HTTP/1.1"},
+		{"another version", 1, map[string]string{"Sec-WebSocket-Version": "8"}, `version 13 of the WebSocket protocol, not \"8\"`},
+		{"no key", 1, map[string]string{"Sec-WebSocket-Key": ""}, "one Sec-WebSocket-Key; this one has 0"},
+	} {
+		r := httptest.NewRequest("GET", "/ws", nil)
+		r.ProtoMinor = tt.minor
+		if tt.headers != nil {
+			for name, value := range map[string]string{"Upgrade": "websocket", "Connection": "keep-alive, Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} {
+				if changed, ok := tt.headers[name]; ok {
+					value = changed
+				}
+				if value != "" {
+					r.Header.Set(name, value)
+				}
+			}
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != http.StatusUpgradeRequired || w.Header().Get("Upgrade") != "websocket" || !strings.Contains(w.Body.String(), tt.says) {
+			t.Errorf("%s: %d %v %s", tt.rule, w.Code, w.Header(), w.Body)
+		}
+	}
+}
+
 func TestSocketOutlivesHandler(t *testing.T) {
 	t.Parallel()
 	conn, returned, wait := dialSocket(t, true, slog.New(slog.DiscardHandler), func(s *Socket) {
