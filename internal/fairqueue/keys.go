@@ -38,6 +38,8 @@ type keyTurns struct {
 	keys   map[string]*keyState
 	debts  int // keys without a job
 	tidyAt int // tidy looks for settled debts when there are this many debts
+
+	resources resourceCounts // of queued jobs
 }
 
 // keyState is a key with unfinished jobs, or with a turn in the future.

@@ -25,6 +25,7 @@ type Queue struct {
 	tenants    map[string]*tenant
 	lastTenant *tenant // the tenant of the last call; most queues have only one
 	turns      tenantTurns
+	resources  resourceCounts // of queued jobs
 	ready      readyTimes
 
 	// scannedKeyRunning is Limits.KeyRunning at the last scan for parked jobs that may be
@@ -92,13 +93,15 @@ func (q *Queue) Move(j *job.Job, from job.State) (turn int64, freed bool) {
 	}
 	t := q.tenant(j.Owner.Tenant)
 	k, turn := t.move(j.Key, j.Priority, from, to)
+	q.countResource(t, j.Resource, from, to)
 	q.turns.update(t)
 	return turn, k.jobs[job.Parked] > 0 && busy(from) && !busy(to)
 }
 
 // Restore adds a job that the store reads when it opens: a running job, or a waiting job with
-// its turn. since is when a queued or parked job became ready. It does not change Counts.
-func (q *Queue) Restore(tenant, key []byte, state job.State, priority int, turn int64, since time.Time) {
+// its turn. since is when a queued or parked job became ready; resource is that of a queued job.
+// It does not change Counts.
+func (q *Queue) Restore(tenant, key []byte, resource string, state job.State, priority int, turn int64, since time.Time) {
 	if ready(state) {
 		q.ready.add(since)
 	}
@@ -107,6 +110,7 @@ func (q *Queue) Restore(tenant, key []byte, state job.State, priority int, turn 
 		t = q.tenant(string(tenant))
 	}
 	t.restore(key, state, priority, turn)
+	q.countResource(t, resource, 0, state)
 	q.turns.update(t)
 }
 

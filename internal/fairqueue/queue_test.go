@@ -42,7 +42,7 @@ func (s *fakeStore) submit(tenant, key string, priority int) {
 }
 
 func (s *fakeStore) claim() (w waiting, ok bool) {
-	tenant, share := s.NextTenant(nil, 1)
+	tenant, share := s.NextTenant(nil, 1, nil)
 	if share == 0 {
 		return w, false
 	}

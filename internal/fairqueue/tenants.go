@@ -78,26 +78,44 @@ func (p *tenantHeap) Pop() any {
 	return t
 }
 
-// NextTenant returns the tenant of the next queued job: of all tenants, or, if only is not nil,
-// of that one. share is about how many of the next limit jobs belong to this tenant: a store may
-// read that many of its jobs at once. It is 0 if no job is queued.
-func (q *Queue) NextTenant(only *string, limit int) (tenant string, share int) {
+// NextTenant returns the tenant of the next queued job for which there is room: of all tenants,
+// or, if only is not nil, of that one. share is about how many of the next limit jobs belong to
+// this tenant: a store may read that many of its jobs at once. It is 0 if there is no such job.
+func (q *Queue) NextTenant(only *string, limit int, room Room) (tenant string, share int) {
 	if only != nil {
 		if t := q.tenants[*only]; t != nil {
-			share = min(limit, t.queued)
+			share = min(limit, t.claimable(room))
 		}
 		return *only, share
 	}
-	active := q.turns.active
-	if len(active) == 0 {
+	t := q.turns.next(room)
+	if t == nil {
 		return "", 0
 	}
-	t := active[0]
-	if len(active) > 1 {
+	if n := len(q.turns.active); n > 1 {
 		// Tenants alternate, so the next jobs are divided equally among them.
-		limit = limit/len(active) + 1
+		limit = limit/n + 1
 	}
-	return t.name, min(limit, t.queued)
+	return t.name, min(limit, t.claimable(room))
+}
+
+// next returns the next tenant with a queued job for which there is room, or nil.
+func (s *tenantTurns) next(room Room) *tenant {
+	if len(s.active) == 0 {
+		return nil
+	}
+	// Nearly always the first one has such a job. The others are in no order.
+	first := s.active[0]
+	if first.claimable(room) > 0 {
+		return first
+	}
+	first = nil
+	for _, t := range s.active {
+		if t.claimable(room) > 0 && (first == nil || t.before(&first.tenantPlace)) {
+			first = t
+		}
+	}
+	return first
 }
 
 // AdvanceTurn moves the turns of the tenant and of its keys forward. A store calls it for each

@@ -20,7 +20,10 @@ type Job struct {
 	Queue string
 	// Key takes turns within the owner's tenant: tenants take turns, and so do the keys of
 	// a tenant. Two tenants with the same key share nothing. "" is a key like any other.
-	Key      string
+	Key string
+	// Resource names what an attempt needs besides a slot of its queue, such as a model; "" for
+	// nothing. A claim takes no job whose resource has no room; see store.Batch.Room.
+	Resource string
 	Priority int // 1 is first, 9 is last; see [DefaultPriority]
 	State    State
 	// Revision counts the changes of the state and the cancel request since the submit,

@@ -62,6 +62,10 @@ type Batch struct {
 	// are exact in one process. Among several, no key is overtaken by more jobs than each
 	// process claims within a second.
 	Limits map[string]job.Limits
+	// Room is how many more jobs of each resource the claims of the batch may lease, all claims
+	// together. A resource that is missing here has no limit. A claim leaves jobs without room
+	// where they are, with their turns, and takes the jobs behind them. The store only reads it.
+	Room map[string]int
 
 	Pauses    []*Pause
 	Renews    []*Renew
@@ -293,7 +297,7 @@ type Write struct {
 }
 
 // Submit stores a new job. The caller sets these fields of the job: ID, Owner, Queue, Key,
-// Priority, MaxAttempts, Metadata, Policy, Files, InputBytes, Trace, Refs and Tally. The
+// Resource, Priority, MaxAttempts, Metadata, Policy, Files, InputBytes, Trace, Refs and Tally. The
 // store sets its state and times, and rounds its policy; see [job.Policy.RoundUp].
 //
 // A submit with a known idempotency key is answered with the existing job, whatever the
@@ -385,8 +389,9 @@ type Prune struct {
 	ReadUntil time.Time
 }
 
-// Claim leases the next ready jobs of a queue: as many as there are tokens, ready jobs and
-// free places under the queue's limit, none while the queue is paused. The Attempt of each
+// Claim leases the next ready jobs of a queue: as many as there are tokens, ready jobs whose
+// resource has room (see [Batch.Room]) and free places under the queue's limit, none while the
+// queue is paused. The Attempt of each
 // claimed job includes the new attempt. At most one suspect of the whole store runs at a
 // time (see [job.Job.Suspect]): a claim skips the others and parks them until it ends.
 //

@@ -5,7 +5,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -187,7 +186,7 @@ func (t *tx) retry(op *store.Retry) error {
 	if err := t.applyAtEnd(j, nil); err != nil {
 		return err
 	}
-	return t.q.retry.int(int64(j.State)).int(j.Revision).text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).time(j.RunAt).time(j.QueueDeadline()).int(j.n).run()
+	return t.q.retry.int(int64(j.State)).int(j.Revision).text(laneOf(&j.Job)).int(turn).time(j.RunAt).time(j.QueueDeadline()).int(j.n).run()
 }
 
 func compareIDs(a, b job.ID) int { return bytes.Compare(a[:], b[:]) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"zombiezen.com/go/sqlite"
@@ -23,6 +24,7 @@ type tx struct {
 	wroteRows     bool                      // it changed a side row
 	namedQueues   []string                  // queues whose counts the batch answers
 	changedQueues []string                  // queues whose counts it changed
+	room          fairqueue.Room            // for further claims
 	freedKeys     []freedKey                // keys in which the current op freed a place
 	tallies       map[tallyKey]*tallyChange // changes to tallies
 	toPublish     []*runningJob             // jobs whose tailView changes with the commit
@@ -101,7 +103,7 @@ func (s *Store) applyWithReserve(ctx context.Context, b *store.Batch) error {
 func (s *Store) applyBatch(b *store.Batch) error {
 	b.Moved, b.Removed, b.FollowUps, b.Damaged = nil, nil, nil, nil
 	s.batchCount++
-	t := &tx{Store: s, batch: b, batchNumber: s.batchCount, now: s.Now()}
+	t := &tx{Store: s, batch: b, batchNumber: s.batchCount, now: s.Now(), room: maps.Clone(b.Room)}
 	if err := t.run(b); err != nil {
 		// The ops have changed the memory, but not the disk.
 		s.staleMemory = true

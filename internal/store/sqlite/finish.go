@@ -3,7 +3,6 @@ package sqlite
 import (
 	"errors"
 
-	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -88,7 +87,7 @@ func (t *tx) requeue(j *row, turn int64) error {
 	if j.State == job.Scheduled {
 		q.bytes(nil).int(turn).time(j.RunAt)
 	} else {
-		q.text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).bytes(nil)
+		q.text(laneOf(&j.Job)).int(turn).bytes(nil)
 	}
 	return q.int(int64(j.Attempt)).time(j.RunAt).time(j.StartedAt).
 		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()

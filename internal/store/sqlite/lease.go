@@ -77,12 +77,12 @@ func (t *tx) claim(op *store.Claim) error {
 		return err
 	}
 	for skipped := 0; skipped <= maxSkipped; {
-		// Each job that was leased or parked may change both the limit and the next tenant.
+		// Each job that was leased or parked may change the limit, the room and the next tenant.
 		want := q.Claimable(len(free))
 		if want <= 0 {
 			break
 		}
-		tenant, share := q.NextTenant(op.Tenant, want)
+		tenant, share := q.NextTenant(op.Tenant, want, t.room)
 		if share == 0 {
 			break
 		}
@@ -96,6 +96,7 @@ func (t *tx) claim(op *store.Claim) error {
 		}
 		if leased {
 			free = free[1:]
+			t.room.Take(c.job.Resource)
 		} else {
 			skipped++
 		}
@@ -134,40 +135,71 @@ type candidate struct {
 
 // readAhead has the ready jobs that one claim has read and not used yet.
 type readAhead struct {
-	tx      *tx
-	queue   string
-	tenants []tenantAhead
+	tx    *tx
+	queue string
+	lanes []*laneAhead
 }
 
-// tenantAhead has a tenant's next ready jobs that a claim has read.
-type tenantAhead struct {
-	tenant string
-	ready  []candidate
+// laneAhead has the next ready jobs of a lane that a claim has read. A tenant has a lane for each
+// resource that its jobs need.
+type laneAhead struct {
+	tenant, resource string
+	ready            []candidate
 }
 
-// next returns the tenant's next ready job, or nil. It reads as many rows at a time as share says.
+// next returns the tenant's next ready job for which there is room, or nil. It reads as many rows
+// at a time as share says.
 func (h *readAhead) next(tenant string, share int) (*candidate, error) {
-	i := slices.IndexFunc(h.tenants, func(l tenantAhead) bool { return l.tenant == tenant })
-	if i < 0 {
-		i = len(h.tenants)
-		h.tenants = append(h.tenants, tenantAhead{tenant: tenant})
-	}
-	l := &h.tenants[i]
-	// This is the first call, or skipped jobs have used up the tenant's share.
-	if len(l.ready) == 0 {
-		var err error
-		if l.ready, err = h.tx.readReady(h.queue, tenant, share); len(l.ready) == 0 || err != nil {
-			return nil, err
+	q, room := h.tx.queue(h.queue), h.tx.room
+	var first *laneAhead
+	for _, resource := range q.Claimables(tenant, room) {
+		l := h.lane(tenant, resource)
+		// This is the first call, or the jobs that were read are used up.
+		if len(l.ready) == 0 {
+			limit := share
+			if left, limited := room[resource]; limited {
+				limit = min(limit, left)
+			}
+			var err error
+			if l.ready, err = h.tx.readReady(h.queue, l, limit); err != nil {
+				return nil, err
+			}
+		}
+		switch {
+		case len(l.ready) == 0:
+			q.ForgetResource(tenant, resource)
+		case first == nil || l.ready[0].before(&first.ready[0]):
+			first = l
 		}
 	}
-	c := &l.ready[0]
-	l.ready = l.ready[1:]
+	if first == nil {
+		return nil, nil
+	}
+	c := &first.ready[0]
+	first.ready = first.ready[1:]
 	return c, nil
 }
 
-func (t *tx) readReady(queue, tenant string, limit int) (ready []candidate, err error) {
-	err = t.q.nextReady.text(queue).text(lane(job.Queued, fairqueue.Key{Tenant: tenant})).int(int64(limit)).each(func(c column) error {
+func (h *readAhead) lane(tenant, resource string) *laneAhead {
+	for _, l := range h.lanes {
+		if l.tenant == tenant && l.resource == resource {
+			return l
+		}
+	}
+	l := &laneAhead{tenant: tenant, resource: resource}
+	h.lanes = append(h.lanes, l)
+	return l
+}
+
+func (c *candidate) before(other *candidate) bool {
+	return c.turn < other.turn || c.turn == other.turn && c.job.n < other.job.n
+}
+
+func (t *tx) readReady(queue string, l *laneAhead, limit int) (ready []candidate, err error) {
+	name := lane(job.Queued, fairqueue.Key{Tenant: l.tenant}, l.resource)
+	err = t.q.nextReady.text(queue).text(name).int(int64(limit)).each(func(c column) error {
 		j, damage := scanRow(c)
+		j.Resource = l.resource // what the row says may be damaged
 		const at = afterJobColumns
 		ready = append(ready, candidate{job: j, damaged: damage != nil, turn: c.int(at), idempotencyKey: c.text(at + 1)})
 		return nil

@@ -61,13 +61,13 @@ func (s *Store) loadCount(c column) error {
 func (s *Store) loadReady() func(column) error {
 	queue := queueColumn{s: s}
 	var raw, key, tenant []byte
-	name, state := "", job.Queued // of the previous row; many consecutive rows have the same lane
+	name, resource, state := "", "", job.Queued // of the previous row; many consecutive rows have the same lane
 	return func(c column) error {
 		// The names are compared as bytes: of a million rows, few need a new string.
 		if raw = c.raw(1, raw); string(raw) != name {
 			name = string(raw)
 			var of string
-			state, of = parseLane(name)
+			state, of, resource = parseLane(name)
 			tenant = []byte(of)
 		}
 		key = c.raw(3, key)
@@ -75,7 +75,7 @@ func (s *Store) loadReady() func(column) error {
 		if strings.HasPrefix(name, suspectLanePrefix) {
 			s.suspects.noteParked(queue.name)
 		}
-		q.Restore(tenant, key, state, int(c.int(4)), c.int(2), c.time(5))
+		q.Restore(tenant, key, resource, state, int(c.int(4)), c.int(2), c.time(5))
 		return nil
 	}
 }
@@ -86,7 +86,7 @@ func (s *Store) loadScheduled() func(column) error {
 	var key, tenant []byte
 	return func(c column) error {
 		key, tenant = c.raw(1, key), c.raw(2, tenant)
-		queue.read(c, 0).Restore(tenant, key, job.Scheduled, 0, 0, time.Time{})
+		queue.read(c, 0).Restore(tenant, key, "", job.Scheduled, 0, 0, time.Time{})
 		return nil
 	}
 }

@@ -9,40 +9,53 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// lane returns the lane of a ready job of the key: the value of the column lane. A queued job
-// waits in the lane of its tenant, a parked one in a lane of its key. Migration 0009 lists the
+// lane returns the lane of a ready job: the value of the column lane. A queued job waits in the
+// lane of its tenant and its resource, a parked one in a lane of its key. DESIGN.md lists the
 // forms.
-func lane(s job.State, k fairqueue.Key) string {
+func lane(s job.State, k fairqueue.Key, resource string) string {
 	switch {
 	case s == job.Parked && k.Tenant == "":
 		return "+" + k.Name
 	case s == job.Parked:
 		return "-" + strconv.Itoa(len(k.Tenant)) + ":" + k.Tenant + k.Name
+	case resource != "":
+		return "@" + strconv.Itoa(len(k.Tenant)) + ":" + k.Tenant + resource
 	case k.Tenant == "":
 		return ""
 	}
 	return "=" + k.Tenant
 }
 
-// parseLane returns the state of the jobs in a lane, and their tenant.
-func parseLane(lane string) (s job.State, tenant string) {
+// laneOf returns the lane of a queued or parked job.
+func laneOf(j *job.Job) string { return lane(j.State, fairqueue.KeyOf(j), j.Resource) }
+
+// parseLane returns the state of the jobs in a lane, their tenant, and the resource of queued ones.
+func parseLane(lane string) (s job.State, tenant, resource string) {
 	if lane == "" {
-		return job.Queued, ""
+		return job.Queued, "", ""
 	}
 	switch kind, rest := lane[0], lane[1:]; kind {
 	case suspectLanePrefix[0]:
-		return job.Parked, rest
+		return job.Parked, rest, ""
 	case '=':
-		return job.Queued, rest
+		return job.Queued, rest, ""
+	case '@':
+		tenant, resource = cutTenant(rest)
+		return job.Queued, tenant, resource
 	case '-':
-		size, rest, _ := strings.Cut(rest, ":")
-		n, err := strconv.Atoi(size)
-		if err == nil && n <= len(rest) {
-			tenant = rest[:n]
-		}
-		return job.Parked, tenant
+		tenant, _ = cutTenant(rest)
+		return job.Parked, tenant, ""
 	}
-	return job.Parked, ""
+	return job.Parked, "", ""
+}
+
+// cutTenant parses the length of a tenant, a colon, the tenant, and more.
+func cutTenant(text string) (tenant, more string) {
+	size, rest, _ := strings.Cut(text, ":")
+	if n, err := strconv.Atoi(size); err == nil && 0 <= n && n <= len(rest) {
+		return rest[:n], rest[n:]
+	}
+	return "", ""
 }
 
 // readyState returns whether a job that becomes ready is queued or parked.
@@ -110,9 +123,10 @@ func (t *tx) unpark(queue string, key fairqueue.Key, limit int) (int, error) {
 		return 0, nil
 	}
 	var rows []row
-	err := t.q.parked.text(queue).text(lane(job.Parked, key)).int(int64(limit)).each(func(c column) error {
-		j := job.Job{ID: c.id(2), Queue: queue, Owner: job.Owner{Tenant: key.Tenant, User: c.text(4)}, Key: key.Name, Tally: decodeTally(c.bytes(5)),
+	err := t.q.parked.text(queue).text(lane(job.Parked, key, "")).int(int64(limit)).each(func(c column) error {
+		j := job.Job{ID: c.id(2), Queue: queue, Owner: job.Owner{Tenant: key.Tenant, User: c.text(4)}, Key: key.Name,
 			State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3)}
+		j.Tally, j.Resource = decodeGroups(c.bytes(5))
 		rows = append(rows, row{Job: j, n: c.int(0)})
 		return nil
 	})
@@ -128,7 +142,7 @@ func (t *tx) unpark(queue string, key fairqueue.Key, limit int) (int, error) {
 func (t *tx) moveReady(j *row, to job.State) error {
 	from := j.State
 	j.MoveWaiting(to)
-	return t.saveReady(j, lane(to, fairqueue.KeyOf(&j.Job)), t.updateCounts(&j.Job, from))
+	return t.saveReady(j, laneOf(&j.Job), t.updateCounts(&j.Job, from))
 }
 
 // saveReady writes the lane of a waiting job, and adds the move to the batch. No op names the job,
@@ -144,5 +158,5 @@ func (t *tx) park(j *row, turn int64) error {
 	from := j.State
 	j.MoveWaiting(job.Parked)
 	t.updateCounts(&j.Job, from)
-	return t.saveReady(j, lane(job.Parked, fairqueue.KeyOf(&j.Job)), turn)
+	return t.saveReady(j, laneOf(&j.Job), turn)
 }

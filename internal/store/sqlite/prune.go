@@ -106,9 +106,10 @@ func (p *pruneRun) removeCandidate(o *pruneCandidate) error {
 }
 
 func scanRemoval(c column) removal {
+	tally, _ := decodeGroups(c.bytes(11))
 	return removal{
 		n: c.int(0), id: c.id(8), files: int(c.int(9)),
-		owner: job.Owner{Tenant: c.text(1), User: c.text(2)}, idempotencyKey: c.text(5), tally: decodeTally(c.bytes(11)),
+		owner: job.Owner{Tenant: c.text(1), User: c.text(2)}, idempotencyKey: c.text(5), tally: tally,
 	}
 }
 

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -93,6 +94,7 @@ type queueViews struct {
 type queueView struct {
 	oldest  time.Time
 	tenants []fairqueue.TenantTurn
+	needed  []string // the resources of queued jobs
 }
 
 func (s *queueViews) update(name string, q *fairqueue.Queue) {
@@ -107,7 +109,17 @@ func (s *queueViews) update(name string, q *fairqueue.Queue) {
 		s.views[name] = at
 	}
 	// The buffer is reused, under the mutex.
-	at.oldest, at.tenants = q.OldestReady(), q.TenantTurns(at.tenants)
+	at.oldest, at.tenants, at.needed = q.OldestReady(), q.TenantTurns(at.tenants), q.Resources(at.needed)
+}
+
+// resources returns the resources that queued jobs need, with "" for none.
+func (s *queueViews) resources(queue string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := s.views[queue]; at != nil {
+		return slices.Clone(at.needed)
+	}
+	return nil
 }
 
 func (s *queueViews) oldest(queue string) (since time.Time) {

@@ -351,11 +351,19 @@ func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, limit 
 		if err != nil || !queued {
 			return err
 		}
-		_, err = r.position.text(queue).text(lane(job.Queued, fairqueue.Key{Tenant: owner.Tenant})).int(turn).int(n).int(int64(limit)).first(func(c column) error {
-			before = min(s.queueViews.position(queue, owner.Tenant, int(c.int(0))), limit)
-			return nil
-		})
-		return err
+		rank := 0
+		for _, resource := range s.queueViews.resources(queue) {
+			name := lane(job.Queued, fairqueue.Key{Tenant: owner.Tenant}, resource)
+			_, err = r.position.text(queue).text(name).int(turn).int(n).int(int64(limit)).first(func(c column) error {
+				rank += int(c.int(0))
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		before = min(s.queueViews.position(queue, owner.Tenant, min(rank, limit)), limit)
+		return nil
 	})
 	return before, err
 }

@@ -24,16 +24,17 @@ type extra struct {
 	Ref      string            `json:"r,omitempty"` // the only reference
 	Refs     []string          `json:"rs,omitempty"`
 	Tally    string            `json:"y,omitempty"`
+	Resource string            `json:"s,omitempty"`
 	Metadata map[string]string `json:"m,omitempty"`
 	Files    []job.File        `json:"f,omitempty"`
 	Trace    string            `json:"t,omitempty"`
 }
 
 func encodeExtra(j *job.Job) ([]byte, error) {
-	if len(j.Metadata) == 0 && len(j.Refs) == 0 && len(j.Files) == 0 && j.Trace == "" && j.Tally == "" {
+	if len(j.Metadata) == 0 && len(j.Refs) == 0 && len(j.Files) == 0 && j.Trace == "" && j.Tally == "" && j.Resource == "" {
 		return nil, nil
 	}
-	x := extra{Metadata: j.Metadata, Files: j.Files, Trace: j.Trace, Tally: j.Tally}
+	x := extra{Metadata: j.Metadata, Files: j.Files, Trace: j.Trace, Tally: j.Tally, Resource: j.Resource}
 	if len(j.Refs) == 1 && j.Refs[0] != "" {
 		x.Ref = j.Refs[0]
 	} else {
@@ -50,13 +51,13 @@ func (x *extra) refs() []string {
 	return x.Refs
 }
 
-// decodeTally returns the tally in a column extra.
-func decodeTally(raw []byte) string {
-	if !bytes.Contains(raw, []byte(`"y":`)) { // decoding costs more
-		return ""
+// decodeGroups returns the tally and the resource in a column extra.
+func decodeGroups(raw []byte) (tally, resource string) {
+	if !bytes.Contains(raw, []byte(`"y":`)) && !bytes.Contains(raw, []byte(`"s":`)) { // decoding costs more
+		return "", ""
 	}
 	x, _ := decodeExtra(raw)
-	return x.Tally
+	return x.Tally, x.Resource
 }
 
 // decodeExtra decodes a column extra. Together with an error it returns the fields before the
@@ -70,7 +71,7 @@ func decodeExtra(raw []byte) (x extra, err error) {
 	}
 	// The failed decoding may have filled some fields: decode again, field by field.
 	x = extra{}
-	fields := map[string]any{"r": &x.Ref, "rs": &x.Refs, "y": &x.Tally, "m": &x.Metadata}
+	fields := map[string]any{"r": &x.Ref, "rs": &x.Refs, "y": &x.Tally, "s": &x.Resource, "m": &x.Metadata}
 	in := json.NewDecoder(bytes.NewReader(raw))
 	if _, failed := in.Token(); failed != nil {
 		return x, err
@@ -119,7 +120,7 @@ func scanJob(c column) (j job.Job, err error) {
 	policy, failed := decodePolicy(c.bytes(15))
 	x, damage := decodeExtra(c.bytes(16))
 	failed = errors.Join(failed, damage, decode(c, 12, &j.Progress), decode(c, 13, &j.Failure))
-	j.Policy, j.Metadata, j.Refs, j.Files, j.Trace, j.Tally = policy, x.Metadata, x.refs(), x.Files, x.Trace, x.Tally
+	j.Policy, j.Metadata, j.Refs, j.Files, j.Trace, j.Tally, j.Resource = policy, x.Metadata, x.refs(), x.Files, x.Trace, x.Tally, x.Resource
 	if failed != nil {
 		return j, fmt.Errorf("%w: %s: %w", errDamagedRow, j.ID, failed)
 	}

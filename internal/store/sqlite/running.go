@@ -142,7 +142,7 @@ func (s *Store) loadRunningJob(c column) error {
 	if j.Suspect() {
 		s.suspects.running++
 	}
-	s.queue(j.Queue).Restore([]byte(j.Owner.Tenant), []byte(j.Key), job.Running, j.Priority, 0, time.Time{})
+	s.queue(j.Queue).Restore([]byte(j.Owner.Tenant), []byte(j.Key), "", job.Running, j.Priority, 0, time.Time{})
 	return nil
 }
 

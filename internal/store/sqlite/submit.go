@@ -3,7 +3,6 @@ package sqlite
 import (
 	"time"
 
-	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -158,7 +157,7 @@ func (t *tx) insertWaiting(j *job.Job, n, turn int64, extra []byte, idem string)
 	if j.State == job.Scheduled {
 		return q.null().time(j.RunAt).run()
 	}
-	return q.text(lane(j.State, fairqueue.KeyOf(j))).null().run()
+	return q.text(laneOf(j)).null().run()
 }
 
 // placeNew sets a new job's state and times, and returns its turn.

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -74,9 +73,10 @@ func (t *tx) queueSuspect() error {
 func (t *tx) firstSuspect(queue string) (j *row, found bool, err error) {
 	found, err = t.q.firstSuspect.text(queue).first(func(c column) error {
 		j = &row{n: c.int(0), Job: job.Job{
-			ID: c.id(2), Owner: job.Owner{Tenant: c.text(5), User: c.text(7)}, Queue: queue, Key: c.text(4), Tally: decodeTally(c.bytes(8)),
+			ID: c.id(2), Owner: job.Owner{Tenant: c.text(5), User: c.text(7)}, Queue: queue, Key: c.text(4),
 			State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3), RunAt: c.time(6),
 		}}
+		j.Tally, j.Resource = decodeGroups(c.bytes(8))
 		return nil
 	})
 	return j, found, err
@@ -89,5 +89,5 @@ func (t *tx) unparkSuspect(j *row) error {
 	}
 	// Only the lane and the turn change. The state stays parked, so no move is reported.
 	turn, _ := t.queue(j.Queue).Move(&j.Job, job.Parked)
-	return t.q.setReady.int(int64(job.Parked)).int(j.Revision).text(lane(job.Parked, fairqueue.KeyOf(&j.Job))).int(turn).int(j.n).run()
+	return t.q.setReady.int(int64(job.Parked)).int(j.Revision).text(laneOf(&j.Job)).int(turn).int(j.n).run()
 }

@@ -33,6 +33,7 @@ type harness struct {
 	another func() *harness      // makes another harness of the same kind
 
 	limits map[string]job.Limits // of the next batches
+	room   map[string]int        // of the next batches
 
 	micros atomic.Int64  // the clock; read by the store from any goroutine
 	ids    atomic.Uint64 // how many ids and tokens were made
@@ -136,6 +137,9 @@ func (w *harness) prepare(b *store.Batch) {
 	w.rememberNames(b)
 	if b.Limits == nil {
 		b.Limits = maps.Clone(w.limits)
+	}
+	if b.Room == nil {
+		b.Room = w.room
 	}
 }
 

@@ -51,6 +51,7 @@ func topics() []topic {
 		{"claim", claimRules()},
 		{"order", orderRules()},
 		{"limits", limitRules()},
+		{"room", roomRules()},
 		{"full keys", fullRules()},
 		{"pauses", pauseRules()},
 		{"groups", groupRules()},
