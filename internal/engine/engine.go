@@ -87,6 +87,7 @@ type Engine struct {
 	presence       *presence
 	fileRemover    *fileRemover
 	renewals       *renewals
+	failures       *failureLog
 	observer       Observer
 	peers          *peers // nil without a bus
 
@@ -123,6 +124,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		presence:       newPresence(),
 		fileRemover:    newFileRemover(c.RemoveFiles),
 		renewals:       newRenewals(),
+		failures:       newFailureLog(c.Log),
 		observer:       c.Observer,
 		leases:         map[job.ID]*localLease{},
 	}
@@ -198,8 +200,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	background.Go(func() { e.pruner.run(sweeping) })
 	background.Go(func() { e.fileRemover.run(sweeping) })
+	logging, stopLog := context.WithCancel(context.WithoutCancel(ctx)) // the last commits may end jobs too
+	background.Go(func() { e.failures.run(logging) })
 	err := e.loop(ctx)
 	stop()
+	stopLog()
 	background.Wait()
 	return err
 }

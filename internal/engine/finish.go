@@ -31,7 +31,7 @@ func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.St
 	if err != nil {
 		return 0, err
 	}
-	if err := e.do(ctx, &pendingOp{lane: laneUrgent, bytes: size, op: op}); err != nil {
+	if err := e.do(ctx, &pendingOp{lane: laneUrgent, bytes: size, op: op, fault: o.Fault}); err != nil {
 		return 0, err
 	}
 	return op.State, op.Err
@@ -48,7 +48,7 @@ func (e *Engine) FinishAsync(l job.Lease, o job.Outcome, then func(error)) {
 	}
 	op, size, err := e.newFinish(&local, &o)
 	if err == nil {
-		err = e.lanes.put(&pendingOp{lane: laneUrgent, bytes: size, op: op, onAnswer: then})
+		err = e.lanes.put(&pendingOp{lane: laneUrgent, bytes: size, op: op, fault: o.Fault, onAnswer: then})
 	}
 	if err != nil {
 		then(err)
@@ -116,8 +116,8 @@ func bareFinish(op *store.Finish, attempt int) *store.Finish {
 	}
 }
 
-// finished drops the lease and sends the job's new state to watchers.
-func (e *Engine) finished(op *store.Finish, swept bool) {
+// finished drops the lease, logs a failure, and sends the job's new state to watchers.
+func (e *Engine) finished(op *store.Finish, swept bool, fault *job.Fault) {
 	if op.Err != nil && swept {
 		return // a renewal or a finish came before the sweep, so nothing was swept
 	}
@@ -139,6 +139,7 @@ func (e *Engine) finished(op *store.Finish, swept bool) {
 	j := op.Job
 	e.observer.OutputStored(entriesSize(op.Entries))
 	e.observer.AttemptEnded(j.Queue, endingOf(op, swept), ran)
+	e.failures.report(op, j, fault)
 	if op.State == job.Scheduled {
 		e.sweeper.scheduleAt(j.RunAt)
 	}

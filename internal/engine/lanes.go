@@ -48,6 +48,7 @@ type pendingOp struct {
 	op      any             // a pointer to an op of package store, except Submit; nil with submits
 	submits []*store.Submit // instead of op
 	swept   bool            // a finish by which a sweep ends a lease
+	fault   *job.Fault      // of a worker's finish; nil for none
 	// onAnswer is called with the answer of a finish or a renewal; nil if the caller waits
 	// for done.
 	onAnswer func(error)

@@ -51,6 +51,7 @@ func (e *Engine) reclaim(ctx context.Context, next func(after job.ID) ([]store.R
 		for i, op := range b.Finishes {
 			if op.Err == nil {
 				e.observer.AttemptEnded(list[i].Job.Queue, endingOf(op, true), 0)
+				e.failures.report(op, &list[i].Job, nil) // Run writes it
 			}
 		}
 		e.fileRemover.add(b.Removed) // Run deletes them

@@ -47,7 +47,7 @@ func (e *Engine) settled(p *pendingOp) {
 		e.dropIfLost(op.Lease, op.Err)
 		e.orderCancel(op.Lease, op.CancelRequested)
 	case *store.Finish:
-		e.finished(op, p.swept)
+		e.finished(op, p.swept, p.fault)
 	case *store.Cancel:
 		e.cancelled(op)
 	case *store.Delete:
