@@ -114,6 +114,9 @@ func actOnAll(ctx context.Context, env *Env, c *client.Client, o actionOptions, 
 	}
 	done, err := a.doAll(c, ctx, f)
 	// Some jobs may have changed before the error. The user has to know how many.
+	if err == nil && done == 0 {
+		err = checkQueue(ctx, c, f.Queue)
+	}
 	if err != nil && done > 0 {
 		err = fmt.Errorf("%s %s so far: %w", jobCount(done), a.doneText, err)
 	}

@@ -6,7 +6,9 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,7 +28,9 @@ type Env struct {
 	InTerminal        bool // whether In is a terminal: then a person would have to type the input
 	OutTerminal       bool
 	ErrTerminal       bool
-	Columns           func() int       // current width of Err's terminal in columns; 0 when unknown
+	Columns           func() int       // current width of the terminal in columns; 0 when unknown
+	RedrawEvery       time.Duration    // how often the line about a watched job is drawn again; 0 for only when the job changes
+	Program           string           // how the user calls the program, for commands to copy; "" for meanwhile
 	Environ           []string         // as returned by os.Environ
 	Now               func() time.Time // current time, for the age of jobs
 	CompletionTimeout time.Duration    // how long a shell completion waits for the server
@@ -41,8 +45,9 @@ func Main() int {
 	env := &Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		InTerminal: isTerminal(os.Stdin), OutTerminal: isTerminal(os.Stdout), ErrTerminal: isTerminal(os.Stderr),
-		Columns: func() int { return columns(os.Stderr) },
-		Environ: os.Environ(), Now: time.Now, CompletionTimeout: completionTimeout,
+		Columns: func() int { return cmp.Or(columns(os.Stderr), columns(os.Stdout)) },
+		Environ: os.Environ(), Now: time.Now, CompletionTimeout: completionTimeout, RedrawEvery: redrawEvery,
+		Program: programName(os.Args[0]),
 	}
 	return Run(ctx, env, os.Args[1:])
 }
@@ -56,14 +61,27 @@ func Run(ctx context.Context, env *Env, args []string) int {
 		return exitOK
 	}
 	code := exitCode(err)
-	if text := errorText(err); text != "" {
-		fmt.Fprintf(env.Err, "meanwhile: %s\n", printable(text))
+	if text := env.errorText(err); text != "" {
+		env.printError(text)
 	}
-	// The command's help shows the correct usage. After other errors it would not help.
-	if code == exitUsage {
-		fmt.Fprintf(env.Err, "See '%s --help'.\n", cmd.CommandPath())
+	// The command's help shows the correct usage. After other errors, also those that the
+	// server has found, it would not help.
+	if errors.As(err, new(usageError)) {
+		fmt.Fprintf(env.Err, "See '%s --help'.\n", env.commandText(cmd.CommandPath()))
 	}
 	return code
+}
+
+// printError prints an error on standard error.
+func (e *Env) printError(text string) {
+	text = printable("meanwhile: " + text)
+	if e.ErrTerminal {
+		text = wrapText(text, e.wrapWidth())
+	}
+	if rest, ok := strings.CutPrefix(text, "meanwhile:"); ok {
+		text = e.styleFor(e.ErrTerminal).paint(red, "meanwhile:") + rest
+	}
+	fmt.Fprintln(e.Err, text)
 }
 
 // NewRoot makes the root command with all other commands.
@@ -118,13 +136,19 @@ func (e *Env) getenv(name string) string {
 	return ""
 }
 
-// terminalWidth returns the number of columns: from COLUMNS, or from the terminal. When
-// both are unknown it returns 40, so that a progress bar fits any terminal.
-func (e *Env) terminalWidth() int {
+// wrapWidth returns the number of columns after which lines of a terminal are broken; 0 when
+// it is unknown.
+func (e *Env) wrapWidth() int {
 	if n, err := strconv.Atoi(e.getenv("COLUMNS")); err == nil && n >= 20 {
 		return n
 	}
-	if n := e.Columns(); n > 1 {
+	return e.Columns()
+}
+
+// terminalWidth returns the number of columns: from COLUMNS, or from the terminal. When
+// both are unknown it returns 40, so that a progress bar fits any terminal.
+func (e *Env) terminalWidth() int {
+	if n := e.wrapWidth(); n > 1 {
 		return n
 	}
 	return 40

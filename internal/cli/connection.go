@@ -42,15 +42,19 @@ func (c *connection) newClient(env *Env, more ...client.Option) (*client.Client,
 }
 
 // watchCommand returns the command that watches a job, for the user to copy.
-func (c *connection) watchCommand(id string) string {
-	line := "meanwhile watch " + id
+func (c *connection) watchCommand(env *Env, id string) string {
+	return env.commandText("meanwhile watch "+id) + c.flagsText()
+}
+
+// flagsText returns the flags that choose the server and the user, as they were given.
+func (c *connection) flagsText() (text string) {
 	if c.server != "" {
-		line += " --server " + c.server
+		text += " --server " + shellQuote(c.server)
 	}
 	if c.user != "" {
-		line += " --user " + c.user
+		text += " --user " + shellQuote(c.user)
 	}
-	return line
+	return text
 }
 
 // printJSON prints one object on one line, without HTML escapes.

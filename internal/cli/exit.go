@@ -96,7 +96,7 @@ func (e jobError) Error() string {
 	j := e.job
 	switch {
 	case j.Status == client.Failed && j.Error != nil:
-		return fmt.Sprintf("%s failed in attempt %s: %s (%s)", j.ID, attemptText(j.Error.Attempt, " of ", j.MaxAttempts), j.Error.Message, j.Error.Code)
+		return fmt.Sprintf("%s failed in attempt %s: %s", j.ID, attemptText(j.Error.Attempt, " of ", j.MaxAttempts), failureText(j.Error))
 	case j.Status == client.Expired:
 		return j.ID + " expired: it waited longer than it was allowed to"
 	case j.Status == client.Cancelled:
@@ -137,6 +137,8 @@ func refusalExitCode(e *client.Error) int {
 	switch {
 	case e.Code == client.CodeUnreachable:
 		return exitUnreachable
+	case e.Code == client.CodeInvalid || e.Code == client.CodeTooLarge || e.Code == client.CodeIdempotencyMismatch:
+		return exitUsage // the server found what is wrong with the command line or its input
 	case e.Code == client.CodeNotFound || e.Code == client.CodeUnknownQueue:
 		return exitNotFound
 	case e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable:
@@ -147,13 +149,13 @@ func refusalExitCode(e *client.Error) int {
 
 // errorText returns the message for an error, with advice for some errors. It returns "" for
 // an error that was already printed.
-func errorText(err error) string {
+func (env *Env) errorText(err error) string {
 	var e *client.Error
 	switch {
 	case errors.As(err, new(quiet)):
 		return ""
 	case errors.As(err, &e) && e.Code == client.CodeUnreachable:
-		return fmt.Sprintf("%s: is 'meanwhile serve' running? (%v)", e.Message, e.Err)
+		return fmt.Sprintf("%s: is '%s' running? (%v)", e.Message, env.commandText("meanwhile serve"), e.Err)
 	case errors.As(err, &e) && e.RetryAfter > 0:
 		return fmt.Sprintf("%v; try again in %s", err, e.RetryAfter.Round(time.Second))
 	case errors.Is(err, context.Canceled) && e == nil:

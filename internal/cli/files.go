@@ -94,7 +94,7 @@ func (a *attachments) count(name string, n int64) {
 		return
 	}
 	percent := 100 * float64(a.sent) / float64(a.total)
-	a.screen.progress(client.Progress{Percent: percent, Status: "Sending " + name}, client.Running)
+	a.screen.progress(client.Progress{Percent: percent, Status: "Sending " + name})
 }
 
 // withoutBar calls report with the lock, so that no progress bar is drawn meanwhile.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/client"
@@ -30,6 +31,7 @@ type follower struct {
 	streaming    bool            // output is printed when it arrives
 	printed      bool            // text of the current attempt was printed
 	disconnected bool            // the server is unavailable, and the user was informed
+	failure      client.Failure  // the last failure of an attempt that was reported
 }
 
 // pendingOutput is an output entry that is not printed yet: text or a log line.
@@ -44,23 +46,27 @@ func newFollower(env *Env, c connection, all bool) *follower {
 
 // onlyAtEnd makes the follower print only at the end, without a progress bar.
 func (f *follower) onlyAtEnd() {
-	f.liveOutput, f.streaming, f.screen.errTerm = false, false, false
+	f.liveOutput, f.streaming = false, false
+	f.screen.hide()
 }
 
 // run watches the job to its end. It returns an error unless the job succeeded.
 func (f *follower) run(ctx context.Context, c *client.Client, id string, after int64) error {
+	stop := f.startRedrawing(ctx, id)
+	defer stop()
 	for e, err := range c.Watch(ctx, id, after) {
 		if err != nil {
 			return f.watchError(id, err)
 		}
 		if f.disconnected {
 			f.disconnected = false
-			f.screen.note("The server is available again.")
+			f.screen.noteIn(dim, "The server is available again.")
 		}
 		if err := f.show(e); err != nil {
 			return err
 		}
 	}
+	stop()
 	if f.json {
 		return quietError(endError(&f.job))
 	}
@@ -73,9 +79,9 @@ func (f *follower) watchError(id string, err error) error {
 	f.screen.clear()
 	// After an interrupt by the user, the job still runs.
 	if !errors.Is(err, context.Canceled) {
-		return errors.Join(err, f.screen.writeErr)
+		return errors.Join(err, f.screen.failure())
 	}
-	f.screen.note("The job continues. To watch it again: %s", f.watchCommand(id))
+	f.screen.note("The job continues. To watch it again: %s", f.watchCommand(f.env, id))
 	return quiet{err}
 }
 
@@ -85,9 +91,9 @@ func (f *follower) serverUnavailable(r client.Retry) {
 	switch {
 	case f.started && !f.disconnected:
 		f.disconnected = true
-		f.screen.note("The server is unavailable; waiting for it…")
+		f.screen.noteIn(yellow, "The server is unavailable; waiting for it…")
 	case !f.started && r.Delay >= time.Second:
-		f.screen.note("%v; trying again in %s…", r.Err, r.Delay.Round(time.Second))
+		f.screen.noteIn(yellow, "%v; trying again in %s…", r.Err, r.Delay.Round(time.Second))
 	}
 }
 
@@ -106,11 +112,12 @@ func (f *follower) show(e client.Event) error {
 		if !f.started {
 			f.started, f.startCursor = true, e.Job.Cursor
 		}
-		f.screen.progress(e.Job.Progress, e.Job.Status)
+		f.screen.job(e.Job)
+		f.showFailure(e.Job)
 	case client.OutputEvent:
 		f.addOutput(*e.Entry)
 	case client.ProgressEvent:
-		f.screen.progress(e.Entry.Progress(), client.Running)
+		f.screen.progress(e.Entry.Progress())
 	case client.AttemptEvent:
 		f.attemptBegan(e.Entry.Attempt)
 	}
@@ -118,7 +125,77 @@ func (f *follower) show(e client.Event) error {
 	if f.liveOutput && f.started && e.Cursor >= f.startCursor {
 		f.printPending()
 	}
-	return f.screen.writeErr
+	return f.screen.failure()
+}
+
+// showFailure reports the failed attempt of a job that waits to be tried again. While an
+// upstream keeps asking to wait, the same attempt fails again and again: that is reported
+// once.
+func (f *follower) showFailure(j *client.Job) {
+	if j.Error == nil || j.Status.Ended() || *j.Error == f.failure {
+		return
+	}
+	f.failure = *j.Error
+	next := "the next try follows"
+	if j.Status == client.Scheduled {
+		next = "next try in " + formatSpan(j.RunAt.Sub(f.env.Now()))
+	}
+	f.screen.noteIn(yellow, "attempt %d failed: %s; %s", j.Error.Attempt, failureText(j.Error), next)
+}
+
+// failureText returns the message of a failure, without its last full stop, and its code.
+func failureText(f *client.Failure) string {
+	return strings.TrimRight(f.Message, ". \n") + " (" + f.Code + ")"
+}
+
+// startRedrawing keeps the line about the job's state up to date, until stop is called. stop
+// may be called again.
+func (f *follower) startRedrawing(ctx context.Context, id string) (stop func()) {
+	if f.json || !f.env.ErrTerminal || f.env.RedrawEvery == 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.redraw(ctx, id)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// placeEvery is how often the server is asked for the place of a waiting job. Snapshots do
+// not have it.
+const placeEvery = 2 * time.Second
+
+// redraw moves the spinner and asks for the place of a waiting job, until ctx ends.
+func (f *follower) redraw(ctx context.Context, id string) {
+	// A client without retries: an outage is reported by the watch.
+	c, err := f.newClient(f.env, client.WithRetries(0))
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	tick := time.NewTicker(f.env.RedrawEvery)
+	defer tick.Stop()
+	var asked time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		f.screen.tick()
+		if !f.screen.waits() || time.Since(asked) < placeEvery {
+			continue
+		}
+		asked = time.Now()
+		if j, err := c.Get(ctx, id); err == nil {
+			f.screen.place(j)
+		}
+	}
 }
 
 // addOutput adds an output entry, and prints it when streaming.
@@ -138,7 +215,7 @@ func (f *follower) printPending() {
 			f.printed = f.printed || p.text != ""
 			f.screen.write(p.text)
 		case client.KindLog:
-			f.screen.note("log: %s", p.text)
+			f.screen.noteIn(dim, "log: %s", p.text)
 		}
 	}
 	f.pending = nil
@@ -151,7 +228,7 @@ func (f *follower) attemptBegan(attempt int) {
 	// The user has seen output of an earlier attempt: tell them that it no longer counts.
 	if f.all || f.printed {
 		f.screen.endLine()
-		f.screen.note("--- attempt %d begins; the output above no longer counts ---", attempt)
+		f.screen.noteIn(yellow, "--- attempt %d begins; the output above no longer counts ---", attempt)
 	}
 	f.printed = false
 }
@@ -165,12 +242,12 @@ func (f *follower) printEnd(ctx context.Context, c *client.Client) error {
 	if f.job.Status == client.Succeeded && !f.printed {
 		text, err := resultText(ctx, c, &f.job)
 		if err != nil {
-			return errors.Join(err, f.screen.writeErr)
+			return errors.Join(err, f.screen.failure())
 		}
 		f.screen.write(text)
 	}
 	f.screen.endLine()
-	return errors.Join(f.screen.writeErr, endError(&f.job))
+	return errors.Join(f.screen.failure(), endError(&f.job))
 }
 
 // resultText returns the result of a job as text; "" for null.

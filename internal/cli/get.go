@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -61,7 +61,7 @@ func runGet(ctx context.Context, env *Env, o getOptions, id string) error {
 	case o.json:
 		err = printJSON(env.Out, j)
 	default:
-		err = printJob(env.Out, j)
+		err = printJob(env, j)
 	}
 	if o.wait {
 		err = errors.Join(err, quietError(endError(j)))
@@ -87,11 +87,18 @@ func printResult(ctx context.Context, env *Env, c *client.Client, j *client.Job)
 	return err
 }
 
+// nameColumns are the columns of the longest name of a field, and the space after it.
+const nameColumns = len("kept until") + 2
+
 // printJob prints the fields of a job that are set, one per line.
-func printJob(w io.Writer, j *client.Job) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+func printJob(env *Env, j *client.Job) error {
+	t := tabwriter.NewWriter(env.Out, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(t, "%s\t%s\n", name, oneLine(fmt.Sprintf(format, args...), 2000))
+		value := oneLine(fmt.Sprintf(format, args...), 2000)
+		if env.OutTerminal {
+			value = strings.ReplaceAll(wrapText(value, env.wrapWidth()-nameColumns), "\n", "\n\t")
+		}
+		fmt.Fprintf(t, "%s\t%s\n", name, value)
 	}
 	text := func(name, value string) {
 		if value != "" {
@@ -108,7 +115,7 @@ func printJob(w io.Writer, j *client.Job) error {
 		line("progress", "%.0f%% %s", j.Progress.Percent, j.Progress.Status)
 	}
 	if j.EstimatedTimeSeconds != nil {
-		line("time left", "about %.1f s", *j.EstimatedTimeSeconds)
+		line("time left", "about %s", formatSpan(time.Duration(*j.EstimatedTimeSeconds*float64(time.Second))))
 	}
 	for _, name := range slices.Sorted(maps.Keys(j.Metadata)) {
 		line("metadata", "%s=%s", name, j.Metadata[name])
@@ -117,7 +124,7 @@ func printJob(w io.Writer, j *client.Job) error {
 		text(at.name, formatTime(at.time))
 	}
 	if j.Error != nil {
-		line("error", "%s (%s), in attempt %d", j.Error.Message, j.Error.Code, j.Error.Attempt)
+		line("error", "%s, in attempt %d", failureText(j.Error), j.Error.Attempt)
 	}
 	text("text", j.OutputText)
 	text("result", nonNullText(j.Result))
@@ -129,7 +136,7 @@ func printJob(w io.Writer, j *client.Job) error {
 func statusText(j *client.Job) string {
 	switch {
 	case j.Status == client.Queued && j.QueuePosition != nil:
-		return fmt.Sprintf("queued, %d before it", *j.QueuePosition) + holdText(j)
+		return "queued, " + placeText(*j.QueuePosition) + holdText(j)
 	case j.HeldBackBy != "":
 		return string(j.Status) + holdText(j)
 	case j.Status == client.Running && !j.CancelRequestedAt.IsZero():

@@ -128,7 +128,7 @@ func TestRefusedLineIsReported(t *testing.T) {
 		return ""
 	}
 	s := newTestEnv(st.URL).withInput("1\n2\nnonsense\n{\"broken\n3\n")
-	s.want(t, exitError, "job_1\njob_3\n", "submit", "sim", "--lines", "-")
+	s.want(t, exitUsage, "job_1\njob_3\n", "submit", "sim", "--lines", "-")
 	s.wantErr(t, "meanwhile: line 2: two is too many\n", "meanwhile: line 3: the input is not JSON", "meanwhile: line 4: the input begins like a JSON object")
 }
 

@@ -3,9 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -70,7 +68,24 @@ func runList(ctx context.Context, env *Env, o listOptions) error {
 			break
 		}
 	}
+	if n == 0 {
+		// A misspelt name would look like a queue without jobs.
+		if err := checkQueue(ctx, c, o.filter.Queue); err != nil {
+			return err
+		}
+	}
 	return finish()
+}
+
+// checkQueue returns the error of the server, which lists the queues, if there is no queue of
+// this name. "" is no name. A queue that is no longer configured may still have jobs, so it is
+// called only when none was found.
+func checkQueue(ctx context.Context, c *client.Client, name string) error {
+	if name == "" {
+		return nil
+	}
+	_, err := c.Queue(ctx, name)
+	return err
 }
 
 // jobPrinter returns a function that prints a job, as JSON or as a row of a table, and one
@@ -79,10 +94,12 @@ func jobPrinter(env *Env, asJSON bool) (print func(*client.Job) error, finish fu
 	if asJSON {
 		return func(j *client.Job) error { return printJSON(env.Out, j) }, func() error { return nil }
 	}
-	t := newTable(env.Out, "ID", "QUEUE", "STATUS", "ATTEMPT", "PROGRESS", "AGE")
+	t := newTable(env, "ID", "QUEUE", "STATUS", "ATTEMPT", "PROGRESS", "AGE")
 	return func(j *client.Job) error {
-		return t.row(j.ID, j.Queue, string(j.Status), attemptText(j.Attempt, "/", j.MaxAttempts),
-			progressText(j), formatAge(env.Now().Sub(j.CreatedAt)))
+		now := env.Now()
+		t.row(j.ID, j.Queue, string(j.Status), attemptText(j.Attempt, "/", j.MaxAttempts), progressText(j, now), formatAge(now.Sub(j.CreatedAt)))
+		t.colour(2, statusColour(j.Status))
+		return nil
 	}, t.flush
 }
 
@@ -96,16 +113,37 @@ func attemptText(attempt int, of string, failures int) string {
 	return strconv.Itoa(attempt) + of + strconv.Itoa(failures)
 }
 
-// progressText returns the progress of a running job, or the error code of a job that
-// ended without success. It ignores the error of an earlier attempt of a waiting job.
-func progressText(j *client.Job) string {
+// progressText returns the progress of a running job, the error code of a job that ended
+// without success, or why a waiting job has to be tried again.
+func progressText(j *client.Job, now time.Time) string {
 	switch {
 	case j.Status == client.Running:
 		return fmt.Sprintf("%.0f%% %s", j.Progress.Percent, j.Progress.Status)
-	case j.Status.Ended() && j.Status != client.Succeeded && j.Error != nil:
+	case j.Status == client.Succeeded || j.Error == nil:
+		return "-"
+	case j.Status.Ended():
 		return j.Error.Code
 	}
-	return "-"
+	text := "Waiting to try again: " + j.Error.Code
+	if j.Status == client.Scheduled {
+		text += ", in " + formatSpan(j.RunAt.Sub(now))
+	}
+	return text
+}
+
+// statusColour returns the colour of a status; "" for none.
+func statusColour(s client.Status) string {
+	switch s {
+	case client.Running:
+		return cyan
+	case client.Succeeded:
+		return green
+	case client.Failed:
+		return red
+	case client.Cancelled, client.Expired:
+		return yellow
+	}
+	return ""
 }
 
 // formatAge formats a duration in one unit.
@@ -122,27 +160,3 @@ func formatAge(d time.Duration) string {
 	}
 	return fmt.Sprintf("%dd", d/(24*time.Hour))
 }
-
-// table prints aligned columns. It removes control characters and line breaks from cells.
-type table struct{ w *tabwriter.Writer }
-
-func newTable(w io.Writer, head ...string) table {
-	t := table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-	_ = t.row(head...) // buffered: flush returns the error
-	return t
-}
-
-func (t table) row(cells ...string) error {
-	for i, cell := range cells {
-		end := "\t"
-		if i == len(cells)-1 {
-			end = "\n"
-		}
-		if _, err := io.WriteString(t.w, oneLine(cell, 48)+end); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t table) flush() error { return t.w.Flush() }

@@ -86,14 +86,11 @@ func runQueues(ctx context.Context, env *Env, o connection, args []string) error
 		}
 		return nil
 	}
-	t := newTable(env.Out, "QUEUE", "EXECUTOR", "RUNNING", "QUEUED", "PARKED", "SCHEDULED", "SUCCEEDED", "FAILED", "OLDEST")
+	t := newTable(env, "QUEUE", "EXECUTOR", "RUNNING", "QUEUED", "PARKED", "SCHEDULED", "SUCCEEDED", "FAILED", "OLDEST")
 	for _, q := range queues {
-		err := t.row(queueLabel(&q), q.Executor, fmt.Sprintf("%d/%d", q.Counts.Running, q.Concurrency),
+		t.row(queueLabel(&q), q.Executor, fmt.Sprintf("%d/%d", q.Counts.Running, q.Concurrency),
 			fmt.Sprintf("%d/%d", q.Counts.Queued, q.Limits.MaxDepth), strconv.FormatInt(q.Counts.Parked, 10), strconv.FormatInt(q.Counts.Scheduled, 10),
 			strconv.FormatInt(q.Totals.Succeeded, 10), strconv.FormatInt(q.Totals.Failed, 10), oldest(&q))
-		if err != nil {
-			return err
-		}
 	}
 	return t.flush()
 }

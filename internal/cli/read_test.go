@@ -25,7 +25,7 @@ key        k
 priority   5
 attempt    2 of 4
 progress   30% Generating response
-time left  about 2.5 s
+time left  about 3 s
 metadata   a=1
 metadata   b=2
 created    2030-01-31T08:58:00Z
@@ -136,12 +136,16 @@ func TestGetWaits(t *testing.T) {
 func TestList(t *testing.T) {
 	t.Parallel()
 	page := `{"data":[` + runningJob + `,{"id":"job_0","queue":"sim\n\u001b[31m","status":"failed","attempt":4,"max_attempts":4,"error":{"code":"broken"},"created_at":"2030-01-29T08:00:00Z"},` +
-		`{"id":"job_2","queue":"sim","status":"queued","attempt":1,"max_attempts":4,"error":{"code":"broken"},"created_at":"2030-01-31T08:59:59Z"}],"next":null}`
+		`{"id":"job_2","queue":"sim","status":"queued","attempt":1,"max_attempts":4,"error":{"code":"broken"},"created_at":"2030-01-31T08:59:59Z"},` +
+		`{"id":"job_3","queue":"潮汐","status":"scheduled","attempt":1,"max_attempts":4,"error":{"code":"broken"},"created_at":"2030-01-31T08:59:59Z","run_at":"2030-01-31T09:00:02.1Z"},` +
+		`{"id":"job_4","queue":"sim","status":"queued","attempt":0,"max_attempts":4,"created_at":"2030-01-31T08:59:59Z"}],"next":null}`
 	f := newFakeServer(t).respond("GET /v1/jobs", 200, page)
-	want := `ID     QUEUE     STATUS   ATTEMPT  PROGRESS                 AGE
-job_1  chat      running  2/4      30% Generating response  2m
-job_0  sim [31m  failed   4/4      broken                   2d
-job_2  sim       queued   1/4      -                        1s
+	want := `ID     QUEUE     STATUS     ATTEMPT  PROGRESS                              AGE
+job_1  chat      running    2/4      30% Generating response               2m
+job_0  sim [31m  failed     4/4      broken                                2d
+job_2  sim       queued     1/4      Waiting to try again: broken          1s
+job_3  潮汐      scheduled  1/4      Waiting to try again: broken, in 3 s  1s
+job_4  sim       queued     0/4      -                                     1s
 `
 	newTestEnv(f.URL).want(t, exitOK, want, "list")
 	s := newTestEnv(f.URL)
@@ -149,7 +153,7 @@ job_2  sim       queued   1/4      -                        1s
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
 	s = newTestEnv(f.URL)
-	if code := s.run(t, "list", "--json", "--queue", "a b", "--status", "failed", "--key", "", "--all"); code != exitOK || strings.Count(s.out.String(), "\n") != 3 {
+	if code := s.run(t, "list", "--json", "--queue", "a b", "--status", "failed", "--key", "", "--all"); code != exitOK || strings.Count(s.out.String(), "\n") != 5 {
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
 	if want := "GET /v1/jobs?key=&limit=100&queue=a+b&status=failed"; f.lastRequest() != want {
@@ -158,6 +162,43 @@ job_2  sim       queued   1/4      -                        1s
 	newTestEnv(f.URL).run(t, strings.Fields("list --error-code x --created-after 90m --created-before 2030-01-31T10:00:00+02:00 --metadata a=b --metadata c=")...)
 	if want := "GET /v1/jobs?created_after=2030-01-31T07%3A30%3A00Z&created_before=2030-01-31T08%3A00%3A00Z&error_code=x&limit=20&metadata.a=b&metadata.c="; f.lastRequest() != want {
 		t.Errorf("asked %s, want %s", f.lastRequest(), want)
+	}
+}
+
+// A misspelt queue is not like one without jobs: the server's answer names the queues.
+func TestUnknownQueueIsReported(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{"list --queue nosuch", "cancel --queue nosuch --yes", "retry --queue nosuch --yes", "delete --queue nosuch --yes", "queues nosuch", "queues pause nosuch", "submit nosuch {}"} {
+		s := newTestEnv(startDefaultServer(t))
+		s.want(t, exitNotFound, "", strings.Fields(line)...)
+		s.wantErr(t, `there is no queue "nosuch"`, "the queues are: chat, sim")
+	}
+	s := newTestEnv(startDefaultServer(t))
+	s.want(t, exitOK, "ID  QUEUE  STATUS  ATTEMPT  PROGRESS  AGE\n", "list", "--queue", "chat")
+}
+
+func TestStatusHasColours(t *testing.T) {
+	t.Parallel()
+	f := newFakeServer(t).respond("GET /v1/jobs", 200, `{"data":[{"id":"job_0","queue":"sim","status":"failed","created_at":"2030-01-31T09:00:00Z"}],"next":null}`)
+	for _, tt := range []struct {
+		rule     string
+		terminal bool
+		environ  []string
+		colours  bool
+	}{
+		{"a terminal", true, []string{"TERM=xterm"}, true},
+		{"an empty NO_COLOR", true, []string{"TERM=xterm", "NO_COLOR="}, true},
+		{"NO_COLOR", true, []string{"TERM=xterm", "NO_COLOR=1"}, false},
+		{"a dumb terminal", true, []string{"TERM=dumb"}, false},
+		{"an unknown terminal", true, nil, false},
+		{"a file", false, []string{"TERM=xterm"}, false},
+	} {
+		s := newTestEnv(f.URL)
+		s.OutTerminal, s.Environ = tt.terminal, append(s.Environ, tt.environ...)
+		s.run(t, "list")
+		if got := strings.Contains(s.out.String(), "  \x1b[31mfailed\x1b[0m  "); got != tt.colours {
+			t.Errorf("%s: %q", tt.rule, s.out.String())
+		}
 	}
 }
 

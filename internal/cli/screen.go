@@ -4,109 +4,188 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// screen prints the output of a job to standard output, and notes and a progress bar to
-// standard error. When both are one terminal, the bar is drawn only below a complete line,
-// so that they do not overwrite each other.
+// screen prints the output of a job to standard output, and notes and a line about the job's
+// state to standard error. When both are one terminal, that line is drawn only below a
+// complete line, so that they do not overwrite each other.
 type screen struct {
 	// set once
 	out, err         io.Writer
 	outTerm, errTerm bool
-	width            func() int // called before each bar, because windows are resized
+	width            func() int // called before each drawing, because windows are resized
+	now              func() time.Time
+	style            style // of standard error
 
-	bar      string // text of the bar; "" for no bar
-	drawn    bool   // whether the bar is on the terminal now
+	mu sync.Mutex
+	// guarded by mu
+	hidden   bool // no line about the state is drawn
+	meter    meter
+	bar      string // the line as it should be; "" for none
+	drawn    int    // columns of the line that is on the terminal; 0 for none
 	midLine  bool   // the last output did not end with a line break
-	writeErr error  // first error of standard output; then output stops
+	words    wordWrapper
+	writeErr error // first error of standard output; then output stops
 }
 
 func newScreen(env *Env) *screen {
-	return &screen{out: env.Out, err: env.Err, outTerm: env.OutTerminal, errTerm: env.ErrTerminal, width: env.terminalWidth}
+	return &screen{
+		out: env.Out, err: env.Err, outTerm: env.OutTerminal, errTerm: env.ErrTerminal,
+		width: env.terminalWidth, now: env.Now, style: env.styleFor(env.ErrTerminal),
+		hidden: !env.ErrTerminal || env.isDumb(), words: wordWrapper{columns: env.wrapWidth},
+	}
+}
+
+// hide stops drawing the line about the job's state.
+func (s *screen) hide() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.eraseLocked()
+	s.hidden = true
+}
+
+// failure returns the first error of standard output.
+func (s *screen) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writeErr
 }
 
 // write writes output of a job.
 func (s *screen) write(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writeLocked(text)
+	s.drawLocked()
+}
+
+func (s *screen) writeLocked(text string) {
 	// After the first error, such as a closed pipe, more output is useless.
 	if text == "" || s.writeErr != nil {
 		return
 	}
-	s.erase()
+	s.eraseLocked()
+	s.midLine = !strings.HasSuffix(text, "\n")
 	if s.outTerm {
-		text = printable(text)
+		text = s.words.wrap(printable(text))
 	}
 	_, s.writeErr = io.WriteString(s.out, text)
-	s.midLine = !strings.HasSuffix(text, "\n")
-	s.draw()
 }
 
 // endLine ends the current line of output, if it is not empty.
 func (s *screen) endLine() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endLineLocked()
+	s.drawLocked()
+}
+
+func (s *screen) endLineLocked() {
 	if s.midLine {
-		s.write("\n")
+		s.writeLocked("\n")
 	}
 }
 
 // note writes a message about the job on its own line.
-func (s *screen) note(format string, args ...any) {
-	s.erase()
+func (s *screen) note(format string, args ...any) { s.noteIn("", format, args...) }
+
+// noteIn writes a message in a colour.
+func (s *screen) noteIn(colour, format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.eraseLocked()
 	if s.outTerm {
-		s.endLine()
-		s.erase()
+		s.endLineLocked()
 	}
-	fmt.Fprintln(s.err, printable(fmt.Sprintf(format, args...)))
-	s.draw()
+	text := printable(fmt.Sprintf(format, args...))
+	if s.errTerm {
+		text = wrapText(text, s.words.columns())
+	}
+	fmt.Fprintln(s.err, s.style.paint(colour, text))
+	s.drawLocked()
 }
 
-// progress updates the progress bar.
-func (s *screen) progress(p client.Progress, status client.Status) {
-	if !s.errTerm {
+// job updates the line from a snapshot of the job.
+func (s *screen) job(j *client.Job) {
+	s.change(func(m *meter) { m.setJob(j, s.now()) })
+}
+
+// progress updates the line of a running job.
+func (s *screen) progress(p client.Progress) {
+	s.change(func(m *meter) {
+		m.status = client.Running
+		m.setProgress(p)
+	})
+}
+
+// place updates the line of a waiting job from an answer of the server.
+func (s *screen) place(j *client.Job) {
+	s.change(func(m *meter) {
+		if m.status == j.Status {
+			m.place = j
+		}
+	})
+}
+
+// tick moves the spinner and the clock on.
+func (s *screen) tick() { s.change(func(m *meter) { m.frame++ }) }
+
+// waits reports whether the line is that of a waiting job.
+func (s *screen) waits() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.meter.status == client.Queued || s.meter.status == client.Parked
+}
+
+// change changes the meter and draws the line again if it differs.
+func (s *screen) change(update func(*meter)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	update(&s.meter)
+	if s.hidden {
 		return
 	}
-	text := bar(p, status, s.width()-1)
-	// An unchanged bar is not drawn again: it would flicker.
+	text := s.meter.text(s.width()-1, s.now())
+	// An unchanged line is not drawn again: it would flicker.
 	if text == s.bar {
 		return
 	}
-	s.erase()
+	s.eraseLocked()
 	s.bar = text
-	s.draw()
+	s.drawLocked()
 }
 
-// clear removes the progress bar.
+// clear removes the line about the job's state.
 func (s *screen) clear() {
-	s.erase()
-	s.bar = ""
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.eraseLocked()
+	s.bar, s.meter = "", meter{}
 }
 
-func (s *screen) draw() {
-	// In the middle of a line the bar would overwrite the output.
-	if s.bar == "" || s.drawn || s.outTerm && s.midLine {
+func (s *screen) drawLocked() {
+	// In the middle of a line it would overwrite the output.
+	if s.hidden || s.bar == "" || s.drawn > 0 || s.outTerm && s.midLine {
 		return
 	}
-	fmt.Fprint(s.err, s.bar)
-	s.drawn = true
+	fmt.Fprint(s.err, paintBar(s.bar, s.style))
+	s.drawn = textWidth(s.bar)
 }
 
-func (s *screen) erase() {
-	if s.drawn {
+// eraseLocked removes the line from the terminal. If the window became narrower meanwhile,
+// the terminal has wrapped the line to several.
+func (s *screen) eraseLocked() {
+	if s.drawn == 0 {
+		return
+	}
+	if rows := (s.drawn - 1) / max(s.width(), 1); rows > 0 {
+		fmt.Fprintf(s.err, "\r\x1b[%dA\x1b[J", rows)
+	} else {
 		fmt.Fprint(s.err, "\r\x1b[K")
-		s.drawn = false
 	}
-}
-
-const barWidth = 24 // characters between the brackets
-
-// bar returns a progress bar of at most width characters.
-func bar(p client.Progress, status client.Status, width int) string {
-	percent := min(max(p.Percent, 0), 100)
-	full := int(percent / 100 * barWidth)
-	text := p.Status
-	if text == "" || status != client.Running {
-		text = string(status)
-	}
-	line := fmt.Sprintf("[%s%s] %.0f%% %s", strings.Repeat("#", full), strings.Repeat("-", barWidth-full), percent, text)
-	return oneLine(line, width)
+	s.drawn = 0
 }

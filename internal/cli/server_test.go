@@ -73,7 +73,10 @@ func TestCommandsOnRealServer(t *testing.T) {
 		{exitOK, "delete " + id, "deleted"},
 		{exitNotFound, "get " + id, ""},
 		{exitNotFound, "submit nope {}", ""},
-		{exitError, `submit sim {"mood":1}`, ""},
+		{exitUsage, `submit sim {"mood":1}`, ""},
+		{exitUsage, "submit sim {} --priority 99", ""},
+		{exitUsage, "list --status nosuch", ""},
+		{exitNotFound, "list --queue nosuch", ""},
 	} {
 		s := newTestEnv(url)
 		if code := s.run(t, strings.Fields(call.args)...); code != call.exit || !strings.Contains(s.out.String(), call.message) {
@@ -100,7 +103,7 @@ func TestIdempotencyKeyCreatesOneJob(t *testing.T) {
 	if submit(first, `{"echo":1}`) != exitOK || submit(second, `{"echo":1}`) != exitOK || first.out.String() != second.out.String() {
 		t.Errorf("one key created the jobs %s and %s", &first.out, &second.out)
 	}
-	if submit(third, `{"echo":2}`) != exitError {
+	if submit(third, `{"echo":2}`) != exitUsage {
 		t.Error("one key was accepted with different content")
 	}
 }

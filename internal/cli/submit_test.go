@@ -157,7 +157,10 @@ func TestRefusalSetsExitStatus(t *testing.T) {
 		{"an unknown queue", 404, "unknown_queue", exitNotFound, "this is unknown_queue"},
 		{"a full queue", 503, "queue_full", exitFull, "this is queue_full; try again in 1h0m0s"},
 		{"too many requests", 429, "too_many", exitFull, "this is too_many"},
-		{"an invalid request", 400, "invalid_request", exitError, "this is invalid_request"},
+		{"an invalid request", 400, "invalid_request", exitUsage, "this is invalid_request"},
+		{"an input that is too large", 413, "too_large", exitUsage, "this is too_large"},
+		{"an idempotency key of another job", 422, "idempotency_mismatch", exitUsage, "this is idempotency_mismatch"},
+		{"a conflict", 409, "conflict", exitError, "this is conflict"},
 		{"an internal error", 500, "internal", exitError, "this is internal"},
 	}
 	for _, tt := range tests {

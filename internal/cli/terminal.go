@@ -29,11 +29,7 @@ func printable(text string) string {
 	}, strings.ToValidUTF8(text, "�"))
 }
 
-// oneLine returns printable text on one line, cut to maxRunes characters.
-func oneLine(text string, maxRunes int) string {
-	text = strings.Join(strings.Fields(printable(text)), " ")
-	if runes := []rune(text); len(runes) > maxRunes {
-		text = string(runes[:maxRunes-1]) + "…"
-	}
-	return text
+// oneLine returns printable text on one line, cut to a number of columns.
+func oneLine(text string, columns int) string {
+	return cut(strings.Join(strings.Fields(printable(text)), " "), columns)
 }

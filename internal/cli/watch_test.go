@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -150,16 +151,20 @@ func TestInterruptedWatchLeavesJobRunning(t *testing.T) {
 	}
 }
 
+// bar returns a progress bar of which a part is full.
+func bar(cells, full int) string {
+	return strings.Repeat("#", full) + strings.Repeat("-", cells-full)
+}
+
 func TestProgressBar(t *testing.T) {
 	t.Parallel()
 	events := snapshot("queued", 0) + snapshot("running", 0) + progress(1, 10, "Analyzing query") + text(2, 1, "line\n") +
 		progress(3, 50, "Generating response") + text(4, 1, "no end") + progress(5, 100, "Complete") + done("succeeded", 5)
 	const erase = "\r\x1b[K"
-	queued := "[------------------------] 0% queued"
-	running := "[------------------------] 0% running"
-	ten := "[##----------------------] 10% Analyzing query"
-	half := "[############------------] 50% Generating response"
-	all := "[########################] 100% Complete"
+	queued, running := "- queued", "- running, 0 s"
+	ten := "[" + bar(56, 5) + "]  10% Analyzing query"
+	half := "[" + bar(52, 26) + "]  50% Generating response"
+	all := "[" + bar(63, 63) + "] 100% Complete"
 	tests := []struct {
 		rule                string
 		terminal, errOnly   bool
@@ -213,11 +218,61 @@ func TestProgressBarFitsTerminal(t *testing.T) {
 			shown, _, _ := strings.Cut(s.err.String(), "meanwhile: ")
 			longest := 0
 			for line := range strings.SplitSeq(shown, "\r\x1b[K") {
+				line, _, _ = strings.Cut(line, "\r\x1b[") // erased across several rows, where one does not suffice
 				longest = max(longest, len([]rune(line)))
 			}
 			if longest != tt.longest {
 				t.Errorf("the longest bar has %d characters, want %d: %q", longest, tt.longest, shown)
 			}
 		})
+	}
+}
+
+// waiting returns a snapshot event of a job whose attempt failed.
+func waiting(status string, attempt int, message, runAt string) string {
+	return event("snapshot", fmt.Sprintf(`{"id":"job_1","status":%q,"progress":{},"run_at":%q,"error":{"code":"broken","message":%q,"attempt":%d}}`, status, runAt, message, attempt))
+}
+
+func TestWatchReportsFailedAttempts(t *testing.T) {
+	t.Parallel()
+	const soon = "2030-01-31T09:00:01.5Z"
+	first := snapshot("running", 0) + waiting("scheduled", 1, "The work broke.", soon)
+	for _, tt := range []struct{ rule, events, err string }{
+		{"an attempt, and when the next follows", first, "attempt 1 failed: The work broke (broken); next try in 2 s\n"},
+		{"once", first + waiting("queued", 1, "The work broke.", soon) + waiting("running", 1, "The work broke.", soon), "attempt 1 failed: The work broke (broken); next try in 2 s\n"},
+		{"each attempt", first + waiting("scheduled", 2, "The work broke.", soon),
+			"attempt 1 failed: The work broke (broken); next try in 2 s\nattempt 2 failed: The work broke (broken); next try in 2 s\n"},
+		{"an attempt before the watch", waiting("queued", 3, "No", soon), "attempt 3 failed: No (broken); the next try follows\n"},
+	} {
+		t.Run(tt.rule, func(t *testing.T) {
+			s := newTestEnv(newFakeServer(t).respondStream("job_1", tt.events+done("succeeded", 0)).URL)
+			s.want(t, exitOK, "{\"echo\":7}\n", "watch", "job_1")
+			if s.err.String() != tt.err {
+				t.Errorf("standard error is\n%s, want\n%s", &s.err, tt.err)
+			}
+		})
+	}
+}
+
+func TestHintIsWhatTheUserCanType(t *testing.T) {
+	t.Parallel()
+	for called, want := range map[string]string{
+		"meanwhile":                           "meanwhile",
+		"bin/meanwhile":                       "bin/meanwhile",
+		"/opt/my programs/meanwhile":          "'/opt/my programs/meanwhile'",
+		"/tmp/go-build123/b001/exe/meanwhile": "go run ./cmd/meanwhile",
+	} {
+		ctx, interrupt := context.WithCancel(t.Context())
+		f := newFakeServer(t)
+		f.mux.HandleFunc("GET /v1/jobs/job_1/events", func(_ http.ResponseWriter, r *http.Request) {
+			interrupt()
+			<-r.Context().Done()
+		})
+		s := newTestEnv("")
+		s.Program = programName(called)
+		if code := Run(ctx, &s.Env, []string{"watch", "job_1", "--server", f.URL, "--user", "it's me"}); code != exitInterrupted {
+			t.Errorf("exit status %d", code)
+		}
+		s.wantErr(t, "To watch it again: "+want+" watch job_1 --server "+f.URL+` --user 'it'\''s me'`+"\n")
 	}
 }

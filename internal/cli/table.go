@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"io"
+	"strings"
+)
+
+// table prints aligned columns. It removes control characters and line breaks from cells.
+type table struct {
+	out     io.Writer
+	style   style
+	rows    [][]string
+	colours []map[int]string // by row: the colours of its cells
+}
+
+const maxCell = 64 // columns of a terminal
+
+func newTable(env *Env, head ...string) *table {
+	t := &table{out: env.Out, style: env.styleFor(env.OutTerminal)}
+	t.row(head...)
+	return t
+}
+
+// row adds a row.
+func (t *table) row(cells ...string) {
+	row := make([]string, len(cells))
+	for i, cell := range cells {
+		row[i] = oneLine(cell, maxCell)
+	}
+	t.rows = append(t.rows, row)
+	t.colours = append(t.colours, nil)
+}
+
+// colour colours a cell of the last row.
+func (t *table) colour(cell int, colour string) {
+	t.colours[len(t.rows)-1] = map[int]string{cell: colour}
+}
+
+// flush prints the rows.
+func (t *table) flush() error {
+	var widths []int
+	for _, row := range t.rows {
+		for i, cell := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], textWidth(cell))
+		}
+	}
+	var b strings.Builder
+	for n, row := range t.rows {
+		for i, cell := range row {
+			b.WriteString(t.style.paint(t.colours[n][i], cell))
+			if i < len(row)-1 {
+				b.WriteString(strings.Repeat(" ", widths[i]-textWidth(cell)+2))
+			}
+		}
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(t.out, b.String())
+	return err
+}
