@@ -61,7 +61,7 @@ var packages = []pkg{
 		"internal/api", "internal/api/gate", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
 	{path: "internal/cli", imports: []string{
 		"client", "bench", "internal/config", "internal/job", "internal/telemetry", "internal/server", "internal/simmodel"},
-		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys/unix"}},
+		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys/unix", "golang.org/x/text/width"}},
 
 	{path: "internal/crash", imports: []string{"client"}},
 	{path: "internal/archtest"},

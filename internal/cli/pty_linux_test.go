@@ -157,10 +157,10 @@ func TestTerminalBarIsAsWideAsTheWindow(t *testing.T) {
 	f := newFakeServer(t).hold(events)
 	events <- snapshot("running", 0) + progress(1, 50, "Half")
 	p := startOnTerminal(t, 60, "watch", "job_1", "--server", f.URL)
-	p.waitFor("[\x1b[32m" + bar(23, 23) + "\x1b[0m" + bar(24, 0) + "]  50% Half")
+	p.waitFor("[\x1b[32m" + bar(22, 22) + "\x1b[0m" + bar(23, 0) + "]  50% Half")
 	p.resize(40)
-	// The terminal has wrapped the line of 59 columns to two rows.
-	p.waitFor("\r\x1b[1A\x1b[J[\x1b[32m" + bar(13, 13) + "\x1b[0m" + bar(14, 0) + "]  50% Half")
+	// The terminal has wrapped the line of 57 columns to two rows.
+	p.waitFor("\r\x1b[1A\x1b[J[\x1b[32m" + bar(12, 12) + "\x1b[0m" + bar(13, 0) + "]  50% Half")
 	events <- text(2, 1, "Words are not broken at the end of a line.") + done("succeeded", 2)
 	if code := p.end(); code != exitOK {
 		t.Errorf("exit status %d", code)

@@ -149,7 +149,7 @@ func (s *screen) change(update func(*meter)) {
 	if s.hidden {
 		return
 	}
-	text := s.meter.text(s.width()-1, s.now())
+	text := s.meter.text(max(s.width()-3, 1), s.now()) // the terminal may add ^C
 	// An unchanged line is not drawn again: it would flicker.
 	if text == s.bar {
 		return

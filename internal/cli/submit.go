@@ -132,7 +132,7 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 	fmt.Fprintln(env.Out, j.ID)
 	// A script does not need this hint.
 	if env.OutTerminal && env.ErrTerminal {
-		fmt.Fprintln(env.Err, "To watch it: "+o.watchCommand(env, j.ID))
+		fmt.Fprintln(env.Err, wrapText("To watch it: "+o.watchCommand(env, j.ID), env.wrapWidth()))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 type table struct {
 	out     io.Writer
 	style   style
+	columns int // of the terminal; 0 when unknown
 	rows    [][]string
 	colours []map[int]string // by row: the colours of its cells
 }
@@ -17,6 +18,9 @@ const maxCell = 64 // columns of a terminal
 
 func newTable(env *Env, head ...string) *table {
 	t := &table{out: env.Out, style: env.styleFor(env.OutTerminal)}
+	if env.OutTerminal {
+		t.columns = env.wrapWidth()
+	}
 	t.row(head...)
 	return t
 }
@@ -49,8 +53,15 @@ func (t *table) flush() error {
 	}
 	var b strings.Builder
 	for n, row := range t.rows {
+		column := 0
 		for i, cell := range row {
+			// A row that is wider than the terminal continues below, so that it breaks no cell.
+			if size := textWidth(cell); t.columns > 0 && column > 0 && column+size > t.columns {
+				b.WriteString("\n  ")
+				column = 2
+			}
 			b.WriteString(t.style.paint(t.colours[n][i], cell))
+			column += widths[i] + 2
 			if i < len(row)-1 {
 				b.WriteString(strings.Repeat(" ", widths[i]-textWidth(cell)+2))
 			}

@@ -162,9 +162,9 @@ func TestProgressBar(t *testing.T) {
 		progress(3, 50, "Generating response") + text(4, 1, "no end") + progress(5, 100, "Complete") + done("succeeded", 5)
 	const erase = "\r\x1b[K"
 	queued, running := "- queued", "- running, 0 s"
-	ten := "[" + bar(56, 5) + "]  10% Analyzing query"
-	half := "[" + bar(52, 26) + "]  50% Generating response"
-	all := "[" + bar(63, 63) + "] 100% Complete"
+	ten := "[" + bar(54, 5) + "]  10% Analyzing query"
+	half := "[" + bar(50, 25) + "]  50% Generating response"
+	all := "[" + bar(61, 61) + "] 100% Complete"
 	tests := []struct {
 		rule                string
 		terminal, errOnly   bool
@@ -204,11 +204,11 @@ func TestProgressBarFitsTerminal(t *testing.T) {
 		variable string
 		longest  int
 	}{
-		{"the bar fits the terminal", 50, "", 49},
+		{"the bar fits the terminal", 50, "", 47},
 		{"the bar fits a very narrow terminal", 2, "", 1},
-		{"COLUMNS overrides the terminal", 120, "COLUMNS=60", 59},
-		{"invalid COLUMNS are ignored", 50, "COLUMNS=many", 49},
-		{"an unknown width counts as 40 columns", 0, "", 39},
+		{"COLUMNS overrides the terminal", 120, "COLUMNS=60", 57},
+		{"invalid COLUMNS are ignored", 50, "COLUMNS=many", 47},
+		{"an unknown width counts as 40 columns", 0, "", 37},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			s := newTestEnv(newFakeServer(t).respondStream("job_1", snapshot("running", 0)+progress(1, 50, strings.Repeat("x\x1b\n", 99))+done("cancelled", 1)).URL)
