@@ -87,10 +87,7 @@ func Files(path string, each func(o job.Owner, id job.ID, files []job.File) erro
 	if version, err := pragma(conn, "user_version"); err != nil || version < filesSchema {
 		return err
 	}
-	q, err := prepare(conn, "SELECT id, extra, tenant, usr FROM jobs WHERE files > 0 AND deleted = 0")
-	if err != nil {
-		return err
-	}
+	q := newQuery(conn, "SELECT id, extra, tenant, usr FROM jobs WHERE files > 0 AND deleted = 0")
 	return q.each(func(c column) error {
 		id, x := c.id(0), extra{}
 		if err := decode(c, 1, &x); err != nil {

@@ -63,16 +63,9 @@ func startCheckpointer(path string, commits sync.Locker, trusted func() bool, sp
 	}
 	conn.SetBusyTimeout(readerTimeout)
 	k := &checkpointer{log: log, conn: conn, commits: commits, trusted: trusted, space: space, work: make(chan struct{}, 1), hurry: make(chan struct{}, 1), quit: make(chan struct{}), restartFrames: longLogFrames}
-	if k.passive, err = prepare(conn, "PRAGMA wal_checkpoint(PASSIVE)"); err == nil {
-		k.restart, err = prepare(conn, "PRAGMA wal_checkpoint(RESTART)")
-	}
-	if err == nil {
-		k.truncate, err = prepare(conn, "PRAGMA wal_checkpoint(TRUNCATE)")
-	}
-	if err != nil {
-		_ = conn.Close()
-		return nil, err
-	}
+	k.passive = newQuery(conn, "PRAGMA wal_checkpoint(PASSIVE)")
+	k.restart = newQuery(conn, "PRAGMA wal_checkpoint(RESTART)")
+	k.truncate = newQuery(conn, "PRAGMA wal_checkpoint(TRUNCATE)")
 	k.done.Go(k.run)
 	return k, nil
 }

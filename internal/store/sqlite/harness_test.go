@@ -219,11 +219,7 @@ func textEntry(seq int64, text string) []job.Entry {
 
 func (d *harness) count(sql string) (n int64) {
 	d.Helper()
-	q, err := prepare(d.conn, sql)
-	if err == nil {
-		_, err = q.first(func(c column) error { n = c.int(0); return nil })
-	}
-	if err != nil {
+	if _, err := newQuery(d.conn, sql).first(func(c column) error { n = c.int(0); return nil }); err != nil {
 		d.Fatal(err)
 	}
 	return n

@@ -8,41 +8,56 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// query is a prepared statement whose parameters are bound in order: q.id(…).int(…).run(). It
-// belongs to one connection, and to the goroutine that has that connection.
+// query is a statement whose parameters are bound in order: q.id(…).int(…).run(). It belongs to
+// one connection, and to the goroutine that has that connection.
+//
+// It is prepared at its first use. Most of the time of opening a store would be spent on
+// statements that it may never need.
 type query struct {
-	stmt *sqlite.Stmt
-	next int // the next parameter to bind
+	conn *sqlite.Conn
+	sql  string
+	stmt *sqlite.Stmt // nil until the first use
+	err  error        // why it could not be prepared
+	next int          // the next parameter to bind
 }
 
-func prepare(conn *sqlite.Conn, sql string) (*query, error) {
-	stmt, err := conn.Prepare(sql)
-	if err != nil {
-		return nil, err
+func newQuery(conn *sqlite.Conn, sql string) *query {
+	return &query{conn: conn, sql: sql, next: 1}
+}
+
+// prepared reports whether the statement can be used. If not, err says why.
+func (q *query) prepared() bool {
+	if q.stmt == nil {
+		q.stmt, q.err = q.conn.Prepare(q.sql)
 	}
-	return &query{stmt: stmt, next: 1}, nil
+	return q.err == nil
 }
 
 func (q *query) int(v int64) *query {
-	q.stmt.BindInt64(q.next, v)
-	q.next++
+	if q.prepared() {
+		q.stmt.BindInt64(q.next, v)
+		q.next++
+	}
 	return q
 }
 
 func (q *query) text(v string) *query {
-	q.stmt.BindText(q.next, v)
-	q.next++
+	if q.prepared() {
+		q.stmt.BindText(q.next, v)
+		q.next++
+	}
 	return q
 }
 
 // bytes binds a blob; nil is NULL.
 func (q *query) bytes(v []byte) *query {
-	if v == nil {
-		q.stmt.BindNull(q.next)
-	} else {
-		q.stmt.BindBytes(q.next, v)
+	if v != nil {
+		return q.blob(v)
 	}
-	q.next++
+	if q.prepared() {
+		q.stmt.BindNull(q.next)
+		q.next++
+	}
 	return q
 }
 
@@ -50,8 +65,10 @@ func (q *query) null() *query { return q.bytes(nil) }
 
 // blob binds a blob that may be empty but not NULL.
 func (q *query) blob(v []byte) *query {
-	q.stmt.BindBytes(q.next, v)
-	q.next++
+	if q.prepared() {
+		q.stmt.BindBytes(q.next, v)
+		q.next++
+	}
 	return q
 }
 
@@ -89,6 +106,9 @@ func (q *query) orNull(v string) *query {
 
 // row steps to the next row. After false or an error the query can be bound again.
 func (q *query) row() (bool, error) {
+	if !q.prepared() {
+		return false, q.err
+	}
 	more, err := q.stmt.Step()
 	if !more || err != nil {
 		q.reset()
@@ -98,6 +118,9 @@ func (q *query) row() (bool, error) {
 
 // run executes a statement that returns no rows.
 func (q *query) run() error {
+	if !q.prepared() {
+		return q.err
+	}
 	_, err := q.stmt.Step()
 	q.reset()
 	return err
@@ -105,6 +128,9 @@ func (q *query) run() error {
 
 // reset resets the query so that it can be bound again, also before its last row was read.
 func (q *query) reset() {
+	if q.stmt == nil {
+		return
+	}
 	_ = q.stmt.Reset() // returns the error of the last step again
 	q.next = 1
 }

@@ -72,10 +72,7 @@ func openReader(path string, views *tailViews) (*reader, error) {
 		{&r.withFiles, "SELECT n, id FROM with_files WHERE n > ? ORDER BY n LIMIT ?"},
 		{&r.abandonable, "SELECT " + jobColumns + ", until FROM presence JOIN jobs USING (n, id, tenant, usr) WHERE (until, id) > (?, ?) AND until <= ? ORDER BY until, id LIMIT ?"},
 	} {
-		if *p.into, err = prepare(conn, p.sql); err != nil {
-			_ = conn.Close()
-			return nil, err
-		}
+		*p.into = newQuery(conn, p.sql)
 	}
 	go r.run()
 	return r, nil

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"encoding/binary"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -174,12 +173,10 @@ func (p *space) growReserveLocked(size int64) error {
 		return err
 	}
 	before := p.reserveBytes.Load()
-	noise, buf := rand.NewPCG(1, uint64(before)), make([]byte, 64<<10)
+	noise, buf := rand.NewChaCha8([32]byte{}), make([]byte, 64<<10)
 	for at := before; at < size && err == nil; at += int64(len(buf)) {
 		buf = buf[:min(size-at, int64(cap(buf)))]
-		for i := 0; i+8 <= len(buf); i += 8 {
-			binary.LittleEndian.PutUint64(buf[i:], noise.Uint64())
-		}
+		_, _ = noise.Read(buf) // never fails
 		_, err = f.WriteAt(buf, at)
 	}
 	if err == nil {

@@ -183,9 +183,7 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	if err := migrate(s.conn); err != nil {
 		return err
 	}
-	if s.q, err = prepareAll(s.conn); err != nil {
-		return err
-	}
+	s.q = newStatements(s.conn)
 	// Orphans go first, so that the memory is loaded without them.
 	if err := s.removeOrphans(); err != nil {
 		return err
@@ -216,7 +214,8 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	if s.checkpointer, err = startCheckpointer(path, &s.mu, s.trusted, s.space, o.Log); err != nil {
 		return err
 	}
-	return s.startVacuum(o.Log)
+	s.startVacuum(o.Log)
+	return nil
 }
 
 func writerPragmas(o Options) (list []string) {

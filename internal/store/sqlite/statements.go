@@ -4,7 +4,7 @@ import (
 	"zombiezen.com/go/sqlite"
 )
 
-// statements are the prepared statements of the writing connection.
+// statements are the statements of the writing connection.
 type statements struct {
 	begin, commit, rollback *query
 
@@ -35,7 +35,7 @@ type statements struct {
 	pages, restart                                                       *query
 }
 
-func prepareAll(conn *sqlite.Conn) (*statements, error) {
+func newStatements(conn *sqlite.Conn) *statements {
 	q := &statements{}
 	for _, p := range []struct {
 		into **query
@@ -148,12 +148,9 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.loadReady, "SELECT queue, lane, turn, key, priority, run_at FROM jobs WHERE lane IS NOT NULL"},
 		{&q.loadDue, "SELECT queue, key, tenant FROM jobs WHERE due IS NOT NULL"},
 	} {
-		var err error
-		if *p.into, err = prepare(conn, p.sql); err != nil {
-			return nil, err
-		}
+		*p.into = newQuery(conn, p.sql)
 	}
-	return q, nil
+	return q
 }
 
 // textSQL reads the text entries and the blocks since the entry that began the last attempt.

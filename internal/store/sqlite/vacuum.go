@@ -105,18 +105,14 @@ func (w *window) subtract(n int64) {
 	w.pages -= n
 }
 
-func (s *Store) startVacuum(log *slog.Logger) error {
-	countFree, err := prepare(s.conn, "SELECT freelist_count, page_count FROM pragma_freelist_count(), pragma_page_count()")
-	if err != nil {
-		return err
-	}
+func (s *Store) startVacuum(log *slog.Logger) {
+	countFree := newQuery(s.conn, "SELECT freelist_count, page_count FROM pragma_freelist_count(), pragma_page_count()")
 	s.vacuum = &vacuum{
 		log: log, commits: &s.mu, tryCommits: s.mu.TryLock, conn: s.conn, countFree: countFree, noteLogWrite: s.checkpointer.noteWrite, trusted: s.trusted,
 		lowSpace: s.space.isLow, freeLog: func() bool { return s.restartLog() || s.space.shrinkReserve() && s.restartLog() },
 		work: make(chan struct{}, 1), quit: make(chan struct{}), stepPages: firstStep,
 	}
 	s.vacuum.done.Go(s.vacuum.run)
-	return nil
 }
 
 // saveBatchID stores the ids of the last batches with the last row numbers. A batch that changed
