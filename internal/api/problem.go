@@ -17,6 +17,7 @@ const (
 	MethodNotAllowed     job.Code = "method_not_allowed"     // another method; the response has Allow
 	UnsupportedMediaType job.Code = "unsupported_media_type" // not the type of body that the call accepts
 	RequestTimeout       job.Code = "request_timeout"        // the body took too long to arrive
+	CallerBusy           job.Code = "caller_busy"            // the caller has too many bodies in flight
 	UpgradeRequired      job.Code = "upgrade_required"       // the call is a WebSocket, and this is no handshake
 )
 
@@ -45,7 +46,7 @@ func StatusOf(code job.Code) int {
 		return http.StatusUpgradeRequired
 	case job.IdempotencyMismatch:
 		return http.StatusUnprocessableEntity
-	case job.KeyFull:
+	case job.KeyFull, CallerBusy:
 		return http.StatusTooManyRequests
 	case job.QueueFull, job.Overloaded, job.NoSpace, job.ShuttingDown, job.Unavailable:
 		return http.StatusServiceUnavailable

@@ -2,7 +2,6 @@ package api
 
 import (
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"strings"
@@ -19,31 +18,13 @@ func ReadJSON(r *http.Request, limit int64, v any) error {
 	return DecodeJSON(body, v)
 }
 
-// maxPrealloc is the longest declared length, in bytes, for which ReadBody allocates memory
-// at once. For a longer body the memory grows as the bytes arrive, so that a false length
-// costs the server nothing.
-const maxPrealloc = 64 << 10
-
 // ReadBody reads the whole body, at most limit bytes, within the deadline of
-// [Timeouts.BoundBodies]. A body over the limit is [job.TooLarge]: where its length is
-// declared, before any of it is read.
+// [Timeouts.BoundBodies] and the request's [Allowance]. A body over the limit is
+// [job.TooLarge]: where its length is declared, before any of it is read.
 func ReadBody(r *http.Request, limit int64) ([]byte, error) {
-	if r.ContentLength > limit {
-		return nil, tooLarge(limit)
-	}
-	if r.ContentLength >= 0 && r.ContentLength <= maxPrealloc {
-		body := make([]byte, r.ContentLength)
-		if _, err := io.ReadFull(r.Body, body); err != nil && len(body) > 0 {
-			return nil, incompleteBody(err)
-		}
-		return body, nil
-	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	body, err := AllowanceOf(r).ReadAll(r.Body, r.ContentLength, limit)
 	if err != nil {
 		return nil, incompleteBody(err)
-	}
-	if int64(len(body)) > limit {
-		return nil, tooLarge(limit)
 	}
 	return body, nil
 }

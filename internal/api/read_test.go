@@ -53,7 +53,7 @@ func TestReadJSONLimitsBodyWithoutLength(t *testing.T) {
 
 func TestReadBodyReadsUpToLimit(t *testing.T) {
 	t.Parallel()
-	for _, size := range []int{0, 1, maxPrealloc - 1, maxPrealloc, maxPrealloc + 1, 3 * maxPrealloc} {
+	for _, size := range []int{0, 1, freeRead - 1, freeRead, freeRead + 1, 3 * freeRead} {
 		for _, declared := range []bool{true, false} {
 			text := strings.Repeat("x", size)
 			r := httptest.NewRequest("POST", "/", strings.NewReader(text))
@@ -70,7 +70,7 @@ func TestReadBodyReadsUpToLimit(t *testing.T) {
 
 func TestReadJSONRefusesIncompleteBody(t *testing.T) {
 	t.Parallel()
-	for _, length := range []int64{20, maxPrealloc + 20, -1} {
+	for _, length := range []int64{20, freeRead + 20, -1} {
 		broken := io.MultiReader(strings.NewReader(`{"s":"x`), &failingReader{})
 		r := httptest.NewRequest("POST", "/", broken)
 		r.ContentLength = length

@@ -32,8 +32,8 @@ func orDefault(d time.Duration) time.Duration {
 
 // BoundBodies sets a read deadline for the body of each request. The deadline holds for the
 // handler that reads the body and for the server, which skips the unread rest. An [Upload]
-// moves it.
-func (t Timeouts) BoundBodies(next http.Handler) http.Handler {
+// moves it. What the handler holds of bodies is released when it returns; nil has no bound.
+func (t Timeouts) BoundBodies(bodies *Bodies, next http.Handler) http.Handler {
 	timeout := t.body()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
@@ -41,7 +41,9 @@ func (t Timeouts) BoundBodies(next http.Handler) http.Handler {
 			// for the client to leave. So it does not bound the response.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout))
 			r2 := *r // the caller's request stays unchanged
-			r2.Body = &boundBody{r.Body, timeout}
+			body := &boundBody{ReadCloser: r.Body, timeout: timeout, allowance: bodies.NewAllowance(Caller{Address: r.RemoteAddr})}
+			defer body.allowance.Release()
+			r2.Body = body
 			r = &r2
 		}
 		next.ServeHTTP(w, r)
@@ -52,7 +54,8 @@ func (t Timeouts) BoundBodies(next http.Handler) http.Handler {
 // [RequestTimeout].
 type boundBody struct {
 	io.ReadCloser
-	timeout time.Duration
+	timeout   time.Duration
+	allowance Allowance
 }
 
 func (b *boundBody) Read(p []byte) (int, error) {

@@ -62,7 +62,7 @@ func withTimeoutServer(t *testing.T, use func(conn net.Conn, responses *bufio.Re
 		l.conns <- serverConn
 		HandleUnknown(mux)
 		mux.HandleFunc("POST /refused", func(w http.ResponseWriter, r *http.Request) { WriteProblem(w, job.Errorf(job.Forbidden, "not here")) })
-		srv := &http.Server{Handler: Timeouts{}.BoundResponses(Timeouts{}.BoundBodies(mux))}
+		srv := &http.Server{Handler: Timeouts{}.BoundResponses(Timeouts{}.BoundBodies(nil, mux))}
 		done := make(chan struct{})
 		go func() { _ = srv.Serve(l); close(done) }()
 		use(clientConn, bufio.NewReader(clientConn))
@@ -140,7 +140,7 @@ func TestTimeoutErrorNamesConfiguredTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		errs := make(chan error, 1)
-		handler := Timeouts{Body: 5 * time.Second}.BoundBodies(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		handler := Timeouts{Body: 5 * time.Second}.BoundBodies(nil, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			_, err := ReadBody(r, 1000)
 			errs <- err
 		}))

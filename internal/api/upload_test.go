@@ -47,7 +47,7 @@ func upload(t *testing.T, s uploadPlan) (status int, answer string, took time.Du
 		clientConn, serverConn := net.Pipe()
 		l := singleConnListener{make(chan net.Conn, 1)}
 		l.conns <- serverConn
-		srv := &http.Server{Handler: Timeouts{}.BoundBodies(mux)}
+		srv := &http.Server{Handler: Timeouts{}.BoundBodies(nil, mux)}
 		done, sent := make(chan struct{}), make(chan struct{})
 		go func() { _ = srv.Serve(l); close(done) }()
 		began := time.Now()

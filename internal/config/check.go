@@ -30,10 +30,19 @@ func (l *loader) check(cfg *Config) {
 	l.checkTracing(&cfg.Tracing)
 	l.must(cfg.Queues["chat"].Executor == LLM, "queues.chat.executor", "this must be llm: the queue chat answers /api/chat; give another queue this executor")
 	l.must(0 < cfg.Files.MaxBytes && cfg.Files.MaxBytes <= maxFile, "files.max_bytes", "this must be 1 to %d, not %d", int64(maxFile), cfg.Files.MaxBytes)
+	l.checkBodies(cfg)
 	l.checkModels(cfg.Models)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queues)) {
 		l.checkQueue(cfg.Queues[name], "queues."+name, cfg)
 	}
+}
+
+// checkBodies refuses budgets in which one body has no room. A batch needs twice its length.
+func (l *loader) checkBodies(cfg *Config) {
+	const least = 2 * job.MaxBatchBody
+	b := cfg.Bodies
+	l.must(b.CallerBytes >= least, "bodies.caller_bytes", "this must be at least %d, for one batch of jobs, not %d", least, b.CallerBytes)
+	l.must(b.MaxBytes >= b.CallerBytes, "bodies.max_bytes", "this is %d, and must not be less than caller_bytes, which is %d", b.MaxBytes, b.CallerBytes)
 }
 
 func (l *loader) checkListen(cfg *Config) {

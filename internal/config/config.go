@@ -28,6 +28,7 @@ type Config struct {
 	ShutdownGrace  time.Duration    `yaml:"shutdown_grace_s"` // how long running work may continue once the server stops
 	Models         []Model          `yaml:"models"`           // none: the built-in simulated model
 	Queues         map[string]Queue `yaml:"queues"`           // by name; chat and sim are built in
+	Bodies         Bodies           `yaml:"bodies"`
 	Files          Files            `yaml:"files"`
 	Retention      Retention        `yaml:"retention"`
 	Log            Log              `yaml:"log"`
@@ -45,6 +46,13 @@ type Model struct {
 	// APIKey is the value of that variable when the configuration was loaded. It is never
 	// written to a log or a file.
 	APIKey string `yaml:"-"`
+}
+
+// Bodies limits the memory of the bodies of requests and the messages of sockets that are in
+// flight. What has arrived counts.
+type Bodies struct {
+	MaxBytes    int64 `yaml:"max_bytes"`    // of all callers together
+	CallerBytes int64 `yaml:"caller_bytes"` // of one caller: a user, or the address of a client that names none
 }
 
 // Files limits the files of jobs.
@@ -79,6 +87,7 @@ func Default() Config {
 		MinFreeBytes:  64 << 20,
 		ShutdownGrace: 25 * time.Second,
 		Queues:        map[string]Queue{"chat": chat, "sim": Defaults(Sim)},
+		Bodies:        Bodies{MaxBytes: 256 << 20, CallerBytes: 128 << 20},
 		Files:         Files{MaxBytes: 512 << 20},
 		Retention:     Retention{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour, MaxBytes: 16 << 30},
 		Log:           Log{Level: "info", Format: "auto"},

@@ -148,6 +148,44 @@ func TestFloodOfSlowUploads(t *testing.T) {
 	}
 }
 
+// Bodies that stop before their end take no more memory than the budget, however many they
+// are, and whatever their callers' names. Others are served meanwhile. The test runs alone,
+// too.
+func TestFloodOfUnfinishedBodies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it sends 90 MB")
+	}
+	const budget, caller, sent = 16 << 20, 4 << 20, 900_000
+	s := serve(t, func(c *config.Config) { c.Bodies = config.Bodies{MaxBytes: budget, CallerBytes: caller} })
+	before := heap()
+	refused := map[string]int{}
+	for i := range 100 {
+		user := "ann"
+		if i >= 50 {
+			user = fmt.Sprint("user-", i)
+		}
+		conn := s.dialAll(1, fmt.Sprintf("POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-User-ID: %s\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n", user))[0]
+		// A refused client may meet a closed connection while it still sends.
+		_, _ = io.WriteString(conn, strings.Repeat(" ", sent))
+		if n, _ := s.components.gate.Bodies.InFlight(); n > budget {
+			t.Fatalf("%d bytes are in flight", n)
+		}
+	}
+	s.stillWorks("while they wait")
+	if grown := heap() - before; grown > 3*budget {
+		t.Errorf("the bodies take %d bytes", grown)
+	}
+	_, text := s.text("GET", "/metrics", "")
+	for _, status := range []string{"4xx", "5xx"} {
+		_, rest, _ := strings.Cut(text, `meanwhile_http_requests_total{method="POST",route="/v1/jobs",status="`+status+`"} `)
+		line, _, _ := strings.Cut(rest, "\n")
+		refused[status], _ = strconv.Atoi(line)
+	}
+	if refused["4xx"] < 40 || refused["5xx"] < 10 {
+		t.Errorf("refused are %v", refused)
+	}
+}
+
 // heap is how much memory is in use, in bytes.
 func heap() int64 {
 	runtime.GC()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 )
@@ -30,6 +31,7 @@ func makeGate(cfg config.Config, data *dataDir, log *slog.Logger) (*gate.Gate, e
 		TrustedProxies: cfg.Proxies(),
 		Tokens:         tokens,
 		TokenTTL:       cfg.WatchTTL,
+		Bodies:         api.NewBodies(cfg.Bodies.MaxBytes, cfg.Bodies.CallerBytes),
 		Log:            log,
 	}, nil
 }

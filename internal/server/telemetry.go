@@ -137,6 +137,7 @@ func (c *components) addMetricSources() {
 		Watchers: c.engine.Watchers,
 		Size:     c.store.Size,
 		Free:     c.files.Free,
+		Bodies:   c.gate.Bodies.InFlight,
 		Circuits: c.circuits,
 	})
 }

@@ -17,6 +17,8 @@ type Sources struct {
 	// Size returns the number of bytes in the store, Free the free bytes of the disk.
 	Size func(context.Context) (int64, error)
 	Free func() (free int64, known bool)
+	// Bodies returns the bytes of the bodies in flight, and their maximum.
+	Bodies func() (current, maximum int64)
 	// Circuits reports for each model whether its circuit is open. After failures a model
 	// is not called for a while.
 	Circuits func() map[string]bool
@@ -43,6 +45,8 @@ var (
 	jobsEnded        = newDesc("meanwhile_jobs_ended_total", "Jobs of a queue that have ended, ever: restarts do not begin anew.", "queue", "state")
 	watchersNow      = newDesc("meanwhile_watchers", "Watches and held requests.")
 	watchersMax      = newDesc("meanwhile_watchers_max", "Watches and held requests that there may be.")
+	bodyBytes        = newDesc("meanwhile_body_bytes", "Bytes of the bodies and messages that are in flight.")
+	bodyMaxBytes     = newDesc("meanwhile_body_max_bytes", "Bytes of bodies and messages that may be in flight.")
 	storeBytes       = newDesc("meanwhile_store_bytes", "Bytes that the store holds, without what it could give back.")
 	diskFree         = newDesc("meanwhile_disk_free_bytes", "Bytes that are free on the disk of the data directory.")
 	circuitOpen      = newDesc("meanwhile_model_circuit_open", "1 for a model that is not called for a while, because it kept failing; else 0.", "model")
@@ -52,7 +56,7 @@ var (
 func (s *Sources) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		queueJobs, queueDepth, queueBytes, queueMaxBytes, queueOldest, queuePaused, queueConcurrency, jobsEnded,
-		watchersNow, watchersMax, storeBytes, diskFree, circuitOpen,
+		watchersNow, watchersMax, bodyBytes, bodyMaxBytes, storeBytes, diskFree, circuitOpen,
 	} {
 		to <- d
 	}
@@ -70,6 +74,11 @@ func (s *Sources) Collect(to chan<- prometheus.Metric) {
 		current, maximum := s.Watchers()
 		gauge(watchersNow, float64(current))
 		gauge(watchersMax, float64(maximum))
+	}
+	if s.Bodies != nil {
+		current, maximum := s.Bodies()
+		gauge(bodyBytes, float64(current))
+		gauge(bodyMaxBytes, float64(maximum))
 	}
 	if s.Size != nil {
 		if size, err := s.Size(ctx); err == nil {

@@ -62,11 +62,15 @@ func New(c Config) *API {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &API{
+	a := &API{
 		engine: c.Engine, conversations: c.Conversations, queue: c.Queue, log: c.Log,
 		gate: c.Gate, trace: c.Trace,
-		sockets: stream.Sockets{Stopping: c.Stopping, Deadlines: stream.DefaultDeadlines, Log: c.Log},
+		sockets: stream.Sockets{Stopping: c.Stopping, Deadlines: stream.DefaultDeadlines, Log: c.Log, Caller: gate.CallerOf},
 	}
+	if c.Gate != nil {
+		a.sockets.Bodies = c.Gate.Bodies
+	}
+	return a
 }
 
 // Register adds the API's routes to a mux.

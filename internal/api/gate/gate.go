@@ -31,6 +31,7 @@ type Gate struct {
 	Tokens         *Tokens        // nil: no watch token is given or accepted
 	TokenTTL       time.Duration  // lifetime of tokens where the submitter named none
 	Timeouts       api.Timeouts   // of clients
+	Bodies         *api.Bodies    // bounds the bodies in flight; nil: no bound
 	Log            *slog.Logger   // nil: silent
 }
 
@@ -38,7 +39,7 @@ type Gate struct {
 // for clients, and the gate. It registers "/" on the mux for unknown paths, so no API may.
 func (g *Gate) Handler(mux *http.ServeMux) http.Handler {
 	api.HandleUnknown(mux)
-	return g.Timeouts.BoundResponses(g.Timeouts.BoundBodies(api.RequestID(g.guard(mux))))
+	return g.Timeouts.BoundResponses(g.Timeouts.BoundBodies(g.Bodies, api.RequestID(g.guard(mux))))
 }
 
 // guard admits requests and passes them to the mux. Handlers behind it may trust the
@@ -79,6 +80,7 @@ func (g *Gate) guard(mux *http.ServeMux) http.Handler {
 			refuse(mux, w, r, err)
 			return
 		}
+		api.SetCaller(admitted, CallerOf(admitted))
 		api.Dispatch(mux, w, admitted)
 	})
 }

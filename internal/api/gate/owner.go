@@ -2,6 +2,7 @@ package gate
 
 import (
 	"net/http"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -28,6 +29,19 @@ func Owner(r *http.Request) job.Owner {
 		user = localUser
 	}
 	return job.Owner{User: user}
+}
+
+// CallerOf returns for whom the bodies of a request count: its user, or the address of a
+// client that names none.
+func CallerOf(r *http.Request) api.Caller {
+	if user := Owner(r).User; user != localUser {
+		return api.Caller{User: user}
+	}
+	addr := r.RemoteAddr
+	if i := strings.LastIndexByte(addr, ':'); i >= 0 {
+		addr = addr[:i] // without the port
+	}
+	return api.Caller{Address: addr}
 }
 
 func validUser(name string) bool {

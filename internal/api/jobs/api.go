@@ -82,17 +82,16 @@ type Config struct {
 // API serves the routes. Its only goroutines are those of its sockets and streams; Wait
 // waits for them.
 type API struct {
-	engine      Engine
-	files       *files.Dir
-	uploads     atomic.Int64 // in progress
-	gate        *gate.Gate
-	timeouts    api.Timeouts // of clients
-	log         *slog.Logger
-	stopping    context.Context
-	buffers     api.BufferPool // for responses
-	sockets     stream.Sockets
-	sse         *stream.SSE
-	batchMemory batchMemory // the bodies of batches that are being read
+	engine   Engine
+	files    *files.Dir
+	uploads  atomic.Int64 // in progress
+	gate     *gate.Gate
+	timeouts api.Timeouts // of clients
+	log      *slog.Logger
+	stopping context.Context
+	buffers  api.BufferPool // for responses
+	sockets  stream.Sockets
+	sse      *stream.SSE
 }
 
 // New returns an API.
@@ -107,7 +106,10 @@ func New(c Config) *API {
 	if c.Gate != nil {
 		f.timeouts = c.Gate.Timeouts
 	}
-	f.sockets = stream.Sockets{Stopping: f.stopping.Done(), Deadlines: stream.DefaultDeadlines, Log: f.log}
+	f.sockets = stream.Sockets{Stopping: f.stopping.Done(), Deadlines: stream.DefaultDeadlines, Log: f.log, Caller: gate.CallerOf}
+	if c.Gate != nil {
+		f.sockets.Bodies = c.Gate.Bodies
+	}
 	f.sse = stream.NewSSE(f.stopping, f.log, &f.buffers)
 	return f
 }

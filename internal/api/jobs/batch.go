@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"sync/atomic"
-	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
@@ -38,7 +36,11 @@ func (a *API) submitBatch(w http.ResponseWriter, r *http.Request) error {
 	if prefer.Wait > 0 {
 		return job.Errorf(job.Invalid, "a batch is answered once its jobs are on disk: leave out Prefer: wait, and follow each job by its own URLs")
 	}
-	results, err := a.receiveBatch(r)
+	b, err := readBatch(r)
+	if err != nil {
+		return err
+	}
+	results, err := a.storeBatch(r, b)
 	if err != nil {
 		return err
 	}
@@ -56,20 +58,6 @@ func (a *API) submitBatch(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// receiveBatch reads and stores a batch. It reserves memory for the body, and releases it
-// before the response: a client that has the response may send its next batch at once.
-func (a *API) receiveBatch(r *http.Request) ([]engine.SubmitResult, error) {
-	if err := a.batchMemory.reserve(r.ContentLength); err != nil {
-		return nil, err
-	}
-	defer a.batchMemory.release(r.ContentLength)
-	b, err := readBatch(r)
-	if err != nil {
-		return nil, err
-	}
-	return a.storeBatch(r, b)
-}
-
 // readBatch reads a batch. Single jobs may be invalid.
 func readBatch(r *http.Request) (*batch, error) {
 	b := &batch{Jobs: api.Items[submission]{Max: job.MaxBatch}}
@@ -80,10 +68,18 @@ func readBatch(r *http.Request) (*batch, error) {
 	if b.key, err = api.IdempotencyKey(r.Header); err != nil {
 		return nil, err
 	}
-	if err := api.ReadJSON(r, job.MaxBatchBody, b); err != nil {
+	body, err := api.ReadBody(r, job.MaxBatchBody)
+	if err != nil {
 		return nil, err
 	}
-	return b, b.check()
+	if err := api.DecodeJSON(body, b); err != nil {
+		return nil, err
+	}
+	if err := b.check(); err != nil {
+		return nil, err
+	}
+	// itemRequest copies the inputs, which together may be as long as the body.
+	return b, api.AllowanceOf(r).Reserve(int64(len(body)))
 }
 
 // check checks the batch, but not its single jobs.
@@ -246,29 +242,4 @@ func appendRefusal(b []byte, err error) []byte {
 		b = strconv.AppendInt(append(b, `,"retry_after_s":`...), int64(s), 10)
 	}
 	return append(b, '}')
-}
-
-// batchMemory bounds the memory of the bodies of batches while they are read and stored. The
-// zero value is ready.
-type batchMemory struct{ bytes atomic.Int64 }
-
-const maxBatchMemory = 8 * job.MaxBatchBody
-
-// reserve reserves memory for a body by its declared length, or for the longest body where
-// the length is unknown. The reader of the body refuses one that is too long.
-func (m *batchMemory) reserve(declared int64) error {
-	if m.bytes.Add(reservedBytes(declared)) <= maxBatchMemory {
-		return nil
-	}
-	m.release(declared)
-	return &job.Error{Code: job.Overloaded, Message: "the server is reading as many batches as it may at once", RetryAfter: time.Second}
-}
-
-func (m *batchMemory) release(declared int64) { m.bytes.Add(-reservedBytes(declared)) }
-
-func reservedBytes(declared int64) int64 {
-	if declared < 0 || declared > job.MaxBatchBody {
-		return job.MaxBatchBody
-	}
-	return declared
 }

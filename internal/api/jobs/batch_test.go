@@ -158,27 +158,6 @@ func TestBatchHasOwnSizeLimit(t *testing.T) {
 	checkProblem(t, "oversized", w.Code, w.Body.Bytes(), 413, job.TooLarge, "")
 }
 
-// While the bodies of batches take all reserved memory, another batch is refused unread.
-func TestBatchMemoryIsLimited(t *testing.T) {
-	t.Parallel()
-	var n batchMemory
-	for i, declared := range []int64{-1, job.MaxBatchBody + 1, job.MaxBatchBody, -1, -1, -1, -1, job.MaxBatchBody - 1} {
-		if err := n.reserve(declared); err != nil {
-			t.Fatalf("body %d: %v", i, err)
-		}
-	}
-	if err := n.reserve(2); job.CodeOf(err) != job.Overloaded {
-		t.Errorf("two bytes too many: %v", err)
-	}
-	if err := n.reserve(1); err != nil {
-		t.Errorf("the last byte: %v", err)
-	}
-	n.release(-1)
-	if err := n.reserve(job.MaxBatchBody); err != nil {
-		t.Errorf("after one left: %v", err)
-	}
-}
-
 // For any body, each of its jobs is stored or refused alone, or the whole batch is
 // refused. Only valid jobs reach the engine.
 func FuzzBatch(f *testing.F) {

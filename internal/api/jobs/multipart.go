@@ -214,11 +214,11 @@ func contentTypeOf(p *multipart.Part) string {
 // readJob reads the part job. It checks the part completely before the files after it are
 // received.
 func (u *upload) readJob(p *multipart.Part) (err error) {
-	if u.jobText, err = io.ReadAll(io.LimitReader(p, job.MaxBody+1)); err != nil {
+	if u.jobText, err = api.AllowanceOf(u.r).ReadAll(p, -1, job.MaxBody); err != nil {
+		if job.CodeOf(err) == job.TooLarge {
+			return job.Wrapf(job.TooLarge, err, "the part %s is larger than the %d bytes that this call takes", jobPart, job.MaxBody)
+		}
 		return err
-	}
-	if len(u.jobText) > job.MaxBody {
-		return job.Errorf(job.TooLarge, "the part %s is larger than the %d bytes that this call takes", jobPart, job.MaxBody)
 	}
 	if u.request, err = u.api.decodeSubmission(u.r, u.jobText, submission{Input: []byte("null")}); err != nil {
 		return err

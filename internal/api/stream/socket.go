@@ -2,6 +2,8 @@ package stream
 
 import (
 	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -37,6 +39,10 @@ type Sockets struct {
 	Stopping  <-chan struct{}
 	Deadlines Deadlines
 	Log       *slog.Logger
+	// Bodies bounds the memory of all clients' messages; nil: no bound. Caller returns for
+	// whom those of a socket count.
+	Bodies *api.Bodies
+	Caller func(*http.Request) api.Caller
 
 	mu     sync.Mutex
 	open   int  // guarded by mu
@@ -66,7 +72,10 @@ func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, han
 	conn.SetReadLimit(limit)
 	// net/http ends the request's context when the handler returns, which the socket outlasts.
 	ctx, drop := context.WithCancel(context.WithoutCancel(r.Context()))
-	socket := &Socket{conn: conn, deadlines: s.Deadlines, ctx: ctx, drop: drop}
+	socket := &Socket{conn: conn, limit: limit, deadlines: s.Deadlines, ctx: ctx, drop: drop}
+	if s.Bodies != nil {
+		socket.allowance = s.Bodies.NewAllowance(s.Caller(r))
+	}
 	if api.IsDirect(r) {
 		go s.run(socket, handle)
 	} else {
@@ -169,14 +178,18 @@ func (s *Sockets) Wait() {
 type Socket struct {
 	// set once
 	conn      *websocket.Conn
+	limit     int64 // bytes of a message
 	deadlines Deadlines
 	ctx       context.Context // ends with the socket
 	drop      context.CancelFunc
+
+	allowance api.Allowance // for the message that is read or handled; owned by the reader
 
 	wg sync.WaitGroup // of all goroutines but the reader
 }
 
 func (s *Socket) run(stopping <-chan struct{}, handle func(*Socket)) {
+	defer s.allowance.Release()
 	defer s.conn.CloseNow()
 	defer s.wg.Wait()
 	defer s.drop()
@@ -192,10 +205,21 @@ func (s *Socket) Context() context.Context { return s.ctx }
 // [Socket.Context] ends.
 func (s *Socket) Go(f func()) { s.wg.Go(f) }
 
-// Read returns the next message. For a binary message it returns a refusal to send back. It
-// returns false when the client has left or was disconnected.
+// Read returns the next message, and releases the memory of the one before. For a binary
+// message, and for one that the budget of bodies has no room for, it returns a refusal to
+// send back. It returns false when the client has left or was disconnected.
 func (s *Socket) Read() (message []byte, refusal error, ok bool) {
-	kind, message, err := s.conn.Read(s.ctx)
+	s.allowance.Release()
+	kind, from, err := s.conn.Reader(s.ctx)
+	if err != nil {
+		return nil, nil, false
+	}
+	message, err = s.allowance.ReadAll(from, -1, s.limit)
+	if refusal, refused := errors.AsType[*job.Error](err); refused {
+		// The next message can be read only after the rest of this one.
+		_, err = io.Copy(io.Discard, from)
+		return nil, refusal, err == nil
+	}
 	if err != nil {
 		return nil, nil, false
 	}

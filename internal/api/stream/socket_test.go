@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 // dialSocket opens a socket to a server that handles it with handle. returned is closed
@@ -97,6 +99,39 @@ func TestSocketOutlivesHandler(t *testing.T) {
 	}
 	_ = conn.Close(websocket.StatusNormalClosure, "")
 	wait()
+}
+
+// A message for which the budget of bodies has no room is refused, and the next is read.
+func TestMessagesCountAsBodies(t *testing.T) {
+	t.Parallel()
+	bodies := api.NewBodies(6<<10, 6<<10)
+	sockets := &Sockets{
+		Stopping: make(chan struct{}), Deadlines: DefaultDeadlines, Log: slog.New(slog.DiscardHandler),
+		Bodies: bodies, Caller: func(*http.Request) api.Caller { return api.Caller{User: "ann"} },
+	}
+	server := httptest.NewServer(api.Wrap(nil, api.WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
+		return sockets.Serve(w, r, 64<<10, func(s *Socket) {
+			for text, refusal, ok := s.Read(); ok; text, refusal, ok = s.Read() {
+				held, _ := bodies.InFlight()
+				s.Send(fmt.Appendf(nil, "%d bytes, %d held, %s", len(text), held, job.CodeOf(refusal)))
+			}
+		})
+	}))
+	defer server.Close()
+	conn, _, err := websocket.Dial(t.Context(), server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseNow()
+	for size, want := range map[int]string{10: "10 bytes, 0 held, ", 5 << 10: "5120 bytes, 4096 held, ", 40 << 10: "0 bytes, 4096 held, caller_busy"} {
+		if err := conn.Write(t.Context(), websocket.MessageText, bytes.Repeat([]byte("x"), size)); err != nil {
+			t.Fatal(err)
+		}
+		if _, text, err := conn.Read(t.Context()); err != nil || string(text) != want {
+			t.Errorf("%d bytes: %s, %v", size, text, err)
+		}
+	}
+	_ = conn.Close(websocket.StatusNormalClosure, "")
 }
 
 // A panic closes its socket and does not end the server.
