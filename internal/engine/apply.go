@@ -56,6 +56,9 @@ func (e *Engine) assumeDurable(pb *pendingBatch) {
 	for i := range pb.claims {
 		pb.claims[i].recordClaimed(len(pb.claims[i].op.Claimed))
 	}
+	leased := pb.leasedResources()
+	e.resources.recount(pb.resources, leased)
+	pb.resources = leased
 	e.reoccupySlots(pb.ops, true)
 	if e.needsClaim() {
 		e.lanes.signal()

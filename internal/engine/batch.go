@@ -22,6 +22,8 @@ type pendingBatch struct {
 	partialErr error // the error of its last ops, each of which has its own refusal
 
 	assumed bool // assumeDurable has used its answers
+
+	resources map[string]int // the leased jobs that the engine's resources count, by resource
 }
 
 // claim is an op that the loop makes for a consumer with free slots.
@@ -54,16 +56,18 @@ func (e *Engine) gather() *pendingBatch {
 			e.freeSlot(f.Lease)
 		}
 	}
+	room := e.resources.room()
 	for _, p := range pb.ops {
 		if p.submits == nil {
 			pb.batch.Add(p.op)
 			continue
 		}
 		for i, s := range p.submits {
-			p.consumers[i] = e.assign(s)
+			p.consumers[i] = e.assign(s, room)
 		}
 		pb.batch.Submits = append(pb.batch.Submits, p.submits...)
 	}
+	pb.batch.Room = room
 	// Claims last: they may take the jobs that the ops above make ready.
 	for _, name := range e.names {
 		if e.claimsStopped {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -12,15 +13,15 @@ import (
 // jobs' inputs.
 const maxClaim = 256
 
-// assign gives a submit to a consumer with a free slot if no other job of the queue waits. The
-// job is then stored with its lease, which saves a claim. It returns nil if the job must be
-// queued.
-func (e *Engine) assign(op *store.Submit) *consumer {
+// assign gives a submit to a consumer with a free slot if no other job of the queue waits and its
+// resource has room. The job is then stored with its lease, which saves a claim. It returns nil if
+// the job must be queued.
+func (e *Engine) assign(op *store.Submit, room fairqueue.Room) *consumer {
 	q := e.queues[op.Job.Queue]
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	// A queued job has its turn before this one.
-	if op.Delay > 0 || q.counts.Queued > 0 || q.blockedLocked(0) {
+	if op.Delay > 0 || q.counts.Queued > 0 || q.blockedLocked(0) || !room.Has(op.Job.Resource) {
 		return nil
 	}
 	for i, c := range q.consumers {
@@ -28,6 +29,7 @@ func (e *Engine) assign(op *store.Submit) *consumer {
 			continue
 		}
 		c.free--
+		room.Take(op.Job.Resource)
 		q.readySubmits-- // the job will not wait
 		if i > 0 {       // consumers without a free slot go to the back
 			q.consumers = append(slices.Clone(q.consumers[i:]), q.consumers[:i]...)

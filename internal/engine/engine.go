@@ -60,6 +60,10 @@ type Config struct {
 	// calls it. It may be slow.
 	RemoveFiles func([]job.ID)
 	Observer    Observer // nil for none
+	// ResourceLimits returns how many jobs of each limited resource this process may hold at
+	// once, in a map of its own; nil if no queue has resources. The engine calls it for each
+	// batch, so it must be quick. See [Engine.RoomChanged].
+	ResourceLimits func() map[string]int
 	// Bus connects the engine with other processes on the same store; nil for a single
 	// process.
 	Bus bus.Bus
@@ -90,6 +94,7 @@ type Engine struct {
 	failures       *failureLog
 	observer       Observer
 	peers          *peers // nil without a bus
+	resources      *resources
 
 	stopping     atomic.Bool // submits are refused
 	storeFailing atomic.Bool // the store cannot be written, so submits are refused at once
@@ -126,10 +131,11 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		renewals:       newRenewals(),
 		failures:       newFailureLog(c.Log),
 		observer:       c.Observer,
+		resources:      &resources{limits: c.ResourceLimits, held: map[string]int{}},
 		leases:         map[job.ID]*localLease{},
 	}
 	for _, q := range c.Queues {
-		e.queues[q.Name] = &queue{Queue: q, process: e.process}
+		e.queues[q.Name] = &queue{Queue: q, process: e.process, resources: e.resources}
 		e.limits[q.Name] = job.Limits{Running: q.MaxRunning, KeyRunning: q.KeyRunning, KeyWaiting: q.KeyWaiting}
 		e.names = append(e.names, q.Name)
 	}

@@ -97,6 +97,7 @@ func (p *partialError) Unwrap() error { return p.err }
 func halves(b *store.Batch) (first, second *store.Batch) {
 	first, second = store.NewBatch(), store.NewBatch()
 	first.Limits, second.Limits = b.Limits, b.Limits
+	first.Room, second.Room = b.Room, b.Room
 	left := b.Len() / 2 // number of ops that the first half still takes
 	split(b.Pauses, &first.Pauses, &second.Pauses, &left)
 	split(b.Renews, &first.Renews, &second.Renews, &left)

@@ -95,8 +95,14 @@ func (e *Engine) freeSlot(l job.Lease) {
 	}
 	e.mu.Unlock()
 	if free {
-		local.consumer.release(1)
+		e.releaseSlot(local)
 	}
+}
+
+// releaseSlot frees the slot of a lease, and the room that its job takes of its resource.
+func (e *Engine) releaseSlot(local *localLease) {
+	e.resources.add(local.job.Resource, -1)
+	local.consumer.release(1)
 }
 
 // reoccupySlots undoes freeSlot for finishes that were refused although their leases are valid,
@@ -121,6 +127,7 @@ func (e *Engine) reoccupySlot(l job.Lease) {
 	}
 	e.mu.Unlock()
 	if reoccupied {
+		e.resources.add(local.job.Resource, 1)
 		local.consumer.release(-1)
 	}
 }
@@ -163,7 +170,7 @@ func (e *Engine) dropLease(l job.Lease) *localLease {
 	local.slotFreed = true
 	e.mu.Unlock()
 	if free {
-		local.consumer.release(1)
+		e.releaseSlot(local)
 		e.lanes.signal() // no batch of this process fills the slot by itself
 	}
 	return local

@@ -28,6 +28,9 @@ type Queue struct {
 	Files       bool          // jobs may have files
 	// Check refuses inputs that no attempt could process; nil accepts every input.
 	Check func(input []byte) error
+	// Resource returns what an attempt with this input needs besides a slot, see
+	// [job.Job.Resource]; nil if that is nothing.
+	Resource func(input []byte) string
 }
 
 // QueueView is the view of a queue that the APIs show.
@@ -48,7 +51,8 @@ type QueueView struct {
 // queue is a queue with its counts and its consumers in this process.
 type queue struct {
 	Queue
-	process job.Process // of this engine
+	process   job.Process // of this engine
+	resources *resources  // of this engine
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -104,7 +108,10 @@ func (q *queue) view() QueueView {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	v := QueueView{Queue: q.Queue, Counts: q.counts}
-	v.HeldBackBy = q.heldBackByLocked(0)
+	v.HeldBackBy = q.heldBackByLocked(0, "")
+	if v.HeldBackBy == "" && q.claimFellShort && q.resources.anyFull() {
+		v.HeldBackBy = job.HeldBackByResource // the free slots are for none of the queued jobs
+	}
 	v.Wait, v.Run = q.estimateNewLocked(time.Now())
 	return v
 }
@@ -180,12 +187,12 @@ func (q *queue) heldBackBy(s *Snapshot) job.HeldBackBy {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.heldBackByLocked(s.Position)
+	return q.heldBackByLocked(s.Position, s.Resource)
 }
 
 // heldBackByLocked returns the reason why a queued job does not start. before is the number of
-// jobs ahead of it.
-func (q *queue) heldBackByLocked(before int) job.HeldBackBy {
+// jobs ahead of it, resource the one that it needs.
+func (q *queue) heldBackByLocked(before int, resource string) job.HeldBackBy {
 	counts, free := &q.counts, q.claiming
 	for _, c := range q.consumers {
 		free += max(c.free, 0)
@@ -197,6 +204,8 @@ func (q *queue) heldBackByLocked(before int) job.HeldBackBy {
 		return job.HeldBackByMaxRunning
 	case len(q.consumers) == 0 && counts.Running == 0:
 		return job.HeldBackByNoWorker
+	case !q.resources.hasRoom(resource):
+		return job.HeldBackByResource
 	case before >= free:
 		return job.HeldBackByTurn
 	}

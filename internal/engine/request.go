@@ -60,6 +60,9 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 		return nil, job.Errorf(job.Internal, "files need the id of their job")
 	}
 	op := &store.Submit{Job: r.job(&q), Input: r.Input, Delay: r.Delay, Rows: r.Rows}
+	if q.Resource != nil {
+		op.Job.Resource = q.Resource(r.Input)
+	}
 	if r.IdempotencyKey != "" {
 		op.Idempotency = &store.Idempotency{Key: r.IdempotencyKey, Hash: r.Hash, Keep: e.idempotencyTTL}
 	}

@@ -72,6 +72,8 @@ func (e *Engine) failBatch(pb *pendingBatch) {
 		}
 		e.reoccupySlots(pb.ops, false)
 	}
+	e.resources.recount(pb.resources, nil)
+	pb.resources = nil
 	for _, p := range pb.ops {
 		for _, to := range p.consumers {
 			if to != nil {

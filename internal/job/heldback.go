@@ -14,6 +14,7 @@ const (
 	HeldBackByPause      HeldBackBy = "paused"       // its queue is paused
 	HeldBackByMaxRunning HeldBackBy = "max_running"  // its queue has reached its limit of running jobs
 	HeldBackByNoWorker   HeldBackBy = "no_worker"    // its queue has no worker
+	HeldBackByResource   HeldBackBy = "resource"     // what it needs besides a slot, such as its model, has no room
 	HeldBackByTurn       HeldBackBy = "turn"         // every slot is busy, or free for a job before it
 )
 
