@@ -36,8 +36,8 @@ type Page struct {
 	Next string `json:"next"` // cursor of the next page; "" on the last page
 }
 
-// Page returns one page of jobs. A page may hold fewer jobs than the limit although more
-// follow: check Next, not the length.
+// Page returns one page of jobs. A page may hold fewer jobs than the limit, even none,
+// although more follow: check Next, not the length.
 func (c *Client) Page(ctx context.Context, o ListOptions) (*Page, error) {
 	p := new(Page)
 	_, err := c.json(ctx, &call{method: http.MethodGet, path: "/v1/jobs", query: o.query()}, p)

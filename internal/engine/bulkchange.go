@@ -30,7 +30,7 @@ func (e *Engine) ChangeMany(ctx context.Context, v Verb, f job.Filter) (done int
 		if err := ctx.Err(); err != nil {
 			return done, err
 		}
-		page, next, err := e.store.List(ctx, f)
+		page, next, err := e.listPiece(ctx, f)
 		if err != nil {
 			return done, err
 		}

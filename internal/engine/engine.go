@@ -92,6 +92,7 @@ type Engine struct {
 	fileRemover    *fileRemover
 	renewals       *renewals
 	failures       *failureLog
+	listTurns      *turns
 	observer       Observer
 	peers          *peers // nil without a bus
 	resources      *resources
@@ -130,6 +131,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		fileRemover:    newFileRemover(c.RemoveFiles),
 		renewals:       newRenewals(),
 		failures:       newFailureLog(c.Log),
+		listTurns:      newListTurns(),
 		observer:       c.Observer,
 		resources:      &resources{limits: c.ResourceLimits, held: map[string]int{}},
 		leases:         map[job.ID]*localLease{},

@@ -34,12 +34,6 @@ func (e *Engine) Get(ctx context.Context, owner job.Owner, id job.ID) (Snapshot,
 	return s, err
 }
 
-// List returns a page of the owner's jobs, newest first. next is the cursor of the next page,
-// zero at the end.
-func (e *Engine) List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error) {
-	return e.store.List(ctx, f)
-}
-
 // Result returns the result of a job. It returns [job.NotFinished] unless the job has succeeded.
 func (e *Engine) Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error) {
 	return e.store.Result(ctx, owner, id)

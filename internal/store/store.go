@@ -92,8 +92,14 @@ type JobReader interface {
 	// Job reads one job.
 	Job(ctx context.Context, owner job.Owner, id job.ID) (job.Job, error)
 	// List reads the page that f asks for, newest first. A page may be shorter than its
-	// limit although more jobs follow: next is the cursor of the following page, zero after
-	// the last one.
+	// limit, even empty, although more jobs follow: next is the cursor of the following
+	// page, zero after the last one.
+	//
+	// A list takes a few milliseconds at most, because lists take turns, and it does not
+	// delay the other reads. Filters by queue, key, status and error code, alone or
+	// combined, use an index: their pages are full, however many other jobs there are. Three
+	// filters have no index. A page ends after it has looked at about a thousand jobs that
+	// do not pass them: metadata, the empty key, and a key together with an error code.
 	List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error)
 	// Input reads a job's input.
 	Input(ctx context.Context, owner job.Owner, id job.ID) ([]byte, error)

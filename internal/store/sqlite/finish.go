@@ -78,7 +78,7 @@ func (t *tx) endRunning(h *runningJob, op *store.Finish) error {
 		return err
 	}
 	return t.q.endRunning.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).
-		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()
+		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).failure(j.Failure).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()
 }
 
 // requeue writes a job that waits again after its attempt.
@@ -90,7 +90,7 @@ func (t *tx) requeue(j *row, turn int64) error {
 		q.text(laneOf(&j.Job)).int(turn).bytes(nil)
 	}
 	return q.int(int64(j.Attempt)).time(j.RunAt).time(j.StartedAt).
-		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()
+		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).failure(j.Failure).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()
 }
 
 // cancelWaiting cancels a job that does not run.
@@ -111,7 +111,7 @@ func (t *tx) endWaiting(j *row, from job.State, skipAtEnd bool) error {
 	if err := t.stopAbandonTimeout(&j.Job); err != nil {
 		return err
 	}
-	return t.q.endWaiting.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).bytes(encodeFailure(j.Failure)).int(j.n).run()
+	return t.q.endWaiting.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).failure(j.Failure).int(j.n).run()
 }
 
 // errStop makes a query stop before its last row.

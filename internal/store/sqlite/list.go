@@ -3,61 +3,65 @@ package sqlite
 import (
 	"context"
 	"encoding/binary"
-	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A page stops scanning rows that the filter excludes once both limits are exceeded; its cursor
-// continues from there. A short list is never cut, however slow the machine is.
-const (
-	maxScanRows = 1000
-	maxScanTime = 50 * time.Millisecond
-)
+// maxVisited is how many jobs a page looks at. Its cursor continues from there. It takes a few
+// milliseconds, so that lists can take turns, and a short list is never cut.
+const maxVisited = 1000
 
 // List reads a page of jobs; see [store.JobReader].
 func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error) {
-	err = s.read(ctx, func(r *reader) error {
-		rows, after, err := r.page(f, s.idSkew.Load())
+	err = s.withReader(ctx, s.listReaders, func(r *reader) error {
+		rows, after, err := r.page(&f, s.idSkew.Load())
 		for i := range rows {
 			page = append(page, rows[i].Job)
 		}
 		next = after
 		return err
-	})
+	}, s.syncer.visible)
 	return page, next, err
 }
 
-func (r *reader) page(f job.Filter, idSkew int64) (page []row, next job.ID, err error) {
-	// Failed jobs have an index of their own; other states are filtered while scanning.
-	q := r.list
-	if f.Status == job.Failed {
-		q = r.listFailed
+// page reads the jobs that the best index yields, newest first, and keeps those that pass the
+// filter.
+func (r *reader) page(f *job.Filter, idSkew int64) (page []row, next job.ID, err error) {
+	before, after := idRange(f, idSkew)
+	jobs, err := r.candidates(f, idBounds{before, after})
+	if err != nil {
+		return nil, next, err
 	}
-	before, oldest := idRange(&f, idSkew)
-	scanned, start := 0, time.Now()
-	more, err := q.text(f.Owner.Tenant).text(f.Owner.User).id(&before).id(&oldest).row()
-	for ; more && err == nil; more, err = q.row() {
-		c := column{stmt: q.stmt}
-		if len(page) == f.Limit || scanned >= maxScanRows && time.Since(start) > r.maxScanTime {
-			q.reset()
-			next = before
+	r.visited = 0
+	for {
+		candidate, more, err := jobs.next()
+		if err != nil {
+			return nil, next, err
+		}
+		if !more {
+			next = job.ID{}
 			break
 		}
-		// The cursor is the last row scanned, whether or not the filter wants it.
-		before = c.id(1)
-		scanned++
-		if !matchesRow(c, &f) {
-			continue
+		if len(page) == f.Limit || r.visited >= maxVisited && next != (job.ID{}) {
+			break
 		}
-		if j, err := scanRow(c); err == nil && matchesJob(&j.Job, &f) {
-			page = append(page, j)
+		// The cursor is the last job visited, whether or not the filter selects it.
+		next = candidate.id
+		r.visited++
+		_, err = r.row.int(candidate.n).first(func(c column) error {
+			if !matchesRow(c, f) {
+				return nil
+			}
+			if j, err := scanRow(c); err == nil && matchesJob(&j.Job, f) {
+				page = append(page, j)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, next, err
 		}
 	}
-	if err == nil {
-		err = r.completeAll(page)
-	}
-	return page, next, err
+	return page, next, r.completeAll(page)
 }
 
 // idRange returns a range of ids that contains all wanted jobs, and perhaps others. The time in

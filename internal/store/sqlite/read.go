@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"errors"
-	"time"
 
 	"zombiezen.com/go/sqlite"
 
@@ -15,17 +14,18 @@ import (
 // reader is a connection that reads, with its statements, and a goroutine on which all of them
 // are called. A caller that receives it from Store.readers owns it until it sends it back.
 //
+// A list has readers of its own, so that no number of lists delays a read of one job.
+//
 // SQLite needs a deep stack, and a goroutine's stack stays large. Thousands of callers read once
 // and then wait for something else; each would keep a deep stack.
 type reader struct {
-	calls       chan func(*reader) error // closed by close
-	answers     chan error               // closed by run
-	maxScanTime time.Duration            // see [maxScanTime]
+	calls   chan func(*reader) error // closed by close
+	answers chan error               // closed by run
 
 	tailViews                *tailViews
 	conn                     *sqlite.Conn
 	begin, end               *query
-	job, list, listFailed    *query
+	job                      *query
 	input, result, output    *query
 	outputEnd, position      *query
 	turn, idempotent         *query
@@ -36,6 +36,7 @@ type reader struct {
 	storedBytes              *query
 	withFiles, abandonable   *query
 	tally, version           *query
+	listQueries
 }
 
 func openReader(path string, views *tailViews) (*reader, error) {
@@ -43,7 +44,7 @@ func openReader(path string, views *tailViews) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{tailViews: views, conn: conn, calls: make(chan func(*reader) error), answers: make(chan error), maxScanTime: maxScanTime}
+	r := &reader{tailViews: views, conn: conn, calls: make(chan func(*reader) error), answers: make(chan error)}
 	for _, p := range []struct {
 		into **query
 		sql  string
@@ -51,8 +52,16 @@ func openReader(path string, views *tailViews) (*reader, error) {
 		{&r.begin, "BEGIN"},
 		{&r.end, "COMMIT"},
 		{&r.job, "SELECT " + jobColumns + " FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND deleted = 0"},
-		{&r.list, "SELECT " + jobColumns + ", deleted FROM jobs WHERE tenant = ? AND usr = ? AND id < ? AND id > ? ORDER BY id DESC"},
-		{&r.listFailed, "SELECT " + jobColumns + ", deleted FROM jobs WHERE state = 6 AND tenant = ? AND usr = ? AND id < ? AND id > ? ORDER BY id DESC"},
+		{&r.row, "SELECT " + jobColumns + ", deleted FROM jobs WHERE n = ?"},
+		{&r.all, "SELECT id, n FROM jobs INDEXED BY jobs_id WHERE tenant = ? AND usr = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?"},
+		{&r.byQueue.ids, groupIDs("jobs_listed", "")},
+		{&r.byQueue.nextQueue, nextQueue("jobs_listed", "")},
+		{&r.byKey.ids, groupIDs("jobs_keyed", "key = ? AND key <> '' AND ")},
+		{&r.byKey.nextQueue, nextQueue("jobs_keyed", "key = ? AND key <> '' AND ")},
+		{&r.byCode.ids, groupIDs("jobs_coded", "code = ? AND ")},
+		{&r.byCode.nextQueue, nextQueue("jobs_coded", "code = ? AND ")},
+		{&r.runningBits, "SELECT n64, bits FROM running"},
+		{&r.runningRow, "SELECT id, tenant, usr, queue, key FROM jobs WHERE n = ?"},
 		{&r.input, "SELECT body FROM inputs WHERE n = ?"},
 		{&r.result, "SELECT content_type, body FROM results WHERE n = ?"},
 		{&r.output, outputSQL},
@@ -96,27 +105,27 @@ func (r *reader) close() error {
 // read calls f with a reader. f reads the state of one moment, which is durable when read
 // returns.
 func (s *Store) read(ctx context.Context, f func(*reader) error) error {
-	return s.withReader(ctx, f, s.syncer.visible)
+	return s.withReader(ctx, s.readers, f, s.syncer.visible)
 }
 
 // readRows is read for an f that reads only side rows. It does not wait for later commits that
 // wrote none, so that a conversation is readable while jobs append output all the time.
 func (s *Store) readRows(ctx context.Context, f func(*reader) error) error {
-	return s.withReader(ctx, f, s.syncer.visibleRows)
+	return s.withReader(ctx, s.readers, f, s.syncer.visibleRows)
 }
 
-// withReader calls f with a reader, and returns when the last commit that f may have seen is
+// withReader calls f with one of the readers, and returns when the last commit that f may have seen is
 // durable.
-func (s *Store) withReader(ctx context.Context, f func(*reader) error, visible func() uint64) error {
+func (s *Store) withReader(ctx context.Context, readers chan *reader, f func(*reader) error, visible func() uint64) error {
 	var r *reader
 	select {
-	case r = <-s.readers:
+	case r = <-readers:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	r.calls <- f
 	err := <-r.answers
-	s.readers <- r
+	readers <- r
 	// A crash must not undo what a caller saw, not even the absence of a row.
 	if unsynced := s.syncer.wait(visible(), false); err == nil {
 		err = unsynced

@@ -61,7 +61,7 @@ func (t *tx) repair(j *row) error {
 		return err
 	}
 	return t.q.repair.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).int(j.Cursor).int(j.OutputBytes).
-		bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).blob(encodePolicy(j.Policy)).bytes(x).int(j.n).run()
+		bytes(encodeProgress(j.Progress)).failure(j.Failure).blob(encodePolicy(j.Policy)).bytes(x).int(j.n).run()
 }
 
 // endDamaged ends running jobs whose rows were damaged at the opening.

@@ -147,11 +147,12 @@ func encodeProgress(p job.Progress) []byte {
 	return mustJSON(p)
 }
 
-func encodeFailure(f *job.Failure) []byte {
+// failure binds a failure and its code, which lists select by; nil is NULL.
+func (q *query) failure(f *job.Failure) *query {
 	if f == nil {
-		return nil
+		return q.null().null()
 	}
-	return mustJSON(f)
+	return q.bytes(mustJSON(f)).text(f.Code)
 }
 
 func mustJSON(v any) []byte {

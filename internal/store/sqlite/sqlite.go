@@ -18,6 +18,7 @@ package sqlite
 import (
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -47,7 +48,8 @@ type Options struct {
 	// Commits then overwrite those bytes, which costs less than growing the file. 0
 	// preallocates nothing.
 	PreallocateLog int64
-	// Readers is the number of concurrent reads; 0 means 4.
+	// Readers is the number of concurrent reads; 0 means 4. Half as many lists are read beside
+	// them.
 	Readers int
 	// Log receives errors of the background work; nil discards them.
 	Log *slog.Logger
@@ -75,7 +77,7 @@ type Store struct {
 	clock        func() time.Time
 	atEnd        store.AtEnd
 	readers      chan *reader // the idle readers; Close takes all of them
-	readerCount  int
+	listReaders  chan *reader // the idle readers of lists, likewise
 	checkpointer *checkpointer
 	vacuum       *vacuum
 	syncer       *syncer
@@ -146,18 +148,17 @@ var ErrNewer = errors.New("sqlite: the data was written by a newer version of th
 // that wraps [store.ErrDamaged] or [store.ErrFull]; the message says what to do.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	s := &Store{
-		clock:       o.Clock,
-		atEnd:       o.AtEnd,
-		readerCount: o.Readers,
-		running:     map[job.ID]*runningJob{},
-		tokens:      map[job.Token]job.ID{},
-		tailViews:   &tailViews{},
+		clock:     o.Clock,
+		atEnd:     o.AtEnd,
+		running:   map[job.ID]*runningJob{},
+		tokens:    map[job.Token]job.ID{},
+		tailViews: &tailViews{},
 	}
 	if s.clock == nil {
 		s.clock = newClock(sleptSinceBoot).now
 	}
-	if s.readerCount == 0 {
-		s.readerCount = 4
+	if o.Readers == 0 {
+		o.Readers = 4
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -180,7 +181,7 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	if s.conn, err = connect(path, writerPragmas(o)); err != nil {
 		return err
 	}
-	if err := migrate(s.conn); err != nil {
+	if err := migrate(s.conn, o.Log); err != nil {
 		return err
 	}
 	s.q = newStatements(s.conn)
@@ -194,13 +195,15 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	if err := s.fillPresence(); err != nil {
 		return err
 	}
-	s.readers = make(chan *reader, s.readerCount)
-	for range s.readerCount {
-		r, err := openReader(path, s.tailViews)
-		if err != nil {
-			return err
+	s.readers, s.listReaders = make(chan *reader, o.Readers), make(chan *reader, max(o.Readers/2, 1))
+	for _, readers := range []chan *reader{s.readers, s.listReaders} {
+		for range cap(readers) {
+			r, err := openReader(path, s.tailViews)
+			if err != nil {
+				return err
+			}
+			readers <- r
 		}
-		s.readers <- r
 	}
 	s.updatePagesLocked()
 	s.space.fillReserve()
@@ -256,9 +259,12 @@ func connect(path string, pragmas []string) (*sqlite.Conn, error) {
 }
 
 // migrate applies the migrations that the file lacks, each in a transaction.
-func migrate(conn *sqlite.Conn) error {
+func migrate(conn *sqlite.Conn, log *slog.Logger) error {
 	names, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
+		return err
+	}
+	if err := conn.CreateFunction("failure_code", &sqlite.FunctionImpl{NArgs: 1, Deterministic: true, Scalar: failureCode}); err != nil {
 		return err
 	}
 	if err := conn.CreateFunction("unescaped", &sqlite.FunctionImpl{NArgs: 1, Deterministic: true, Scalar: unescaped}); err != nil {
@@ -269,6 +275,10 @@ func migrate(conn *sqlite.Conn) error {
 		return err
 	}
 	for i := int(version); i < len(names); i++ {
+		// A new index on a million jobs takes seconds, in which the server does not answer yet.
+		if version > 0 {
+			log.Info("updating the database", "migration", names[i], "of", len(names))
+		}
 		if err := applyMigration(conn, names[i], i+1); err != nil {
 			return fmt.Errorf("migration %s: %w", names[i], err)
 		}
@@ -280,6 +290,15 @@ func migrate(conn *sqlite.Conn) error {
 func unescaped(_ sqlite.Context, args []sqlite.Value) (sqlite.Value, error) {
 	text, err := url.PathUnescape(args[0].Text())
 	return sqlite.TextValue(text), err
+}
+
+// failureCode returns the code of a stored failure, for migration 0013; NULL if it is damaged.
+func failureCode(_ sqlite.Context, args []sqlite.Value) (sqlite.Value, error) {
+	var f job.Failure
+	if json.Unmarshal(args[0].Blob(), &f) != nil {
+		return sqlite.Value{}, nil
+	}
+	return sqlite.TextValue(f.Code), nil
 }
 
 func applyMigration(conn *sqlite.Conn, name string, version int) error {
@@ -313,8 +332,10 @@ func (s *Store) Close() error {
 	s.vacuum.stop()
 	s.checkpointer.stop()
 	var errs []error
-	for range s.readerCount {
-		errs = append(errs, (<-s.readers).close())
+	for _, readers := range []chan *reader{s.readers, s.listReaders} {
+		for range cap(readers) {
+			errs = append(errs, (<-readers).close())
+		}
 	}
 	if !s.trusted() {
 		// Closing the last connection would copy the log into the file. The log cannot be
@@ -336,8 +357,10 @@ func (s *Store) closeAfterFailedOpen() {
 	if s.checkpointer != nil {
 		s.checkpointer.stop()
 	}
-	for len(s.readers) > 0 {
-		_ = (<-s.readers).close()
+	for _, readers := range []chan *reader{s.readers, s.listReaders} {
+		for len(readers) > 0 {
+			_ = (<-readers).close()
+		}
 	}
 	if s.conn != nil {
 		_ = s.conn.Close()

@@ -61,19 +61,19 @@ func newStatements(conn *sqlite.Conn) *statements {
 		{&q.setProgress, "UPDATE jobs SET progress = ? WHERE n = ?"},
 		{&q.setLeaseUntil, "UPDATE jobs SET lease_until = ?, lease_used = 1 WHERE n = ?"},
 		// Columns of indexes are set only where they change: an unset column writes no page.
-		{&q.endRunning, `UPDATE jobs SET state = ?, revision = ?, finished = ?, expires = ?, cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?,
+		{&q.endRunning, `UPDATE jobs SET state = ?, revision = ?, finished = ?, expires = ?, cursor = ?, out_bytes = ?, progress = ?, failure = ?, code = ?, usage = ?,
 			losses = ?, cleared = ?, lease_until = NULL WHERE n = ?`},
 		{&q.requeueRunning, `UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, due = ?, attempt = ?, run_at = ?, started = ?,
-			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?, losses = ?, cleared = ?, lease_until = NULL WHERE n = ?`},
+			cursor = ?, out_bytes = ?, progress = ?, failure = ?, code = ?, usage = ?, losses = ?, cleared = ?, lease_until = NULL WHERE n = ?`},
 		{&q.lease, `UPDATE jobs SET state = 4, revision = ?, lane = NULL, attempt = ?, started = ?, lease = ?, worker = ?, lease_until = ?,
 			lease_for = ?, lease_used = ?, process = ?,
 			progress = NULL, queue_by = NULL WHERE n = ?`},
 		{&q.requestCancel, "UPDATE jobs SET cancel_at = ?, revision = ? WHERE n = ?"},
 		{&q.markDeleted, "UPDATE jobs SET cancel_at = ?, revision = ?, deleted = 1 WHERE n = ?"},
-		{&q.endWaiting, "UPDATE jobs SET state = ?, revision = ?, lane = NULL, due = NULL, queue_by = NULL, finished = ?, expires = ?, failure = ? WHERE n = ?"},
+		{&q.endWaiting, "UPDATE jobs SET state = ?, revision = ?, lane = NULL, due = NULL, queue_by = NULL, finished = ?, expires = ?, failure = ?, code = ? WHERE n = ?"},
 		{&q.setReady, "UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, due = NULL WHERE n = ?"},
 		{&q.retry, `UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, run_at = ?, queue_by = ?, attempt = 0, losses = 0, cleared = 0, started = NULL, finished = NULL,
-			cancel_at = NULL, expires = NULL, progress = NULL, failure = NULL, usage = NULL WHERE n = ?`},
+			cancel_at = NULL, expires = NULL, progress = NULL, failure = NULL, code = NULL, usage = NULL WHERE n = ?`},
 		{&q.tally, tallySQL},
 		{&q.addTally, `INSERT INTO tallies (tenant, usr, name, rows, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)
@@ -95,7 +95,7 @@ func newStatements(conn *sqlite.Conn) *statements {
 		{&q.setRunningBits, "INSERT OR REPLACE INTO running (n64, bits) VALUES (?,?)"},
 		{&q.deleteRunningBits, "DELETE FROM running WHERE n64 = ?"},
 		{&q.repair, `UPDATE jobs SET state = ?, revision = ?, lane = NULL, due = NULL, queue_by = NULL, lease_until = NULL, finished = ?, expires = ?,
-			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = NULL, policy = ?, extra = ? WHERE n = ?`},
+			cursor = ?, out_bytes = ?, progress = ?, failure = ?, code = ?, usage = NULL, policy = ?, extra = ? WHERE n = ?`},
 
 		{&q.job, "SELECT " + jobColumns + ", idem, deleted FROM jobs WHERE tenant = ? AND usr = ? AND id = ?"},
 		{&q.input, "SELECT body FROM inputs WHERE n = ?"},

@@ -28,6 +28,12 @@ func prepareAll(t *testing.T, p any) {
 	t.Helper()
 	v, count := reflect.ValueOf(p).Elem(), 0
 	for i := range v.NumField() {
+		switch f := v.Field(i); f.Type() {
+		case reflect.TypeFor[listQueries]():
+			prepareAll(t, (*listQueries)(unsafe.Pointer(f.UnsafeAddr())))
+		case reflect.TypeFor[groupIndex]():
+			prepareAll(t, (*groupIndex)(unsafe.Pointer(f.UnsafeAddr())))
+		}
 		if v.Field(i).Type() != reflect.TypeFor[*query]() {
 			continue
 		}

@@ -21,6 +21,8 @@ func listRules() []rule {
 		{"a list selects by the time of storing also when ids are much older", long(listByTimeOfLongUploads)},
 		{"the shown time of a job as a bound excludes the job", listByShownTime},
 		{"a list selects jobs that have all of the metadata", long(listByMetadata)},
+		{"a page by queue, key, status or code is full however many other jobs there are", long(listAmongMany)},
+		{"a list by metadata among many jobs comes in pages with a cursor", long(listByMetadataAmongMany)},
 	}
 }
 
@@ -218,6 +220,53 @@ func listByMetadata(w *harness) {
 	w.listed("of an empty value", pairs("a", ""), empty)
 	w.listed("of a name that no job has", pairs("c", ""))
 	w.listed("of a value that no job has", pairs("a", "2"))
+}
+
+// listAmongMany asks for the oldest jobs behind more than a page may look at.
+func listAmongMany(w *harness) {
+	rare := w.running(inQueue("rare"), withKey("rare"))
+	failed := newFinish(rare.Lease(), job.Failed)
+	failed.Failure = &job.Failure{Code: "rare"}
+	w.do(failed)
+	again := w.running(inQueue("rare"), withKey("rare"))
+	busy := w.running(inQueue("rare"))
+	retried := newFinish(again.Lease(), job.Scheduled)
+	retried.Failure = &job.Failure{Code: "rare"}
+	w.do(retried)
+	for range 15 {
+		w.submitMany(100, inQueue("common"), withKey("common"))
+	}
+	key := "rare"
+	for _, c := range []struct {
+		what string
+		f    job.Filter
+		want []job.ID
+	}{
+		{"queue", job.Filter{Queue: "rare"}, []job.ID{busy.Job.ID, again.Job.ID, rare.Job.ID}},
+		{"key", job.Filter{Key: &key}, []job.ID{again.Job.ID, rare.Job.ID}},
+		{"code", job.Filter{ErrorCode: "rare"}, []job.ID{again.Job.ID, rare.Job.ID}},
+		{"status", job.Filter{Status: job.Running}, []job.ID{busy.Job.ID}},
+		{"queue and status", job.Filter{Queue: "rare", Status: job.Scheduled}, []job.ID{again.Job.ID}},
+		{"queue and key", job.Filter{Queue: "common", Key: &key}, nil},
+		{"key and status", job.Filter{Key: &key, Status: job.Failed}, []job.ID{rare.Job.ID}},
+		{"code and status", job.Filter{ErrorCode: "rare", Status: job.Failed}, []job.ID{rare.Job.ID}},
+		{"key and code", job.Filter{Key: &key, ErrorCode: "rare", Queue: "rare"}, []job.ID{again.Job.ID, rare.Job.ID}},
+	} {
+		c.f.Owner, c.f.Limit = mine, 10
+		page, next, err := w.store.List(w.ctx, c.f)
+		wantEqual(w, "the refusal of a list by "+c.what, err, nil)
+		wantEqual(w, "the page by "+c.what, fmt.Sprint(ids(page)), fmt.Sprint(c.want))
+		wantEqual(w, "the cursor behind it", next, job.ID{})
+	}
+}
+
+func listByMetadataAmongMany(w *harness) {
+	rare := w.submit(func(s *store.Submit) { s.Job.Metadata = map[string]string{"a": "rare"} })
+	for range 25 {
+		w.submitMany(100, func(s *store.Submit) { s.Job.Metadata = map[string]string{"a": "common"} })
+	}
+	got := w.listPagewise(job.Filter{Owner: mine, Metadata: map[string]string{"a": "rare"}, Limit: 10}, func() {})
+	wantEqual(w, "the jobs", fmt.Sprint(ids(got)), fmt.Sprint([]job.ID{rare}))
 }
 
 // newListChurn makes jobs. The returned function adds new jobs and changes old ones, except
