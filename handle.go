@@ -3,7 +3,6 @@ package meanwhile
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/exec"
@@ -11,9 +10,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
+// KindMetadata is the name in a job's metadata that has its kind, in a queue of several
+// kinds. Every client sets it, and lists can be filtered by it.
+const KindMetadata = fn.KindMetadata
+
 // Handle adds a queue to the server and the function that runs its jobs. [Concurrency]
-// says how many jobs run at once, each in its own goroutine. Call Handle before
-// [Server.Run].
+// says how many jobs run at once, each in its own goroutine. It returns the jobs of the
+// queue, for submitting and reading them with their types. Call Handle before [Server.Run].
 //
 // The input of a job must be JSON that decodes into In, without unknown fields. If In has
 // a method Validate() error, that must return nil. The server refuses any other submission
@@ -29,80 +32,89 @@ import (
 // Handle panics when the queue exists already, when its name has characters other than
 // a-z, 0-9, _ and -, when work is nil, when an option is invalid, and when the server
 // runs.
-func Handle[In, Out any](s *Server, queue string, work func(context.Context, *Task, In) (Out, error), options ...QueueOption) {
-	if work == nil {
-		panic(fmt.Sprintf("meanwhile: the queue %q has no function: work is nil", queue))
-	}
-	q := config.FuncQueue()
+func Handle[In, Out any](s *Server, queue string, work func(context.Context, *Task, In) (Out, error), options ...QueueOption) *Jobs[In, Out] {
+	q := s.queueConfig(options)
+	e := newExecutor("", work, s.middleware, q.middleware)
+	mustAdd(s.server.Add(queue, q.Queue, e))
+	return JobsOf[In, Out](s.Client, queue, "")
+}
+
+// Queue is a queue with jobs of several kinds, each with its own function and types. They
+// share the concurrency, the limits and the order of the queue.
+type Queue struct {
+	// set once
+	server     *Server
+	name       string
+	middleware []Middleware
+	kinds      *fn.Kinds
+}
+
+// AddQueue adds a queue for jobs of several kinds. Add each kind with [HandleKind]. It panics
+// as [Handle] does.
+func (s *Server) AddQueue(name string, options ...QueueOption) *Queue {
+	q := s.queueConfig(options)
+	kinds := fn.NewKinds(name)
+	mustAdd(s.server.Add(name, q.Queue, kinds))
+	return &Queue{server: s, name: name, middleware: q.middleware, kinds: kinds}
+}
+
+// HandleKind adds a kind of jobs to a queue and the function that runs them, which is as for
+// [Handle]. The kind of a job is in its metadata, by the name [KindMetadata], so that every
+// client can set it, see it and filter by it. The server refuses a submission without a kind
+// of the queue with [client.CodeUnknownKind]. Call HandleKind before [Server.Run].
+//
+// HandleKind panics when the queue has the kind, when the kind is not 1 to 64 letters,
+// digits, _, -, . and :, when work is nil, and when the server runs.
+func HandleKind[In, Out any](q *Queue, kind string, work func(context.Context, *Task, In) (Out, error), middleware ...Middleware) *Jobs[In, Out] {
+	e := newExecutor(kind, work, q.server.middleware, q.middleware, middleware)
+	mustAdd(q.server.server.BeforeRun(func() error { return q.kinds.Add(kind, e) }))
+	return JobsOf[In, Out](q.server.Client, q.name, kind)
+}
+
+// queueConfig returns the settings of a queue with its options.
+func (s *Server) queueConfig(options []QueueOption) queueConfig {
+	q := queueConfig{Queue: config.FuncQueue()}
 	for _, o := range options {
-		o.set(&q)
+		o.configure(&q)
 	}
-	err := s.server.Add(queue, q, fn.New(func(ctx context.Context, t exec.Task, out exec.Sink, in In) (any, error) {
-		task := newTask(t, out)
+	if s.retryAtOnce {
+		q.Retry.Backoff = 0
+	}
+	return q
+}
+
+// newExecutor returns the executor that calls work inside its middleware.
+func newExecutor[In, Out any](kind string, work func(context.Context, *Task, In) (Out, error), middleware ...[]Middleware) exec.Executor {
+	if work == nil {
+		panic("meanwhile: the function of a queue or kind is nil")
+	}
+	return fn.New[In](func(ctx context.Context, t exec.Task, out exec.Sink) (result any, err error) {
+		task := newTask(kind, t, out)
 		// A goroutine of work may outlive the attempt. Its writes must fail.
 		defer task.close()
-		value, err := work(ctx, task, in)
-		if r, ok := any(value).(Result); ok {
-			return job.Result(r), err
-		}
-		return value, err
-	}))
+		err = chain(func(ctx context.Context, task *Task) error {
+			in, err := fn.Decode[In](t.Input)
+			if err != nil {
+				return err
+			}
+			value, err := work(ctx, task, in)
+			if err != nil {
+				return err
+			}
+			result = value
+			if r, ok := result.(Result); ok {
+				result = job.Result(r)
+			}
+			return nil
+		}, middleware...)(ctx, task)
+		return result, err
+	})
+}
+
+// mustAdd panics for an error. As with patterns of a mux, a wrong queue is a defect of the
+// program.
+func mustAdd(err error) {
 	if err != nil {
-		panic("meanwhile: " + err.Error())
+		panic(fmt.Sprintf("meanwhile: %v", err))
 	}
-}
-
-// QueueOption changes a setting of a queue from its default.
-type QueueOption struct{ set func(*config.Queue) }
-
-// Concurrency sets how many jobs of the queue run at once. The default is GOMAXPROCS. The
-// minimum is 1.
-func Concurrency(n int) QueueOption {
-	return QueueOption{func(q *config.Queue) { q.Concurrency = n }}
-}
-
-// MaxDepth sets how many jobs of the queue may wait. The next submission is refused with
-// [client.CodeQueueFull]. The default is 10,000.
-func MaxDepth(n int) QueueOption {
-	return QueueOption{func(q *config.Queue) { q.MaxDepth = n }}
-}
-
-// PerKey sets how many jobs of one key may run and wait at once; 0 means no limit. When the
-// limit of running jobs is reached, further jobs of the key are parked. When the limit of
-// waiting jobs is reached, the next submission is refused with [client.CodeKeyFull]. By
-// default a key has no limit of running jobs, and 1,000 jobs may wait.
-func PerKey(running, waiting int) QueueOption {
-	return QueueOption{func(q *config.Queue) { q.PerKey.Running, q.PerKey.Waiting = running, waiting }}
-}
-
-// MaxAttempts sets how many attempts of a job may fail before the job fails. The default
-// is 4. Attempts lost in a crash of the program are counted separately.
-func MaxAttempts(n int) QueueOption {
-	return QueueOption{func(q *config.Queue) { q.MaxAttempts = n }}
-}
-
-// Backoff sets how long a job waits before its second attempt. The wait doubles for each
-// further attempt, up to longest. The defaults are 2 s and 1 min.
-func Backoff(first, longest time.Duration) QueueOption {
-	return QueueOption{func(q *config.Queue) { q.Retry.Backoff, q.Retry.BackoffMax = first, longest }}
-}
-
-// RetryFor sets how long after its first start a job may be delayed by [RetryAfter]. Then
-// the job fails. The default is 1 h.
-func RetryFor(d time.Duration) QueueOption {
-	return QueueOption{func(q *config.Queue) { q.Retry.For = d }}
-}
-
-// RunTimeout sets how long an attempt may run. Then its context ends with [ErrTimeout] and
-// the job fails without a retry. By default an attempt may run for any time.
-func RunTimeout(d time.Duration) QueueOption {
-	return QueueOption{func(q *config.Queue) {
-		q.Timeouts.RunSoft, q.Timeouts.RunHard = d, d+q.Timeouts.CancelGrace
-	}}
-}
-
-// QueueTimeout sets how long a job may wait for its first attempt. Then the job expires.
-// By default a job may wait for any time.
-func QueueTimeout(d time.Duration) QueueOption {
-	return QueueOption{func(q *config.Queue) { q.Timeouts.Queue = d }}
 }

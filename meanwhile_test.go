@@ -186,7 +186,7 @@ func TestErrorsFailOrRetryJob(t *testing.T) {
 	if j.Status != meanwhile.Failed || j.Error.Code != "panic" || j.Attempt != 2 {
 		t.Errorf("panic: %+v %+v", j, j.Error)
 	}
-	if _, err := meanwhile.ResultOf[int](t.Context(), s, j.ID); client.CodeOf(err) != client.CodeConflict {
+	if _, err := s.Result(t.Context(), j.ID); client.CodeOf(err) != client.CodeConflict {
 		t.Errorf("the result of a failed job: %v", err)
 	}
 }
@@ -396,12 +396,20 @@ func TestHandlePanicsOnMisuse(t *testing.T) {
 		panics(what, func() { meanwhile.Handle(s, queue, echo, options...) })
 	}
 	panics("a nil function", func() { meanwhile.Handle[int, int](s, "nil", nil) })
+	q := s.AddQueue("kinds")
+	meanwhile.HandleKind(q, "echo", echo)
+	panics("an existing kind", func() { meanwhile.HandleKind(q, "echo", echo) })
+	panics("an invalid kind", func() { meanwhile.HandleKind(q, "", echo) })
+	panics("a kind without a function", func() { meanwhile.HandleKind[int, int](q, "nil", nil) })
 	refused("an existing queue", "echo")
+	refused("the queue of kinds", "kinds")
+	refused("a negative backoff", "negative", meanwhile.Backoff(-1, 1))
 	refused("an invalid name", "Echo!")
 	refused("no concurrency", "none", meanwhile.Concurrency(0))
 	startServer(t, s)
 	runJob(t, s.Client, "echo", "it runs")
 	refused("while it runs", "late")
+	panics("a kind while it runs", func() { meanwhile.HandleKind(q, "late", echo) })
 }
 
 func TestRunRefusesSecondCall(t *testing.T) {

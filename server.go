@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/client"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/server"
+	"github.com/meanwhile-run/meanwhile/internal/testmode"
 )
 
 // Config configures a server. Data is required, unless File names a data directory.
@@ -40,19 +42,24 @@ type Config struct {
 	// ShutdownGrace is how long running work may continue after [Server.Run] is asked to
 	// stop. 0 means the setting of File, or 25 s.
 	ShutdownGrace time.Duration
-	// Logger receives the log of the server; nil discards it.
+	// Middleware wraps the functions of all queues. The first one is the outermost.
+	Middleware []Middleware
+	// Logger receives the log of the server. nil sends warnings and errors to slog.Default().
 	Logger *slog.Logger
 }
 
 // Server is a server inside this program. The methods of its [client.Client] submit and
 // follow jobs of the user "local". A refusal is an *[Error]. A call waits up to 10 s for
-// [Server.Run] to start. The zero value does not work: use [Open].
+// [Server.Run] to start. If Run is not called within a second, the call fails with
+// [client.CodeUnavailable] and the log says so. The zero value does not work: use [Open].
 type Server struct {
 	*client.Client
 
 	// set once
-	server *server.Server
-	user   func(*http.Request) string
+	server      *server.Server
+	user        func(*http.Request) string
+	middleware  []Middleware
+	retryAtOnce bool // a failed attempt is followed by the next without a backoff
 }
 
 // Open locks the data directory and opens the database in it. No job runs yet: add queues
@@ -64,14 +71,18 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		return nil, fmt.Errorf("meanwhile: %w", err)
 	}
 	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+		c.Logger = slog.New(warnings{slog.Default().Handler()})
 	}
 	inner, err := server.Open(ctx, cfg, c.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("meanwhile: %w", err)
 	}
-	s := &Server{server: inner, user: c.User}
+	s := &Server{server: inner, user: c.User, middleware: slices.Clone(c.Middleware)}
 	s.Client = s.AsUser("")
+	if test := testmode.Of(ctx); test != nil {
+		s.retryAtOnce = true
+		inner.RunOnDemand(func() { test.Run(s.Run) })
+	}
 	return s, nil
 }
 
@@ -123,7 +134,8 @@ func (s *Server) AsUser(user string) *client.Client {
 // running jobs finish for [Config.ShutdownGrace] and returns the others to their queues.
 // It ends long-polls and streams, so that clients connect again later. When Run returns,
 // all data is on disk and no goroutine of the server is left. It returns nil when ctx
-// ended it. A second call returns an error.
+// ended it. A second call returns an error, and so does the first if a queue of
+// [Server.AddQueue] has no kind.
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.server.Run(ctx); err != nil {
 		return fmt.Errorf("meanwhile: %w", err)
@@ -148,3 +160,16 @@ func (s *Server) URL() string { return s.server.URL() }
 func (s *Server) Handler() http.Handler {
 	return s.server.Handler(s.user)
 }
+
+// warnings is a log handler that drops what is below a warning.
+type warnings struct{ slog.Handler }
+
+func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && w.Handler.Enabled(ctx, level)
+}
+
+func (w warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return warnings{w.Handler.WithAttrs(attrs)}
+}
+
+func (w warnings) WithGroup(name string) slog.Handler { return warnings{w.Handler.WithGroup(name)} }

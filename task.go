@@ -19,11 +19,13 @@ import (
 type Task struct {
 	JobID       string
 	Queue       string
+	Kind        string            // the kind of [HandleKind]; "" in a queue of [Handle]
 	User        string            // who submitted the job
 	Key         string            // the key of [Submission]; "" for none
 	Attempt     int               // 1 for the first attempt
 	MaxAttempts int               // how many attempts may fail
 	Metadata    map[string]string // nil for none
+	Input       json.RawMessage   // as submitted; it must not be changed
 	Files       []File            // the files submitted with the job
 
 	mu   sync.Mutex
@@ -42,10 +44,10 @@ type File struct {
 
 var errTaskOver = errors.New("meanwhile: the attempt is over")
 
-func newTask(t exec.Task, out exec.Sink) *Task {
+func newTask(kind string, t exec.Task, out exec.Sink) *Task {
 	task := &Task{
-		JobID: t.Job.ID.String(), Queue: t.Job.Queue, User: t.Job.Owner.User, Key: t.Job.Key,
-		Attempt: t.Job.Attempt, MaxAttempts: t.Job.MaxAttempts, Metadata: t.Job.Metadata, sink: out,
+		JobID: t.Job.ID.String(), Queue: t.Job.Queue, Kind: kind, User: t.Job.Owner.User, Key: t.Job.Key,
+		Attempt: t.Job.Attempt, MaxAttempts: t.Job.MaxAttempts, Metadata: t.Job.Metadata, Input: t.Input, sink: out,
 	}
 	for _, f := range t.Files {
 		task.Files = append(task.Files, File{Name: f.Name, ContentType: f.ContentType, Size: f.Size, SHA256: f.SHA256, Path: f.Path})

@@ -181,11 +181,8 @@ func ExampleClient_SubmitFiles() {
 	c, _ := client.New(server.URL)
 	defer c.Close()
 
-	note := "read only page 2"
 	_, err := c.SubmitFiles(context.Background(), client.Submission{Queue: "ocr"},
-		client.Attachment{Name: "note.txt", ContentType: "text/plain", Open: func() (io.ReadCloser, int64, error) {
-			return io.NopCloser(strings.NewReader(note)), int64(len(note)), nil
-		}},
+		client.AttachBytes("note.txt", "text/plain", []byte("read only page 2")),
 		client.AttachFile("no-such-scan.png"))
 	fmt.Println(errors.Is(err, fs.ErrNotExist))
 	// Output:

@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// Attachment is a file to submit with a job. [AttachFile] makes one from a file on disk.
+// Attachment is a file to submit with a job. [AttachFile] makes one from a file on disk,
+// [AttachBytes] from memory.
 type Attachment struct {
 	Name        string // the file's name in the job; the server removes any directory from it
 	ContentType string // such as "image/png"; "" when unknown
@@ -44,6 +45,14 @@ func AttachFile(path string) Attachment {
 			return file, info.Size(), nil
 		},
 	}
+}
+
+// AttachBytes returns an attachment with content from memory, which must not be changed
+// until the call has returned.
+func AttachBytes(name, contentType string, content []byte) Attachment {
+	return Attachment{Name: name, ContentType: contentType, Open: func() (io.ReadCloser, int64, error) {
+		return io.NopCloser(bytes.NewReader(content)), int64(len(content)), nil
+	}}
 }
 
 // SubmitFiles submits a job with files. Otherwise it works like [Client.Submit]. It streams

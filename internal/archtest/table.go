@@ -15,7 +15,8 @@ type pkg struct {
 // that a new package needs a decision.
 var packages = []pkg{
 	{path: "cmd/meanwhile", imports: []string{"internal/cli"}},
-	{path: ".", imports: []string{"client", "internal/config", "internal/exec", "internal/exec/fn", "internal/job", "internal/server"}},
+	{path: ".", imports: []string{"client", "internal/config", "internal/exec", "internal/exec/fn", "internal/job", "internal/server", "internal/testmode"}},
+	{path: "meanwhiletest", imports: []string{".", "client", "internal/testmode"}},
 	{path: "client"},
 	{path: "bench", imports: []string{"client"}},
 
@@ -41,6 +42,7 @@ var packages = []pkg{
 	{path: "internal/simmodel"},
 	{path: "internal/strictjson", imports: []string{"internal/job"}},
 	{path: "internal/loopback"},
+	{path: "internal/testmode"},
 	{path: "internal/cutproxy"},
 
 	{path: "internal/conversation", imports: []string{"internal/job", "internal/store"}},

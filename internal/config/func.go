@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"runtime"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -23,6 +24,9 @@ func CheckQueue(name string, q Queue) error {
 	l := loader{where: map[string]string{}}
 	key := "queues." + name
 	l.must(validQueueName(name), key, queueNameRule, job.MaxQueueName)
+	for _, d := range []time.Duration{q.Retry.Backoff, q.Retry.BackoffMax, q.Retry.For} {
+		l.must(0 <= d && d <= job.MaxDuration, key+".retry", "a time must be 0 to %v, not %v", job.MaxDuration, d)
+	}
 	q.Executor = Sim // like Func, it has no keys of its own
 	l.checkQueue(q, key, &Config{})
 	return errors.Join(l.problems...)

@@ -168,6 +168,23 @@ func TestRetriesThenFails(t *testing.T) {
 	}
 }
 
+// A retry without a backoff is ready at once, and is counted as a retry.
+func TestRetryWithoutBackoffIsQueuedAtOnce(t *testing.T) {
+	t.Parallel()
+	h, observer := startObserved(t, filepath.Join(t.TempDir(), "jobs.db"))
+	h.startWorker(1)
+	h.submit(engine.Request{Policy: &job.Policy{}})
+	fault := job.Outcome{Fault: &job.Fault{Code: "flaky", Message: "it broke", Class: job.Retryable}}
+	if state := h.finish(<-h.jobs, fault); state == job.Scheduled {
+		t.Errorf("after the first attempt the job is %s", state)
+	}
+	if c := <-h.jobs; c.Job.Attempt != 2 {
+		t.Errorf("attempt %d follows the first", c.Job.Attempt)
+	}
+	h.stop()
+	observer.expect(t, map[string]int{"began sim": 2, "ran": 1, "ended sim retried": 1}, "lane")
+}
+
 // The cancel of a running job reaches its worker. The job ends as cancelled, even if the worker
 // reports another outcome.
 func TestCancelReachesTheWorker(t *testing.T) {

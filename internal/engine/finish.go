@@ -90,6 +90,9 @@ func (e *Engine) finishFor(j *job.Job, o job.Outcome, hasOutput bool) *store.Fin
 		if v.Retry {
 			op.To, op.Delay, op.Refund = job.Scheduled, v.Delay, v.Refund
 		}
+		if v.Retry && v.Delay == 0 {
+			op.To = job.Queued // no sweep has to make it ready
+		}
 	}
 	return op
 }

@@ -126,7 +126,7 @@ func endingOf(op *store.Finish, swept bool) Ending {
 		return EndedSucceeded
 	case op.State == job.Failed:
 		return EndedFailed
-	case op.State == job.Queued:
+	case op.State == job.Queued && op.Failure == nil:
 		return EndedHandedBack
 	case op.Refund:
 		return EndedWaited

@@ -26,8 +26,8 @@ type Queue struct {
 	Keep        time.Duration // retention of jobs that did not fail
 	KeepFailed  time.Duration // retention of failed jobs
 	Files       bool          // jobs may have files
-	// Check refuses inputs that no attempt could process; nil accepts every input.
-	Check func(input []byte) error
+	// Check refuses jobs that no attempt could process; nil accepts every job.
+	Check func(metadata map[string]string, input []byte) error
 	// Resource returns what an attempt with this input needs besides a slot, see
 	// [job.Job.Resource]; nil if that is nothing.
 	Resource func(input []byte) string

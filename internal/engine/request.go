@@ -52,7 +52,7 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 		return nil, err
 	}
 	if q.Check != nil {
-		if err := q.Check(r.Input); err != nil {
+		if err := q.Check(r.Metadata, r.Input); err != nil {
 			return nil, err
 		}
 	}

@@ -36,6 +36,13 @@ type Executor interface {
 	Execute(ctx context.Context, t Task, out Sink) error
 }
 
+// JobChecker is an [Executor] that needs more than the input to check a job.
+type JobChecker interface {
+	// CheckJob is called in place of Check and keeps its promises. The error for the input is
+	// as of Check; any other has another code and a Field that begins at the request.
+	CheckJob(metadata map[string]string, input []byte) error
+}
+
 // Task is the executor's input for one attempt.
 type Task struct {
 	Job   job.Job // as claimed: Job.Attempt counts this attempt

@@ -14,6 +14,7 @@ const (
 	Invalid             Code = "invalid_request"      // a wrong request; do not repeat it
 	NotFound            Code = "not_found"            // it does not exist, or belongs to another owner
 	UnknownQueue        Code = "unknown_queue"        // the server has no such queue
+	UnknownKind         Code = "unknown_kind"         // the queue has no such kind of jobs
 	TooLarge            Code = "too_large"            // above a size limit
 	Conflict            Code = "conflict"             // the current state forbids the call
 	NotFinished         Code = "not_finished"         // the job has no result yet

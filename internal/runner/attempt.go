@@ -49,15 +49,19 @@ const defaultGrace = 10 * time.Second
 // run is the attempt's goroutine. It returns after the executor has returned.
 func (a *attempt) run() {
 	err := errNotStarted
+	// Deferred, because a function may end its goroutine, as FailNow of a test does.
+	defer func() {
+		if a.startFinishing() {
+			a.end(err)
+			return
+		}
+		// The timer has given up on this executor, and its goroutine stores the outcome.
+		a.r.removeActive(nil)
+	}()
 	if a.start() {
+		err = goexited()
 		err = a.execute()
 	}
-	if a.startFinishing() {
-		a.end(err)
-		return
-	}
-	// The timer has given up on this executor, and its goroutine stores the outcome.
-	a.r.removeActive(nil)
 }
 
 // Errors for decideOutcome if the executor returned none.

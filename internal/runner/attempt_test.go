@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -24,6 +25,7 @@ func TestAttempt(t *testing.T) {
 		{"work that finishes after its job was cancelled is cancelled", cancelsDoneWork},
 		{"work whose output was rejected has not succeeded", failsWhenOutputIsRejected},
 		{"a panic is a fault of the attempt, is logged, and harms no other attempt", reportsPanic},
+		{"an executor that ends its goroutine fails the attempt", reportsGoexit},
 		{"a result past its limit is a final fault", refusesLargeResult},
 		{"the executor is given the job, the attempt and the input", givesTask},
 		{"the executor is given the job's files with their paths", givesFiles},
@@ -159,6 +161,17 @@ func reportsPanic(t *testing.T) {
 	if m := h.outcome(bad).Fault.Message; strings.Contains(m, "index out of range") {
 		t.Fatalf("the caller is shown the panic: %s", m)
 	}
+}
+
+// FailNow of a test ends the goroutine in this way.
+func reportsGoexit(t *testing.T) {
+	h := newHarness(t, func(context.Context, exec.Task, exec.Sink) error {
+		runtime.Goexit()
+		return nil
+	})
+	rec := h.deliver(1)
+	synctest.Wait()
+	h.wantFault(rec, job.Retryable, "panic")
 }
 
 func refusesLargeResult(t *testing.T) {

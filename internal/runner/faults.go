@@ -66,3 +66,12 @@ func panicked() *job.Fault {
 		Class:   job.Retryable,
 	}
 }
+
+// goexited is the fault of an executor that ended its goroutine.
+func goexited() *job.Fault {
+	return &job.Fault{
+		Code:    "panic",
+		Message: "The executor ended its goroutine with runtime.Goexit, which is a defect.",
+		Class:   job.Retryable,
+	}
+}

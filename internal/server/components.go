@@ -76,7 +76,7 @@ type httpAPI interface {
 // open acquires the directory, the store and the address, which only one process can have. On
 // failure it closes those that it has opened.
 func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *components, err error) {
-	c := &components{cfg: cfg, log: log, embedded: newEmbedded()}
+	c := &components{cfg: cfg, log: log, embedded: newEmbedded(log)}
 	c.streams, c.endStreams = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -133,6 +133,11 @@ func listenAt(ctx context.Context, addr, where string) (net.Listener, error) {
 // assemble makes the other components, each after those that it uses. It starts none of
 // them.
 func (c *components) assemble(ctx context.Context) (err error) {
+	for _, e := range c.executors {
+		if r, ok := e.(interface{ CheckRunnable() error }); ok && r.CheckRunnable() != nil {
+			return r.CheckRunnable()
+		}
+	}
 	if err := c.openFiles(ctx); err != nil {
 		return err
 	}

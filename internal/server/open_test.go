@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/exec/sim"
@@ -78,9 +79,48 @@ func statusOf(d *embedded) int {
 	return w.Code
 }
 
+// A program that forgets Run learns it after a second, from the answer and from the log.
+func TestEmbeddedHandlerReportsForgottenRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		d, began, w := newEmbedded(slog.New(slog.NewTextHandler(&log, nil))), time.Now(), httptest.NewRecorder()
+		d.ServeHTTP(w, httptest.NewRequest("GET", "/v1/jobs", nil))
+		if w.Code != http.StatusServiceUnavailable || time.Since(began) != time.Second {
+			t.Errorf("%d after %s", w.Code, time.Since(began))
+		}
+		if want := "Server.Run has not been called"; !strings.Contains(w.Body.String(), want) || !strings.Contains(log.String(), want) {
+			t.Errorf("the answer is %s, the log %s", w.Body, log.String())
+		}
+	})
+}
+
+// The first request begins the run of a test's server, and waits for it as any other.
+func TestEmbeddedHandlerRunsOnDemand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, calls := newEmbedded(slog.New(slog.DiscardHandler)), 0
+		d.onDemand = func() {
+			calls++
+			go func() {
+				d.begin()
+				time.Sleep(2 * beginTimeout)
+				d.start(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+			}()
+		}
+		for range 2 {
+			if status := statusOf(d); status != http.StatusTeapot {
+				t.Errorf("status %d", status)
+			}
+		}
+		if calls != 1 {
+			t.Errorf("%d runs began", calls)
+		}
+	})
+}
+
 func TestEmbeddedHandlerWaitsForTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newEmbedded()
+		d := newEmbedded(slog.New(slog.DiscardHandler))
+		d.begin()
 		if status := statusOf(d); status != http.StatusServiceUnavailable {
 			t.Errorf("before the start: %d", status)
 		}
@@ -102,7 +142,7 @@ func TestEmbeddedHandlerWaitsForTheStart(t *testing.T) {
 
 func TestStopWaitsForActiveRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, release := newEmbedded(), make(chan struct{})
+		d, release := newEmbedded(slog.New(slog.DiscardHandler)), make(chan struct{})
 		d.start(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 		answered := make(chan int)
 		go func() { answered <- statusOf(d) }()
@@ -120,7 +160,7 @@ func TestStopWaitsForActiveRequests(t *testing.T) {
 
 func TestStopGivesUpAfterItsTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, release := newEmbedded(), make(chan struct{})
+		d, release := newEmbedded(slog.New(slog.DiscardHandler)), make(chan struct{})
 		d.start(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 		answered := make(chan int)
 		go func() { answered <- statusOf(d) }()

@@ -95,8 +95,16 @@ func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engin
 			Keep:        cfg.Retention.Others,
 			KeepFailed:  cfg.Retention.Failed,
 			Files:       executors[name].TakesFiles(),
-			Check:       executors[name].Check,
+			Check:       checkOf(executors[name]),
 		})
 	}
 	return list
+}
+
+// checkOf returns the check of an executor's jobs.
+func checkOf(e exec.Executor) func(metadata map[string]string, input []byte) error {
+	if c, ok := e.(exec.JobChecker); ok {
+		return c.CheckJob
+	}
+	return func(_ map[string]string, input []byte) error { return e.Check(input) }
 }

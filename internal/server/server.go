@@ -69,9 +69,10 @@ func (s *Server) start(ctx context.Context) error {
 	if !s.begin() {
 		return errors.New("this server runs already, or has been closed")
 	}
+	s.components.embedded.begin()
 	// If ctx ends during the start, the server is stopped later, in the usual order.
 	if err := s.components.assemble(context.WithoutCancel(ctx)); err != nil {
-		return errors.Join(explainFullDisk(s.components.cfg, err), s.abandon())
+		return s.abandon(explainFullDisk(s.components.cfg, err))
 	}
 	started := make(chan struct{})
 	go func() {
@@ -98,14 +99,15 @@ func (s *Server) Close() error {
 	if !s.begin() {
 		return nil
 	}
-	return s.abandon()
+	return s.abandon(nil)
 }
 
-// abandon closes the components of a server that never ran.
-func (s *Server) abandon() error {
+// abandon closes the components of a server that never ran, because of err.
+func (s *Server) abandon(err error) error {
 	defer close(s.done)
 	s.components.embedded.stop(0)
-	return s.components.close()
+	s.err = errors.Join(err, s.components.close())
+	return s.err
 }
 
 // URL returns the address on which the server listens; "" for none.
@@ -130,23 +132,43 @@ func (s *Server) Handler(user func(*http.Request) string) http.Handler {
 	})
 }
 
+// RunOnDemand makes the first request of the program call begin, which must call Run in a
+// goroutine. Call it before Run.
+func (s *Server) RunOnDemand(begin func()) {
+	e := s.components.embedded
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.onDemand = begin
+}
+
 // Wait returns when everything has stopped, with the result of Run.
 func (s *Server) Wait() error {
 	<-s.done
 	return s.err
 }
 
-// Add adds a queue with the caller's executor. It fails once the server runs.
-func (s *Server) Add(name string, q config.Queue, e exec.Executor) error {
+// BeforeRun calls change, unless the server runs or was closed: then it returns an error.
+func (s *Server) BeforeRun(change func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.components
-	_, known := c.executors[name]
-	switch {
-	case s.begun:
-		return fmt.Errorf("the queue %s comes too late: the server runs already, or has been closed", job.Quote(name))
-	case known:
-		return fmt.Errorf("there is a queue %s already", job.Quote(name))
+	if s.begun {
+		return errors.New("queues and kinds must be added before Run and before Close")
+	}
+	return change()
+}
+
+// Add adds a queue with the caller's executor. It fails once the server runs.
+func (s *Server) Add(name string, q config.Queue, e exec.Executor) error {
+	err := s.BeforeRun(func() error { return s.components.addQueue(name, q, e) })
+	if err != nil {
+		return fmt.Errorf("the queue %s: %w", job.Quote(name), err)
+	}
+	return nil
+}
+
+func (c *components) addQueue(name string, q config.Queue, e exec.Executor) error {
+	if _, known := c.executors[name]; known {
+		return errors.New("there is a queue of that name already")
 	}
 	if err := config.CheckQueue(name, q); err != nil {
 		return err

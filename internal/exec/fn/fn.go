@@ -17,23 +17,24 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Func makes one attempt. Many goroutines call it at once.
-type Func[In, Out any] func(ctx context.Context, t exec.Task, out exec.Sink, in In) (Out, error)
+// Func makes one attempt and returns the result. Many goroutines call it at once. It decodes
+// the input with [Decode].
+type Func func(ctx context.Context, t exec.Task, out exec.Sink) (result any, err error)
 
-// New makes an executor that calls f.
-func New[In, Out any](f Func[In, Out]) exec.Executor { return executor[In, Out]{f} }
+// New makes an executor that calls f. Its inputs are those that decode into In.
+func New[In any](f Func) exec.Executor { return executor[In]{f} }
 
-type executor[In, Out any] struct{ do Func[In, Out] }
+type executor[In any] struct{ do Func }
 
 // Kind is "func".
-func (executor[In, Out]) Kind() string { return "func" }
+func (executor[In]) Kind() string { return "func" }
 
 // TakesFiles is true: a function opens the files of its job.
-func (executor[In, Out]) TakesFiles() bool { return true }
+func (executor[In]) TakesFiles() bool { return true }
 
 // Check refuses an input that does not decode into In, or has fields that In lacks, or for which
 // In's Validate method, if it has one, returns an error.
-func (executor[In, Out]) Check(input []byte) error {
+func (executor[In]) Check(input []byte) error {
 	var in In
 	if err := decodeStrict(input, &in); err != nil {
 		return inputError(err)
@@ -48,17 +49,12 @@ func (executor[In, Out]) Check(input []byte) error {
 	return nil
 }
 
-// Execute calls the function. It ignores input fields that In lacks, because an older version of
-// the program, whose In had them, may have stored the job.
-func (e executor[In, Out]) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
-	var in In
-	if err := json.Unmarshal(t.Input, &in); err != nil {
-		return &job.Fault{Code: "invalid_input", Message: inputError(err).Message, Class: job.Final}
-	}
+// Execute calls the function.
+func (e executor[In]) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	value, err := e.do(ctx, t, out, in)
+	value, err := e.do(ctx, t, out)
 	// A stopped function returns some error of its own; the cause is more specific.
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -72,6 +68,15 @@ func (e executor[In, Out]) Execute(ctx context.Context, t exec.Task, out exec.Si
 	}
 	out.Result(result)
 	return nil
+}
+
+// Decode decodes the input of a job. It ignores fields that In lacks, because an older version
+// of the program, whose In had them, may have stored the job. Its error is a final fault.
+func Decode[In any](input []byte) (in In, err error) {
+	if err := json.Unmarshal(input, &in); err != nil {
+		return in, &job.Fault{Code: "invalid_input", Message: inputError(err).Message, Class: job.Final}
+	}
+	return in, nil
 }
 
 // decodeStrict decodes input, which must be exactly one JSON value without unknown fields.

@@ -35,7 +35,11 @@ func (o *order) Validate() error {
 	return nil
 }
 
-func work(ctx context.Context, _ exec.Task, out exec.Sink, in order) (map[string]int, error) {
+func work(ctx context.Context, t exec.Task, out exec.Sink) (any, error) {
+	in, err := fn.Decode[order](t.Input)
+	if err != nil {
+		return nil, err
+	}
 	for _, word := range in.Words {
 		if err := out.Text(word); err != nil {
 			return nil, err
@@ -59,7 +63,7 @@ func work(ctx context.Context, _ exec.Task, out exec.Sink, in order) (map[string
 
 func TestConformance(t *testing.T) {
 	(&exectest.Suite{
-		New:        func(*testing.T) exec.Executor { return fn.New(work) },
+		New:        func(*testing.T) exec.Executor { return fn.New[order](work) },
 		Good:       []byte(`{"words":["a","b"]}`),
 		GoodOutput: "ab",
 		Failing:    []byte(`{"fail":"broken"}`),
@@ -76,7 +80,7 @@ func TestCheckNamesTheField(t *testing.T) {
 		`7`:                    "",
 		`{"mood":1}`:           "",
 	} {
-		err := fn.New(work).Check([]byte(input))
+		err := fn.New[order](work).Check([]byte(input))
 		var refusal *job.Error
 		if !errors.As(err, &refusal) || refusal.Code != job.Invalid || refusal.Field != field {
 			t.Errorf("%s: %v, field %q, want %q", input, err, refusal.Field, field)
@@ -93,7 +97,7 @@ func TestCheckNamesJSONTypes(t *testing.T) {
 		`{"inside":{"N":"x"}}`: "the input has a string where the queue takes a whole number",
 		`[]`:                   "the input has an array where the queue takes an object",
 	} {
-		if err := fn.New(work).Check([]byte(input)); err == nil || err.Error() != want {
+		if err := fn.New[order](work).Check([]byte(input)); err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %q", input, err, want)
 		}
 	}
@@ -102,11 +106,11 @@ func TestCheckNamesJSONTypes(t *testing.T) {
 // An input that was stored before a field was removed is still accepted.
 func TestExecuteIgnoresRemovedFields(t *testing.T) {
 	t.Parallel()
-	a := exectest.Start(t, fn.New(work), exectest.Task([]byte(`{"words":["a"],"dropped":1}`)))
+	a := exectest.Start(t, fn.New[order](work), exectest.Task([]byte(`{"words":["a"],"dropped":1}`)))
 	if err := a.Wait(); err != nil || a.Sink.Record().Text() != "a" {
 		t.Errorf("%v, wrote %q", err, a.Sink.Record().Text())
 	}
-	a = exectest.Start(t, fn.New(work), exectest.Task([]byte(`{"words":1}`)))
+	a = exectest.Start(t, fn.New[order](work), exectest.Task([]byte(`{"words":1}`)))
 	if f := job.FaultOf(a.Wait()); f.Class != job.Final || f.Code != "invalid_input" {
 		t.Errorf("an input that became wrong: %+v", f)
 	}
@@ -125,7 +129,7 @@ func TestExecuteEncodesTheResult(t *testing.T) {
 		"a result is kept":  {value: job.Result{ContentType: "text/plain", Body: []byte("x")}, kind: "text/plain", body: "x"},
 		"other values fail": {value: func() {}, code: "bad_result"},
 	} {
-		a := exectest.Start(t, fn.New(func(context.Context, exec.Task, exec.Sink, any) (any, error) { return c.value, nil }), exectest.Task([]byte("1")))
+		a := exectest.Start(t, fn.New[any](func(context.Context, exec.Task, exec.Sink) (any, error) { return c.value, nil }), exectest.Task([]byte("1")))
 		err, r := a.Wait(), a.Sink.Record()
 		if c.code != "" {
 			if f := job.FaultOf(err); f.Code != c.code || f.Class != job.Final || len(r.Results) > 0 {
@@ -162,7 +166,7 @@ func TestErrorsSetClassAndCode(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
-	wrapped := fn.New(func(context.Context, exec.Task, exec.Sink, any) (any, error) {
+	wrapped := fn.New[any](func(context.Context, exec.Task, exec.Sink) (any, error) {
 		return nil, fmt.Errorf("page 2: %w", fn.Coded("no_paper", cause))
 	})
 	if f := job.FaultOf(exectest.Start(t, wrapped, exectest.Task([]byte("1"))).Wait()); f.Code != "no_paper" || !strings.HasPrefix(f.Message, "page 2: ") {
