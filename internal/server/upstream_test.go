@@ -57,7 +57,7 @@ func TestEveryUpstreamFaultEndsTheJob(t *testing.T) {
 		"end-mid-stream":     {"upstream_incomplete", 2},
 		"error-mid-stream":   {"upstream_error", 2},
 		"malformed-sse":      {"upstream_bad_stream", 2},
-		"enormous-line":      {"upstream_bad_stream", 2},
+		"enormous-line":      {"upstream_too_large", 1},
 		"wrong-content-type": {"upstream_bad_answer", 2},
 	}
 	s := serveModels(t, faults) // each fails alone, without opening the circuit of another

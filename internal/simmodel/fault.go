@@ -20,7 +20,7 @@ const (
 	EndMidStream   Fault = "end-mid-stream"     // ends the answer as if it were complete
 	ErrorMidStream Fault = "error-mid-stream"   // sends an error object and ends
 	MalformedSSE   Fault = "malformed-sse"      // sends an event that is not JSON
-	EnormousLine   Fault = "enormous-line"      // sends one line of 8 MiB
+	EnormousLine   Fault = "enormous-line"      // sends one line of 32 MiB
 	WrongType      Fault = "wrong-content-type" // answers 200 with a web page
 	IgnoreStream   Fault = "ignore-stream"      // answers a streamed request unstreamed
 )
@@ -105,7 +105,7 @@ func (c *call) failMidStream() bool {
 func (c *call) writeEnormousLine() {
 	c.write([]byte("data: "))
 	piece := []byte(strings.Repeat("x", 64<<10))
-	for range 128 {
+	for range 512 {
 		if !c.write(piece) {
 			return
 		}

@@ -2,9 +2,11 @@ package llm
 
 import (
 	"bytes"
+	"compress/zlib"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -34,12 +36,16 @@ type call struct {
 	cancel  context.CancelCauseFunc
 	timer   *time.Timer // ends the call after timeout; nil without a limit
 
-	completion completion // the streamed answer so far
+	completion completion // the answer so far
+	whole      []byte     // the answer, if it was not streamed
+	events     int        // number of events so far
 	size       int        // bytes of text and events written so far
-	chunks     int        // number of chunks written so far
-	percent    float64    // the last percentage reported
-	status     int        // HTTP status of the answer; 0 before it
-	usage      []byte     // the last usage that the server sent
+
+	loggedLogprobs int     // bytes of log probabilities written so far
+	chunks         int     // number of chunks written so far
+	percent        float64 // the last percentage reported
+	status         int     // HTTP status of the answer; 0 before it
+	usage          []byte  // the last usage that the server sent
 }
 
 // do sends the request and writes the answer to the sink.
@@ -62,25 +68,51 @@ func (c *call) do(ctx context.Context, body []byte) error {
 	return c.readResponse(ctx, resp)
 }
 
-// readResponse reads an answer whose headers have arrived: an error, a stream, or a whole
-// completion.
+// readResponse reads an answer whose headers have arrived: an error, or an answer in any form.
 func (c *call) readResponse(ctx context.Context, resp *http.Response) error {
+	c.out.Alive()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return c.statusFault(ctx, resp)
 	}
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	switch {
-	case kind == "text/event-stream":
-		if c.timer != nil {
-			c.timer.Stop() // the answer has begun, so from here on the runner limits its pauses
+	var body io.Reader = liveBody{resp.Body, c.out}
+	switch coding := strings.ToLower(resp.Header.Get("Content-Encoding")); coding {
+	case "", "identity", "gzip", "x-gzip": // gzip is recognized by its first bytes, too
+	case "deflate":
+		unpacked, err := zlib.NewReader(body)
+		if err != nil {
+			return c.transferFault(ctx, err)
 		}
-		return c.readStream(ctx, resp.Body)
-	// A server that ignores "stream" sends a whole completion. The timer runs until all of it is
-	// read.
-	case kind == "application/json" || strings.HasSuffix(kind, "+json"):
-		return c.readWhole(ctx, resp.Body)
+		body = unpacked
+	default:
+		return c.model.fault(codeBadAnswer, job.Final, "answered with "+c.model.clean(coding)+", a compression that was not asked for", nil)
 	}
-	return c.model.wrongTypeFault(kind, nil)
+	if kind == "text/event-stream" {
+		c.stopTimer()
+	}
+	return c.readStream(ctx, body, resp.Header.Get("Content-Type"))
+}
+
+// stopTimer ends the time for the beginning of the answer. From here on the runner limits its
+// pauses.
+func (c *call) stopTimer() {
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+}
+
+// liveBody is a body whose bytes are signs of life, whatever they say.
+type liveBody struct {
+	io.Reader
+	out exec.Sink
+}
+
+func (b liveBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if n > 0 {
+		b.out.Alive()
+	}
+	return n, err
 }
 
 func (c *call) newRequest(ctx context.Context, body []byte) *http.Request {
@@ -106,20 +138,55 @@ func (c *call) newRequest(ctx context.Context, body []byte) *http.Request {
 	return req
 }
 
-func (c *call) readStream(ctx context.Context, body io.Reader) error {
-	for in := newEventReader(body); ; {
+// readStream reads an answer event by event. The first bytes decide what it is, and not its
+// content type. A server that ignores "stream" sends a whole completion, which is one event.
+func (c *call) readStream(ctx context.Context, body io.Reader, kind string) error {
+	for in := newEventReader(body, c.stopTimer); ; {
 		data, err := in.next()
-		if err != nil {
+		switch {
+		case errors.Is(err, errNotStream):
+			return c.model.wrongTypeFault(kind, in.head)
+		case errors.Is(err, errEventTooLarge):
+			return c.tooLargeFault()
+		case errors.Is(err, io.EOF) && in.isRaw && len(c.completion.choices) == 0:
+			return c.unreadable(codeBadAnswer, in.data, in.whyNoAnswer())
+		case errors.Is(err, io.EOF) && !in.stream && c.events == 0:
+			return c.model.wrongTypeFault(kind, in.head)
+		case err != nil:
 			return c.endStream(ctx, err)
 		}
-		if string(data) == "[DONE]" {
+		c.events++
+		if isDone(data) {
 			c.drain(body)
-			return c.finishStream()
+			return c.finishStream(true)
 		}
-		if err := c.handleEvent(data); err != nil {
+		if in.isError {
+			return c.model.faultForError(readReason(data, time.Now()))
+		}
+		if err := c.handleEvent(data, in.isRaw); err != nil {
 			return err
 		}
+		if c.whole != nil {
+			c.drain(body)
+			return c.finishWhole()
+		}
 	}
+}
+
+func isDone(data []byte) bool {
+	return len(data) <= 16 && strings.EqualFold(strings.Trim(string(data), ` "`), "[DONE]")
+}
+
+// isPing recognizes the data of events that only show that the server is alive.
+func isPing(data []byte) bool {
+	if len(data) > 16 {
+		return false
+	}
+	switch strings.ToLower(strings.Trim(string(data), " \t\"")) {
+	case "", "null", "{}", "[]", "ping", "pong", "heartbeat", "keepalive", "keep-alive", "keep_alive":
+		return true
+	}
+	return false
 }
 
 // drain reads the rest of a stream after its last event, for a short time, so that the
@@ -130,128 +197,184 @@ func (c *call) drain(body io.Reader) {
 	_, _ = io.CopyN(io.Discard, body, 4<<10)
 }
 
-func (c *call) handleEvent(data []byte) error {
+// handleEvent handles the data of an event: nearly always one chunk. isRaw is whether it came
+// without the form of a stream.
+func (c *call) handleEvent(data []byte, isRaw bool) error {
 	// The fast path, for nearly every event.
 	if text, ok := c.completion.parsePlain(data); ok {
-		if err := c.writeText(text); err != nil {
+		if err := c.write(added{text: text}); err != nil {
 			return err
 		}
 		c.completion.addText(text)
 		return nil
 	}
-	var k chunk
-	if err := json.Unmarshal(data, &k); err != nil {
-		return c.model.fault(codeBadStream, job.Retryable, "sent an event that is not a chat-completions chunk", err)
+	// Some servers pack several chunks into one event, one after another or as a list.
+	data = bytes.TrimSpace(data)
+	if end := new(shape).scan(data); end > 0 && end < len(data) && data[0] == '{' {
+		if err := c.handleChunk(data[:end], false); err != nil {
+			return err
+		}
+		return c.handleEvent(bytes.TrimPrefix(bytes.TrimSpace(data[end:]), []byte("data:")), false)
 	}
-	if !isEmpty(k.Error) {
-		return c.model.faultForError(readReason(data, time.Now()))
+	if len(data) > 2 && data[0] == '[' && json.Valid(data) && checkShape(data, 1) == nil {
+		for item := range elements(data) {
+			if err := c.handleChunk(item, false); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return c.handleChunk(data, isRaw)
+}
+
+func (c *call) handleChunk(data []byte, isRaw bool) error {
+	if isPing(data) {
+		return nil
+	}
+	k, err := decodeChunk(data)
+	switch {
+	case errors.Is(err, errShape):
+		return c.strangeFault()
+	case err != nil && isRaw:
+		return c.unreadable(codeBadAnswer, data, err)
+	case err != nil:
+		return c.unreadable(codeBadStream, data, err)
+	}
+	if failure := k.failure(); failure != nil {
+		return c.model.faultForError(readReason(failure, time.Now()))
 	}
 	// After the check for an error: a server that answers 200 and then reports an error does not
 	// work.
 	c.permit.markAnswering()
-	if err := c.writeChunk(data, k); err != nil {
+	if isRaw && !k.isWhole() {
+		c.stopTimer() // a stream of one chunk per line
+	}
+	if usage := boundUsage(k.usageAnywhere()); usage != nil {
+		c.usage = usage
+		c.out.Usage(usage)
+	}
+	isFirst := len(c.completion.choices) == 0
+	a, err := c.completion.add(k, c.loggedLogprobs < maxLoggedLogprobs)
+	if err != nil {
+		return c.strangeFault()
+	}
+	if before := c.loggedLogprobs; a.logprobs > 0 {
+		if c.loggedLogprobs += a.logprobs; before < maxLoggedLogprobs && c.loggedLogprobs >= maxLoggedLogprobs {
+			if err := c.out.Log("The log probabilities are too large for the log. All of them are in the result."); err != nil {
+				return err
+			}
+		}
+	}
+	if err := c.write(a); err != nil {
 		return err
 	}
-	c.completion.add(k)
+	if isRaw && k.isWhole() && isFirst {
+		c.whole = bytes.Clone(k.data)
+	}
+	return c.checkFinish(k)
+}
+
+// checkFinish returns a fault if a choice ended because of one.
+func (c *call) checkFinish(k chunk) error {
+	for _, choice := range k.choices {
+		if isBadFinish(choice.finish) {
+			return c.model.faultForError(reason{words: []string{normalWord(choice.finish)}, message: "finish_reason: " + choice.finish})
+		}
+	}
 	return nil
 }
 
-// writeChunk writes a chunk to the sink: as an event if it contains more than text, and then its
-// text.
-func (c *call) writeChunk(data []byte, k chunk) error {
-	if !isEmpty(k.Usage) {
-		c.usage = k.Usage
-		c.out.Usage(k.Usage)
-	}
-	text, event := k.text(), k.needsEvent()
-	if text == "" && !event {
+// write writes what a chunk adds to the sink: first the event, then the text.
+func (c *call) write(a added) error {
+	if a.text == "" && a.event == nil {
 		return nil
 	}
-	c.size += len(text)
-	if event {
-		c.size += len(data)
-	}
-	if c.size > job.MaxOutput {
+	c.size += len(a.text) + len(a.event)
+	if c.size > job.MaxOutput || c.completion.kept > job.MaxResult {
 		return c.tooLargeFault()
 	}
 	if err := c.reportChunk(); err != nil {
 		return err
 	}
-	if event {
-		if err := c.out.Event(data); err != nil {
+	if a.event != nil {
+		if err := c.out.Event(a.event); err != nil {
 			return err
 		}
 	}
-	if text == "" {
+	if a.text == "" {
 		return nil
 	}
-	return c.out.Text(text)
+	return c.out.Text(a.text)
 }
 
-// writeText writes the text of a plain chunk to the sink.
-func (c *call) writeText(text string) error {
-	c.size += len(text)
-	if c.size > job.MaxOutput {
-		return c.tooLargeFault()
-	}
-	if err := c.reportChunk(); err != nil {
+// unreadable logs what cannot be read and returns its fault, which quotes it.
+func (c *call) unreadable(code string, data []byte, why error) error {
+	quote := c.model.clean(string(data))
+	if err := c.out.Log("The model server sent: " + quote); err != nil {
 		return err
 	}
-	return c.out.Text(text)
+	did := "sent an event that is not a chat-completions chunk"
+	if code == codeBadAnswer {
+		did = "answered with something that is not a chat completion"
+	}
+	return c.model.fault(code, job.Retryable, fmt.Sprintf("%s (%v): %s", did, why, quote), nil)
+}
+
+// strangeFault is final, because the server would do it again.
+func (c *call) strangeFault() error {
+	return c.model.fault(codeBadStream, job.Final,
+		fmt.Sprintf("sent JSON of more than %d levels, or of too many members", maxDepth), nil)
 }
 
 // endStream handles a stream that ended with err and without [DONE]. The answer is complete if
 // every choice has a finish reason, because many servers omit [DONE].
 func (c *call) endStream(ctx context.Context, err error) error {
+	finished, all := c.completion.finished()
 	var f *job.Fault
 	switch {
 	case ctx.Err() != nil || errors.As(err, &f):
 		return c.transferFault(ctx, err)
 	// Before io.EOF and network errors, because all relevant data has arrived.
-	case c.completion.allFinished():
-		return c.finishStream()
+	case all > 0 && finished == all:
+		return c.finishStream(false)
 	case errors.Is(err, io.EOF):
-		return c.model.fault("upstream_incomplete", job.Retryable, "ended its answer in the middle", nil)
+		return c.incompleteFault()
 	}
 	return c.transferFault(ctx, err)
 }
 
-// finishStream sets the result of a complete streamed answer.
-func (c *call) finishStream() error {
-	if len(c.completion.choices) == 0 {
+func (c *call) incompleteFault() error {
+	return c.model.fault("upstream_incomplete", job.Retryable, "ended its answer in the middle", nil)
+}
+
+// finishStream sets the result of a streamed answer that has ended, if it is complete. done is
+// whether the server said [DONE].
+func (c *call) finishStream(done bool) error {
+	finished, all := c.completion.finished()
+	switch {
+	case all == 0:
 		return c.model.fault(codeBadStream, job.Retryable, "ended its answer without any content", nil)
+	case finished == all:
+		c.model.givesReasons.Store(true)
+	// Some servers never give a reason. From others, [DONE] without one means that somebody in
+	// the middle has ended a stream that broke off.
+	case !done || finished > 0 || c.model.givesReasons.Load() || c.completion.hasOpenCall():
+		return c.incompleteFault()
+	}
+	if err := c.write(c.completion.flush()); err != nil {
+		return err
 	}
 	// Some servers omit the model.
-	setFirst(&c.completion.head.Model, c.model.Upstream)
+	setFirst(&c.completion.model, c.model.Upstream)
 	return c.setResult(c.completion.encode())
 }
 
-// readWhole reads a whole completion from a server that ignores "stream".
-func (c *call) readWhole(ctx context.Context, body io.Reader) error {
-	// One byte above the limit shows that the answer is too large.
-	data, err := io.ReadAll(io.LimitReader(body, job.MaxOutput+1))
-	if err != nil {
-		return c.transferFault(ctx, err)
-	}
-	if len(data) > job.MaxOutput {
-		return c.tooLargeFault()
-	}
-	var k chunk
-	if err := json.Unmarshal(data, &k); err != nil {
-		return c.model.fault(codeBadAnswer, job.Retryable, "answered with something that is not a chat completion", err)
-	}
-	if !isEmpty(k.Error) {
-		return c.model.faultForError(readReason(data, time.Now()))
-	}
-	if len(k.Choices) == 0 {
-		return c.model.fault(codeBadAnswer, job.Retryable, "answered without a choice", nil)
-	}
-	// The answer becomes the result unchanged, except for white space around it.
-	data = bytes.TrimSpace(data)
-	if err := c.writeChunk(data, k); err != nil {
+// finishWhole sets the result of a whole answer. It becomes the result unchanged.
+func (c *call) finishWhole() error {
+	if err := c.write(c.completion.flush()); err != nil {
 		return err
 	}
-	return c.setResult(data)
+	return c.setResult(c.whole)
 }
 
 func (c *call) setResult(completion []byte) error {

@@ -1,82 +1,250 @@
 package llm
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"slices"
+	"strconv"
+	"strings"
 )
 
-// chunk is one event of a streamed answer, or a whole answer. In a streamed answer choices have
-// a delta, in a whole one a message.
+// chunk is one event of a streamed answer, or a whole answer. Its values are parts of the
+// event's data. Only what the executor needs is decoded: servers write the other members with
+// varying types.
 type chunk struct {
-	ID          string          `json:"id"`
-	Created     float64         `json:"created"`
-	Model       string          `json:"model"`
-	Choices     []choice        `json:"choices"`
-	Usage       json.RawMessage `json:"usage"`
-	Fingerprint json.RawMessage `json:"system_fingerprint"`
-	Tier        json.RawMessage `json:"service_tier"`
-	Error       json.RawMessage `json:"error"`
+	data    []byte // the event, as valid JSON
+	id      []byte
+	object  string
+	kind    string // its "type"
+	created []byte
+	model   []byte
+	choices []choice
+	usage   []byte
+	err     []byte // its "error"
+	others  []member
 }
 
+// choice has a delta in a streamed answer, and a message in a whole one.
 type choice struct {
-	Index        int                        `json:"index"`
-	Delta        map[string]json.RawMessage `json:"delta"`
-	Message      map[string]json.RawMessage `json:"message"`
-	FinishReason *string                    `json:"finish_reason"`
-	Logprobs     json.RawMessage            `json:"logprobs"`
+	index    int
+	delta    []byte
+	message  []byte
+	finish   string
+	logprobs []byte
+	usage    []byte
+	err      []byte
+	others   []member
+}
+
+type member struct {
+	name  string
+	value []byte
+}
+
+var (
+	errNotJSON  = errors.New("it is not JSON")
+	errNoChoice = errors.New("it is without a choice")
+	errNotChunk = errors.New("it is not an object")
+)
+
+// decodeChunk decodes an event.
+func decodeChunk(data []byte) (k chunk, err error) {
+	data = bytes.TrimSpace(data)
+	// Before any decoding: depth costs time, and members cost memory.
+	if err := checkShape(data, 4); err != nil {
+		return k, err
+	}
+	if !json.Valid(data) {
+		if data = repairJSON(data); !json.Valid(data) {
+			return k, errNotJSON
+		}
+	}
+	if data[0] != '{' {
+		return k, errNotChunk
+	}
+	k.data = data
+	for name, value := range members(data) {
+		switch name {
+		case "id":
+			k.id = value
+		case "object":
+			k.object = plainText(value)
+		case "type":
+			k.kind = plainText(value)
+		case "created":
+			k.created = value
+		case "model":
+			k.model = value
+		case "choices":
+			if k.choices, err = decodeChoices(value); err != nil {
+				return k, err
+			}
+		case "usage":
+			k.usage = value
+		case "error":
+			k.err = value
+		case "obfuscation": // random bytes
+		default:
+			k.others = appendMember(k.others, name, value)
+		}
+	}
+	return k, nil
+}
+
+// maxChoices limits the choices of an answer.
+const maxChoices = 1 << 10
+
+// decodeChoices accepts a list, a single choice, and null.
+func decodeChoices(value []byte) (list []choice, err error) {
+	if value[0] == '{' {
+		return []choice{decodeChoice(value, 0)}, nil
+	}
+	if value[0] != '[' && string(value) != "null" {
+		return nil, errors.New("its choices are not a list")
+	}
+	for item := range elements(value) {
+		switch {
+		case item[0] == '{':
+			list = append(list, decodeChoice(item, len(list)))
+		case string(item) != "null":
+			return nil, errors.New("a choice is not an object")
+		}
+		if len(list) > maxChoices {
+			return nil, errShape
+		}
+	}
+	return list, nil
+}
+
+func decodeChoice(object []byte, position int) choice {
+	c := choice{index: position}
+	for name, value := range members(object) {
+		switch name {
+		case "index":
+			if n, err := strconv.ParseFloat(strings.Trim(string(value), `"`), 64); err == nil && n >= 0 && n <= maxChoices {
+				c.index = int(n)
+			}
+		case "delta":
+			c.delta = value
+		case "message":
+			c.message = value
+		// The older completions API has the text in the choice.
+		case "text":
+			if value[0] == '"' && c.delta == nil && c.message == nil {
+				c.delta = slices.Concat([]byte(`{"content":`), value, []byte("}"))
+			}
+		case "finish_reason":
+			c.finish = finishReason(value)
+		case "logprobs":
+			c.logprobs = value
+		case "usage":
+			c.usage = value
+		case "error":
+			c.err = value
+		default:
+			c.others = appendMember(c.others, name, value)
+		}
+	}
+	return c
+}
+
+// finishReason reads a finish reason, which is a string, or an object with a type.
+func finishReason(value []byte) string {
+	for name, inner := range members(value) {
+		if name == "type" || name == "reason" {
+			return plainText(inner)
+		}
+	}
+	if value[0] == '"' {
+		return plainText(value)
+	}
+	if isEmpty(value) || string(value) == "false" {
+		return ""
+	}
+	return string(value)
+}
+
+func appendMember(list []member, name string, value []byte) []member {
+	if isEmpty(value) {
+		return list
+	}
+	return append(list, member{name, value})
 }
 
 // fields returns the choice's delta or message.
-func (c choice) fields() map[string]json.RawMessage {
-	if c.Delta != nil {
-		return c.Delta
+func (c choice) fields() []byte {
+	if c.hasDelta() {
+		return c.delta
 	}
-	return c.Message
+	return c.message
 }
 
-// text returns the choice's content if it is a string.
-func (c choice) text() string {
-	raw := c.fields()["content"]
-	if !isString(raw) {
+func (c choice) hasDelta() bool { return len(c.delta) > 0 && c.delta[0] == '{' }
+
+// isWhole reports whether the chunk is an unstreamed answer.
+func (k chunk) isWhole() bool {
+	return len(k.choices) > 0 && !k.choices[0].hasDelta() && k.choices[0].message != nil
+}
+
+// usageAnywhere returns the usage, which some servers put into a choice or into a member of
+// their own.
+func (k chunk) usageAnywhere() []byte {
+	if !isEmpty(k.usage) {
+		return k.usage
+	}
+	for _, c := range k.choices {
+		if !isEmpty(c.usage) {
+			return c.usage
+		}
+	}
+	for _, other := range k.others {
+		if other.name != "x_groq" {
+			continue
+		}
+		for name, value := range members(other.value) {
+			if name == "usage" && !isEmpty(value) {
+				return value
+			}
+		}
+	}
+	return nil
+}
+
+// maxUsage limits the usage of a job, which is part of every list.
+const maxUsage = 4 << 10
+
+// boundUsage returns the usage if it is an object of at most maxUsage bytes. Of a larger one it
+// keeps the numbers.
+func boundUsage(usage []byte) []byte {
+	if len(usage) == 0 || usage[0] != '{' {
+		return nil
+	}
+	if len(usage) <= maxUsage {
+		var compact bytes.Buffer
+		_ = json.Compact(&compact, usage)
+		return compact.Bytes()
+	}
+	numbers := make(map[string]json.RawMessage)
+	for name, value := range members(usage) {
+		if isNumber := value[0] == '-' || value[0] >= '0' && value[0] <= '9'; isNumber && len(name) <= 40 && len(value) <= 24 && len(numbers) < 32 {
+			numbers[name] = value
+		}
+	}
+	return encodeJSON(numbers)
+}
+
+// plainText returns a string in whole characters; "" for any other value.
+func plainText(value []byte) string {
+	if len(value) < 2 || value[0] != '"' {
 		return ""
 	}
-	var s string
-	_ = json.Unmarshal(raw, &s)
-	return s
+	whole, _ := wholeText(decodeString(value))
+	return string(whole)
 }
-
-// needsEvent reports whether the choice contains anything but a role and text of the first
-// choice.
-func (c choice) needsEvent() bool {
-	if !isEmpty(c.Logprobs) {
-		return true
-	}
-	for name, value := range c.fields() {
-		plain := name == "role" || name == "content" && c.Index == 0 && isString(value)
-		if !plain && !isEmpty(value) {
-			return true
-		}
-	}
-	return false
-}
-
-// text returns the text of the first choice.
-func (c chunk) text() string {
-	var all string
-	for _, choice := range c.Choices {
-		if choice.Index == 0 {
-			all += choice.text()
-		}
-	}
-	return all
-}
-
-func (c chunk) needsEvent() bool { return slices.ContainsFunc(c.Choices, choice.needsEvent) }
-
-func isString(raw json.RawMessage) bool { return len(raw) > 0 && raw[0] == '"' }
 
 // isEmpty reports whether a JSON value is missing, null, or empty.
-func isEmpty(raw json.RawMessage) bool {
+func isEmpty(raw []byte) bool {
 	switch string(raw) {
 	case "", "null", `""`, "[]", "{}":
 		return true

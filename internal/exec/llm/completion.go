@@ -5,91 +5,240 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 // completion is the answer that is rebuilt from the chunks so far.
 type completion struct {
-	head    chunk // id, model and so on, each from the first chunk that has it
-	usage   json.RawMessage
+	// of the first chunk that has it
+	id, model string
+	created   int64
+
+	usage   []byte
+	others  otherMembers
 	choices map[int]*choiceBuilder
+	kept    int // bytes that the completion takes, about
 }
 
 // choiceBuilder is one choice of a completion.
 type choiceBuilder struct {
-	message      any
-	logprobs     any
-	finishReason *string
+	message  mergedObject
+	logprobs logprobs
+	finish   string // "" before its end
+	others   otherMembers
 }
 
-// add merges a chunk into the completion.
-func (c *completion) add(k chunk) {
+// bytesPerValue is about what a decoded value takes besides its text.
+const bytesPerValue = 64
+
+// added is what a chunk adds to the log.
+type added struct {
+	event    []byte // all but the text of the first choice, without what a reader does not need; nil for nothing
+	text     string // of the first choice
+	logprobs int    // bytes of log probabilities in the event
+}
+
+// add merges a chunk into the completion. withLogprobs is whether the event contains log
+// probabilities.
+func (c *completion) add(k chunk, withLogprobs bool) (added, error) {
 	if c.choices == nil {
 		c.choices = make(map[int]*choiceBuilder)
 	}
-	setFirst(&c.head.ID, k.ID)
-	setFirst(&c.head.Created, k.Created)
-	setFirst(&c.head.Model, k.Model)
-	c.head.Fingerprint = lastNonEmpty(c.head.Fingerprint, k.Fingerprint)
-	c.head.Tier = lastNonEmpty(c.head.Tier, k.Tier)
-	c.usage = lastNonEmpty(c.usage, k.Usage)
-	for _, choice := range k.Choices {
-		b := c.choices[choice.Index]
-		if b == nil {
-			b = &choiceBuilder{message: mergedObject{}}
-			c.choices[choice.Index] = b
+	setFirst(&c.id, textOrNumber(k.id))
+	setFirst(&c.created, integer(k.created))
+	setFirst(&c.model, plainText(k.model))
+	if usage := boundUsage(k.usageAnywhere()); usage != nil {
+		c.usage = usage
+	}
+	var a added
+	event := map[string]any{}
+	c.kept += c.others.set(k.others, event)
+	delete(event, "system_fingerprint") // it is in the result, and not worth an entry of each stream
+	var choices []any
+	t := tree{budget: maxMembers}
+	for _, choice := range k.choices {
+		shown, err := c.addChoice(choice, &t, &a, withLogprobs)
+		if err != nil {
+			return a, err
 		}
-		b.message = mergeObject(b.message, choice.fields())
-		b.logprobs = merge("logprobs", b.logprobs, choice.Logprobs)
-		if choice.FinishReason != nil && *choice.FinishReason != "" {
-			b.finishReason = choice.FinishReason
+		if len(shown) > 0 {
+			shown["index"] = choice.index
+			choices = append(choices, shown)
 		}
 	}
+	c.kept += (maxMembers - t.budget) * bytesPerValue
+	if len(choices)+len(event) > 0 {
+		event["choices"] = append([]any{}, choices...)
+		a.event = encodeJSON(event)
+	}
+	return a, nil
 }
 
-// allFinished reports whether there is a choice and all choices have a finish reason.
-func (c *completion) allFinished() bool {
-	for _, b := range c.choices {
-		if b.finishReason == nil {
-			return false
+// addChoice merges a choice. It returns the members of the choice that belong into the event.
+func (c *completion) addChoice(k choice, t *tree, a *added, withLogprobs bool) (map[string]any, error) {
+	b := c.choices[k.index]
+	isNew := b == nil
+	if isNew {
+		b = &choiceBuilder{message: mergedObject{}}
+		c.choices[k.index] = b
+	}
+	shown := map[string]any{}
+	c.kept += bytesPerValue + len(k.logprobs) + b.others.set(k.others, shown)
+	if k.finish != "" {
+		b.finish = k.finish
+	}
+	if n := b.logprobs.add(k.logprobs); n > 0 && withLogprobs {
+		shown["logprobs"] = json.RawMessage(k.logprobs)
+		a.logprobs += n
+	}
+	fields := k.fields()
+	// Some servers repeat the whole message in the last chunk.
+	if len(fields) == 0 || fields[0] != '{' || !isNew && !k.hasDelta() {
+		return shown, nil
+	}
+	t.rest = fields
+	delta := t.object()
+	if t.budget < 0 {
+		return nil, errShape
+	}
+	c.kept += len(fields)
+	_, _ = mergeObject(b.message, delta)
+	delete(delta, "role")
+	if k.index == 0 {
+		a.text += takeText(delta)
+	}
+	maps.DeleteFunc(delta, func(_ string, v any) bool { return isEmptyValue(v) })
+	if len(delta) > 0 {
+		shown["delta"] = delta
+	}
+	return shown, nil
+}
+
+// takeText removes the text from an added content and returns it.
+func takeText(delta map[string]any) (all string) {
+	switch content := delta["content"].(type) {
+	case string:
+		delete(delta, "content")
+		return content
+	case []any:
+		delta["content"] = slices.DeleteFunc(content, func(item any) bool {
+			part, _ := item.(map[string]any)
+			s, isString := part["text"].(string)
+			if !isString || len(part) > 2 || part["type"] != "text" && part["type"] != "output_text" {
+				return false
+			}
+			all += s
+			return true
+		})
+	}
+	return all
+}
+
+func isEmptyValue(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return true
+	case string:
+		return v == ""
+	case []any:
+		return len(v) == 0
+	case map[string]any:
+		return len(v) == 0
+	}
+	return false
+}
+
+// flush returns what is not in the log at the end of the stream: half a character, and the last
+// values of members that have changed.
+func (c *completion) flush() added {
+	var a added
+	event := map[string]any{}
+	c.others.takeChanged(event)
+	var choices []any
+	for _, index := range slices.Sorted(maps.Keys(c.choices)) {
+		b := c.choices[index]
+		shown := map[string]any{}
+		if b.others.takeChanged(shown); len(shown) > 0 {
+			shown["index"] = index
+			choices = append(choices, shown)
+		}
+		if t, isText := b.message["content"].(*mergedText); isText && index == 0 && len(t.held) > 0 {
+			a.text, t.held = "\ufffd", nil
+			t.WriteString(a.text)
 		}
 	}
-	return len(c.choices) > 0
+	delete(event, "system_fingerprint")
+	if len(choices)+len(event) > 0 {
+		event["choices"] = append([]any{}, choices...)
+		a.event = encodeJSON(event)
+	}
+	return a
+}
+
+// finished returns how many choices there are, and how many of them have a finish reason.
+func (c *completion) finished() (finished, all int) {
+	for _, b := range c.choices {
+		if b.finish != "" {
+			finished++
+		}
+	}
+	return finished, len(c.choices)
+}
+
+// hasOpenCall reports whether the arguments of a tool call are incomplete.
+func (c *completion) hasOpenCall() bool {
+	for _, b := range c.choices {
+		calls, _ := b.message["tool_calls"].(*mergedList)
+		if calls == nil {
+			continue
+		}
+		for _, item := range calls.items {
+			call, _ := item.(mergedObject)
+			function, _ := call["function"].(mergedObject)
+			if !completeArguments(function["arguments"]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // encode returns the completion object as JSON.
 func (c *completion) encode() []byte {
-	type encodedChoice struct {
-		Index    int     `json:"index"`
-		Message  any     `json:"message"`
-		Logprobs any     `json:"logprobs"`
-		Finish   *string `json:"finish_reason"`
-	}
-	var choices []encodedChoice
+	var choices []any
 	for _, index := range slices.Sorted(maps.Keys(c.choices)) {
-		b := c.choices[index]
-		choices = append(choices, encodedChoice{index, b.encodable(), plainValue(b.logprobs), b.finishReason})
+		choices = append(choices, c.choices[index].encodable(index))
 	}
-	return encodeJSON(struct {
-		ID          string          `json:"id"`
-		Object      string          `json:"object"`
-		Created     int64           `json:"created"`
-		Model       string          `json:"model"`
-		Choices     []encodedChoice `json:"choices"`
-		Usage       json.RawMessage `json:"usage,omitempty"`
-		Fingerprint json.RawMessage `json:"system_fingerprint,omitempty"`
-		Tier        json.RawMessage `json:"service_tier,omitempty"`
-	}{c.head.ID, "chat.completion", int64(c.head.Created), c.head.Model, choices, c.usage, c.head.Fingerprint, c.head.Tier})
+	head := encodeJSON(struct {
+		ID      string          `json:"id"`
+		Object  string          `json:"object"`
+		Created int64           `json:"created"`
+		Model   string          `json:"model"`
+		Choices []any           `json:"choices"`
+		Usage   json.RawMessage `json:"usage,omitempty"`
+	}{c.id, "chat.completion", c.created, c.model, choices, c.usage})
+	if len(c.others) == 0 {
+		return head
+	}
+	// Two objects become one.
+	return append(append(head[:len(head)-1], ','), encodeJSON(c.others.encodable())[1:]...)
 }
 
-// encodable returns the message in a form that encoding/json can write. It adds a missing role
+// encodable returns the choice in a form that encoding/json can write. It adds a missing role
 // and content, and removes the index of tool calls, which exists only in streams.
-func (b *choiceBuilder) encodable() any {
+func (b *choiceBuilder) encodable(index int) map[string]any {
 	message := plainValue(b.message).(map[string]any)
-	if message["role"] == nil {
+	if message["role"] == nil || message["role"] == "" {
 		message["role"] = "assistant"
 	}
 	if _, has := message["content"]; !has {
 		message["content"] = nil
+	}
+	if parts, isList := message["content"].([]any); isList {
+		message["content"] = joinTexts(parts)
 	}
 	calls, _ := message["tool_calls"].([]any)
 	for _, call := range calls {
@@ -97,115 +246,136 @@ func (b *choiceBuilder) encodable() any {
 			delete(fields, "index")
 		}
 	}
-	return message
+	choice := map[string]any{"index": index, "message": message, "logprobs": b.logprobs.encodable(), "finish_reason": nil}
+	if b.finish != "" {
+		choice["finish_reason"] = b.finish
+	}
+	for name, value := range b.others.encodable() {
+		choice[name] = value
+	}
+	return choice
 }
 
-// Values that grow while deltas are merged. Other values are kept unchanged.
-type (
-	mergedObject map[string]any
-	mergedList   struct {
-		items []any
-		at    map[string]int // position of each item by its index
+// joinTexts makes a string of a content whose parts are all text, because most clients expect
+// one.
+func joinTexts(parts []any) any {
+	content := map[string]any{"content": slices.Clone(parts)}
+	if all := takeText(content); len(content["content"].([]any)) == 0 {
+		return all
 	}
-	mergedText struct{ bytes.Buffer }
-)
-
-// merge merges a piece of the member called name into the value old. Strings, objects and lists
-// grow; list items are matched by their index; other values are replaced.
-func merge(name string, old any, piece json.RawMessage) any {
-	if len(piece) == 0 || string(piece) == "null" {
-		return old
-	}
-	switch piece[0] {
-	case '"':
-		var s string
-		_ = json.Unmarshal(piece, &s)
-		return mergeText(name, old, s)
-	case '{':
-		var fields map[string]json.RawMessage
-		_ = json.Unmarshal(piece, &fields)
-		return mergeObject(old, fields)
-	case '[':
-		var items []json.RawMessage
-		_ = json.Unmarshal(piece, &items)
-		return mergeList(name, old, items)
-	}
-	return slices.Clone(piece)
+	return parts
 }
 
-// mergeText appends s to a string. It replaces strings that identify something, because some
-// servers repeat those in every piece.
-func mergeText(name string, old any, s string) any {
-	t, ok := old.(*mergedText)
-	if !ok {
-		t = &mergedText{}
-	}
-	switch name {
-	case "role", "id", "type", "name", "format":
-		if s == "" {
-			return t
-		}
-		t.Reset()
-	}
-	t.WriteString(s)
-	return t
-}
+// logprobs are the log probabilities of a choice: lists that grow. They are kept as they are
+// written, because they are large and nobody needs their values here.
+type logprobs map[string]*bytes.Buffer
 
-func mergeObject(old any, fields map[string]json.RawMessage) any {
-	o, ok := old.(mergedObject)
-	if !ok {
-		o = mergedObject{}
-	}
-	for name, piece := range fields {
-		// A null in a delta changes nothing.
-		if merged := merge(name, o[name], piece); merged != nil {
-			o[name] = merged
-		}
-	}
-	return o
-}
-
-func mergeList(name string, old any, items []json.RawMessage) any {
-	l, ok := old.(*mergedList)
-	if !ok {
-		l = &mergedList{at: make(map[string]int)}
-	}
-	for _, item := range items {
-		var indexed struct{ Index json.RawMessage }
-		_ = json.Unmarshal(item, &indexed)
-		index := string(indexed.Index)
-		if at, known := l.at[index]; known {
-			l.items[at] = merge(name, l.items[at], item)
+// add appends the lists of a chunk and returns their size.
+func (l *logprobs) add(value []byte) (size int) {
+	for name, list := range members(value) {
+		inner, isList := bytes.CutPrefix(list, []byte("["))
+		if inner = bytes.TrimSpace(bytes.TrimSuffix(inner, []byte("]"))); !isList || len(inner) == 0 {
 			continue
 		}
-		// Items without an index are never merged with others.
-		if !isEmpty(indexed.Index) {
-			l.at[index] = len(l.items)
+		if *l == nil {
+			*l = make(logprobs)
 		}
-		l.items = append(l.items, merge(name, nil, item))
+		b := (*l)[name]
+		if b == nil {
+			b = new(bytes.Buffer)
+			(*l)[name] = b
+		} else {
+			b.WriteByte(',')
+		}
+		b.Write(inner)
+		size += len(inner)
 	}
-	return l
+	return size
 }
 
-// plainValue converts a merged value to maps, slices and strings for encoding/json.
-func plainValue(v any) any {
-	switch v := v.(type) {
-	case mergedObject:
-		fields := make(map[string]any, len(v))
-		for name, value := range v {
-			fields[name] = plainValue(value)
-		}
-		return fields
-	case *mergedList:
-		items := make([]any, len(v.items))
-		for i, item := range v.items {
-			items[i] = plainValue(item)
-		}
-		return items
-	case *mergedText:
-		return v.String()
+func (l logprobs) encodable() any {
+	if l == nil {
+		return nil
 	}
-	return v
+	lists := make(map[string]json.RawMessage, len(l))
+	for name, b := range l {
+		lists[name] = slices.Concat([]byte("["), b.Bytes(), []byte("]"))
+	}
+	return lists
+}
+
+// otherMembers are members that the executor does not know, such as citations. The last value of
+// each counts.
+type otherMembers map[string]*otherMember
+
+type otherMember struct {
+	value  []byte
+	logged bool // the log has this value
+}
+
+// set stores members and returns the change of their size. It adds new ones to event. A value
+// that changes goes into the log only at the end, because some servers count in every chunk.
+func (o *otherMembers) set(list []member, event map[string]any) (grown int) {
+	for _, m := range list {
+		old := (*o)[m.name]
+		switch {
+		case old == nil:
+			if *o == nil {
+				*o = make(otherMembers)
+			}
+			value := bytes.Clone(m.value)
+			(*o)[m.name] = &otherMember{value, true}
+			event[m.name] = json.RawMessage(value)
+			grown += len(m.name) + len(value) + bytesPerValue
+		case !bytes.Equal(old.value, m.value):
+			grown += len(m.value) - len(old.value)
+			old.value, old.logged = append(old.value[:0:0], m.value...), false
+		}
+	}
+	return grown
+}
+
+// takeChanged adds the members whose value the log does not have to event.
+func (o otherMembers) takeChanged(event map[string]any) {
+	for name, m := range o {
+		if !m.logged {
+			m.logged = true
+			event[name] = json.RawMessage(m.value)
+		}
+	}
+}
+
+// value returns the value of a member; nil without it.
+func (o otherMembers) value(name []byte) []byte {
+	if m := o[string(name)]; m != nil {
+		return m.value
+	}
+	return nil
+}
+
+func (o otherMembers) encodable() map[string]json.RawMessage {
+	all := make(map[string]json.RawMessage, len(o))
+	for name, m := range o {
+		all[name] = m.value
+	}
+	return all
+}
+
+// textOrNumber returns a string, or a number as one.
+func textOrNumber(value []byte) string {
+	if len(value) > 0 && (value[0] == '-' || value[0] >= '0' && value[0] <= '9') {
+		return string(value)
+	}
+	return plainText(value)
+}
+
+// integer returns a number, also one in a string; 0 for anything else.
+func integer(value []byte) int64 {
+	n, err := strconv.ParseFloat(strings.Trim(string(value), `"`), 64)
+	if err != nil || n < 0 || n > 1<<53 {
+		return 0
+	}
+	return int64(n)
 }
 
 // setFirst sets *kept to next unless it is set already.
@@ -216,10 +386,6 @@ func setFirst[T comparable](kept *T, next T) {
 	}
 }
 
-// lastNonEmpty returns next unless it is empty.
-func lastNonEmpty(kept, next json.RawMessage) json.RawMessage {
-	if isEmpty(next) {
-		return kept
-	}
-	return next
-}
+// maxLoggedLogprobs limits log probabilities in the log, of which the words need some room. All
+// of them are in the result.
+const maxLoggedLogprobs = job.MaxOutput / 2

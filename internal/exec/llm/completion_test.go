@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/exec/exectest"
@@ -34,7 +35,7 @@ func TestCompletionIsRebuiltFromItsStream(t *testing.T) {
 	for name, c := range map[string]struct {
 		stream []string
 		text   string
-		events []int // indexes of the stream's chunks that become events
+		events []string
 		usage  string
 		result string
 	}{
@@ -63,7 +64,12 @@ func TestCompletionIsRebuiltFromItsStream(t *testing.T) {
 				delta(`"tool_calls":[{"index":1,"id":"t2","type":"function","function":{"name":"stop","arguments":"{}"}}]`),
 				delta(`"tool_calls":[{"index":0,"type":"function","function":{"name":"find","arguments":"1}"}}]`),
 				finishChunk("tool_calls"), "[DONE]"},
-			events: []int{1, 2, 3, 4},
+			events: []string{
+				`{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"","name":"find"},"id":"t1","index":0,"type":"function"}]},"index":0}]}`,
+				`{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"{\"q\":"},"index":0}]},"index":0}]}`,
+				`{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"{}","name":"stop"},"id":"t2","index":1,"type":"function"}]},"index":0}]}`,
+				`{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"1}","name":""},"index":0}]},"index":0}]}`,
+			},
 			result: completionOf(`{"role":"assistant","content":null,"tool_calls":[
 				{"id":"t1","type":"function","function":{"name":"find","arguments":"{\"q\":1}"}},
 				{"id":"t2","type":"function","function":{"name":"stop","arguments":"{}"}}]}`, "tool_calls", ""),
@@ -74,24 +80,25 @@ func TestCompletionIsRebuiltFromItsStream(t *testing.T) {
 				delta(`"reasoning_details":[{"index":0,"type":"t","text":"a"}]`), delta(`"reasoning_details":[{"index":0,"type":"t","text":"b"}]`),
 				delta(`"reasoning_content":"","content":"Yes"`), finishChunk("stop")},
 			text:   "Yes",
-			events: []int{0, 1, 2, 3},
+			events: []string{`{"choices":[{"delta":{"reasoning_content":"hm"},"index":0}]}`, `{"choices":[{"delta":{"reasoning_content":"m."},"index":0}]}`, `{"choices":[{"delta":{"reasoning_details":[{"index":0,"text":"a","type":"t"}]},"index":0}]}`, `{"choices":[{"delta":{"reasoning_details":[{"index":0,"text":"b","type":"t"}]},"index":0}]}`},
 			result: completionOf(`{"role":"assistant","content":"Yes","reasoning_content":"hmm.",
 				"reasoning_details":[{"index":0,"type":"t","text":"ab"}]}`, "stop", ""),
 		},
 		"a refusal": {
 			stream: []string{delta(`"refusal":"No, "`), delta(`"refusal":"thanks."`), finishChunk("stop")},
-			events: []int{0, 1},
+			events: []string{`{"choices":[{"delta":{"refusal":"No, "},"index":0}]}`, `{"choices":[{"delta":{"refusal":"thanks."},"index":0}]}`},
 			result: completionOf(`{"role":"assistant","content":null,"refusal":"No, thanks."}`, "stop", ""),
 		},
 		"a piece that is text and more": {
 			stream: []string{delta(`"content":"x","annotations":[{"a":1},{"a":2}]`), finishChunk("stop")},
 			text:   "x",
-			events: []int{0},
+			events: []string{`{"choices":[{"delta":{"annotations":[{"a":1},{"a":2}]},"index":0}]}`},
 			result: completionOf(`{"role":"assistant","content":"x","annotations":[{"a":1},{"a":2}]}`, "stop", ""),
 		},
 		"content in parts": {
 			stream: []string{delta(`"content":[{"type":"thinking","text":"a"}]`), delta(`"content":[{"type":"text","text":"b"}]`), finishChunk("stop")},
-			events: []int{0, 1},
+			text:   "b",
+			events: []string{`{"choices":[{"delta":{"content":[{"text":"a","type":"thinking"}]},"index":0}]}`},
 			result: completionOf(`{"role":"assistant","content":[{"type":"thinking","text":"a"},{"type":"text","text":"b"}]}`, "stop", ""),
 		},
 		"log probabilities": {
@@ -99,7 +106,7 @@ func TestCompletionIsRebuiltFromItsStream(t *testing.T) {
 				`{"id":"c1","created":5,"model":"mm","choices":[{"index":0,"delta":{"content":"x"},"logprobs":{"content":[{"token":"x","logprob":-0.10}]}}]}`,
 				`{"choices":[{"index":0,"delta":{"content":"y"},"logprobs":{"content":[{"token":"y","logprob":-2e0}]}}]}`, finishChunk("stop")},
 			text:   "xy",
-			events: []int{0, 1},
+			events: []string{`{"choices":[{"index":0,"logprobs":{"content":[{"token":"x","logprob":-0.10}]}}]}`, `{"choices":[{"index":0,"logprobs":{"content":[{"token":"y","logprob":-2e0}]}}]}`},
 			result: `{"id":"c1","object":"chat.completion","created":5,"model":"mm","choices":[{"index":0,"message":{"role":"assistant","content":"xy"},
 				"logprobs":{"content":[{"token":"x","logprob":-0.10},{"token":"y","logprob":-2e0}]},"finish_reason":"stop"}]}`,
 		},
@@ -109,7 +116,7 @@ func TestCompletionIsRebuiltFromItsStream(t *testing.T) {
 				`{"choices":[{"index":1,"delta":{"content":"b"}}]}`, `{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`,
 				`{"choices":[{"index":1,"delta":{"content":"c"},"finish_reason":"length"}]}`},
 			text:   "a",
-			events: []int{1, 3},
+			events: []string{`{"choices":[{"delta":{"content":"b"},"index":1}]}`, `{"choices":[{"delta":{"content":"c"},"index":1}]}`},
 			result: `{"id":"c1","object":"chat.completion","created":5,"model":"mm","choices":[
 				{"index":0,"message":{"role":"assistant","content":"a"},"logprobs":null,"finish_reason":"stop"},
 				{"index":1,"message":{"role":"assistant","content":"bc"},"logprobs":null,"finish_reason":"length"}]}`,
@@ -118,6 +125,7 @@ func TestCompletionIsRebuiltFromItsStream(t *testing.T) {
 			stream: []string{`{"id":"","model":"","choices":[],"prompt_filter_results":[]}`, delta(`"content":"x"`),
 				`{"id":"c2","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":null,"system_fingerprint":"fp","service_tier":"flex"}`},
 			text:   "x",
+			events: []string{`{"choices":[],"service_tier":"flex"}`},
 			result: completionOf(`{"role":"assistant","content":"x"}`, "stop", `,"system_fingerprint":"fp","service_tier":"flex"`),
 		},
 	} {
@@ -125,12 +133,8 @@ func TestCompletionIsRebuiltFromItsStream(t *testing.T) {
 		if r.Text() != c.text {
 			t.Errorf("%s: the text is %q, want %q", name, r.Text(), c.text)
 		}
-		var events []string
-		for _, i := range c.events {
-			events = append(events, c.stream[i])
-		}
-		if got := r.OfKind(job.KindJSON); !reflect.DeepEqual(got, events) {
-			t.Errorf("%s: the events are %q, want %q", name, got, events)
+		if got := r.OfKind(job.KindJSON); !reflect.DeepEqual(got, c.events) {
+			t.Errorf("%s: the events are %q, want %q", name, got, c.events)
 		}
 		if c.usage != "" && (len(r.Usage) != 1 || r.Usage[0] != c.usage) {
 			t.Errorf("%s: the usage is %v", name, r.Usage)
@@ -149,7 +153,7 @@ func TestEventPrecedesTextOfTheSameChunk(t *testing.T) {
 			entries = append(entries, s)
 		}
 	}
-	if want := []exectest.Entry{{Kind: job.KindJSON, Data: chunk}, {Kind: job.KindText, Data: "x"}}; !reflect.DeepEqual(entries, want) {
+	if want := []exectest.Entry{{Kind: job.KindJSON, Data: `{"choices":[{"delta":{"annotations":[{"a":1}]},"index":0}]}`}, {Kind: job.KindText, Data: "x"}}; !reflect.DeepEqual(entries, want) {
 		t.Errorf("the output is %v", entries)
 	}
 }
@@ -158,11 +162,10 @@ func TestEventPrecedesTextOfTheSameChunk(t *testing.T) {
 func TestUnstreamedAnswerBecomesTheResult(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		body, text string
-		event      bool
+		body, text, event string
 	}{
-		"text":        {`{"id":"c1","extra":1.0,"choices":[{"index":0,"message":{"role":"assistant","content":"all of it","refusal":null},"finish_reason":"stop"}],"usage":{"total_tokens":9}}`, "all of it", false},
-		"a tool call": {`{"id":"c1","choices":[{"message":{"content":null,"tool_calls":[{"id":"t"}]}}],"usage":{"total_tokens":9}}`, "", true},
+		"text":        {`{"id":"c1","extra":1.0,"choices":[{"index":0,"message":{"role":"assistant","content":"all of it","refusal":null},"finish_reason":"stop"}],"usage":{"total_tokens":9}}`, "all of it", `{"choices":[],"extra":1.0}`},
+		"a tool call": {`{"id":"c1","choices":[{"message":{"content":null,"tool_calls":[{"id":"t"}]}}],"usage":{"total_tokens":9}}`, "", `{"choices":[{"delta":{"tool_calls":[{"id":"t","index":0}]},"index":0}]}`},
 	} {
 		r := run(t, newInMemory(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json; charset=utf-8")
@@ -171,7 +174,7 @@ func TestUnstreamedAnswerBecomesTheResult(t *testing.T) {
 		if r.Text() != c.text || string(r.Results[0].Body) != c.body || r.Usage[0] != `{"total_tokens":9}` {
 			t.Errorf("%s: the text is %q, the usage %v, the result %s", name, r.Text(), r.Usage, r.Results[0].Body)
 		}
-		if events := r.OfKind(job.KindJSON); c.event != (len(events) == 1 && events[0] == c.body) {
+		if events := r.OfKind(job.KindJSON); strings.Join(events, "|") != c.event {
 			t.Errorf("%s: the events are %v", name, events)
 		}
 	}

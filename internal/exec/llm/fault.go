@@ -156,6 +156,61 @@ func (m *model) wrongTypeFault(kind string, text []byte) *job.Fault {
 			m.says(reason{message: textOfPage(text)}), nil)
 }
 
+// isBadFinish recognizes the finish reasons of an answer that was given up.
+func isBadFinish(finish string) bool {
+	finish = strings.ToLower(finish)
+	for _, says := range []string{"error", "abort", "cancel", "fail", "timeout", "timed_out", "insufficient", "overload", "unavailable", "interrupt", "exhausted", "malformed"} {
+		if strings.Contains(finish, says) {
+			return true
+		}
+	}
+	return false
+}
+
+// failure returns the part of a chunk that reports an error; nil for none. Servers report errors
+// in many forms, also with the status 200.
+func (k chunk) failure() []byte {
+	if !isEmpty(k.err) && string(k.err) != "false" {
+		return k.data
+	}
+	for _, choice := range k.choices {
+		if !isEmpty(choice.err) && string(choice.err) != "false" {
+			return choice.err
+		}
+	}
+	if k.object == "error" || k.kind == "error" {
+		return k.data
+	}
+	if len(k.choices) > 0 {
+		return nil
+	}
+	said, coded := false, false
+	for _, m := range k.others {
+		switch m.name {
+		case "detail", "errors", "error_code", "error_msg", "error_message":
+			return k.data
+		case "message", "msg":
+			said = true
+		case "code", "status", "status_code":
+			coded = string(m.value) != "0" && string(m.value) != "200" && !strings.EqualFold(string(m.value), `"ok"`)
+		case "success":
+			if string(m.value) == "false" {
+				return k.data
+			}
+		case "base_resp":
+			for name, value := range members(m.value) {
+				if name == "status_code" && string(value) != "0" {
+					return k.data
+				}
+			}
+		}
+	}
+	if said && coded {
+		return k.data
+	}
+	return nil
+}
+
 func (c *call) tooLargeFault() *job.Fault {
 	return c.model.fault(codeTooLarge, job.Final,
 		fmt.Sprintf("gave an answer of more than %d MiB", job.MaxOutput>>20), nil)

@@ -73,7 +73,7 @@ func TestFaultsOfAnUpstream(t *testing.T) {
 		simmodel.EndMidStream:   {"upstream_incomplete", job.Retryable, "in the middle"},
 		simmodel.ErrorMidStream: {"upstream_error", job.Retryable, "told to fail here"},
 		simmodel.MalformedSSE:   {"upstream_bad_stream", job.Retryable, "not a chat-completions chunk"},
-		simmodel.EnormousLine:   {"upstream_bad_stream", job.Retryable, "more than 1 MiB"},
+		simmodel.EnormousLine:   {"upstream_too_large", job.Final, "more than 16 MiB"},
 		simmodel.WrongType:      {"upstream_bad_answer", job.Retryable, "text/html"},
 	} {
 		f, record := runFailing(t, newExecutor(t, base), fmt.Sprintf(`{"messages":[{"role":"user","content":"x"}],"sim":{"fault":%q}}`, fault))
@@ -181,10 +181,10 @@ func TestErrorsInsideAnAnswer(t *testing.T) {
 		`{"error":"broken"}`: {"upstream_error", job.Retryable, "it says: broken"},
 		`{"error":{"message":"` + strings.Repeat("long ", 500) + `"}}`: {"upstream_error", job.Retryable, "long …"},
 		`{"error":{"message":"a\u0007\nb <` + testKey + `>"}}`:         {"upstream_error", job.Retryable, "a b <[the key]>"},
-		`{"choices":[{"index":"zero"}]}`:                               {"upstream_bad_stream", job.Retryable, "not a chat-completions chunk"},
-		`"choices"`:                                                    {"upstream_bad_stream", job.Retryable, "not a chat-completions chunk"},
-		`{"choices":[]}`:                                               {"upstream_incomplete", job.Retryable, "in the middle"},
-		`{"choices":[{"index":0,"delta":{"content":"x"}}]}`:            {"upstream_incomplete", job.Retryable, "in the middle"},
+		`{"choices":7}`:  {"upstream_bad_stream", job.Retryable, "not a chat-completions chunk"},
+		`"choices"`:      {"upstream_bad_stream", job.Retryable, "not a chat-completions chunk"},
+		`{"choices":[]}`: {"upstream_incomplete", job.Retryable, "in the middle"},
+		`{"choices":[{"index":0,"delta":{"content":"x"}}]}`: {"upstream_incomplete", job.Retryable, "in the middle"},
 		`[DONE]`: {"upstream_bad_stream", job.Retryable, "without any content"},
 	} {
 		f, _ := runFailing(t, newExecutor(t, serve(t, streamHandler(data))), hello)

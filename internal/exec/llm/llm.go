@@ -7,15 +7,17 @@
 // completion object, rebuilt from the stream.
 //
 // The job's log contains everything that is needed to stream the answer again. The text of the
-// first choice is written as text. A chunk with anything else (a tool call, reasoning, log
-// probabilities, another choice) is written verbatim as an event, before its text of the first
-// choice. That text is written as text too, so a reader of both must skip it in the event. Role,
-// finish reason and usage are in the result.
+// first choice is written as text. What else a chunk adds (a tool call, reasoning, log
+// probabilities, another choice, members that the executor does not know) is written as an event,
+// before the text of the same chunk. The event has the form of a chunk, without its wrapping and
+// without that text: {"choices":[{"index":0,"delta":{"reasoning":"hm"}}]}. Each tool call in it has
+// an index, whatever the server wrote. Role, finish reason, id and usage are in the result.
 //
 // The files follow a call: llm.go (configuration and models), request.go (the request),
-// breaker.go (the circuit breaker), call.go (one call), sse.go (server-sent events), chunk.go
-// and plainchunk.go (chunks), completion.go (the rebuilt completion), fault.go (errors and their
-// consequences).
+// breaker.go (the circuit breaker), call.go (one call), sse.go (events), chunk.go and
+// plainchunk.go (chunks), tree.go and shape.go (JSON), completion.go and merge.go (the rebuilt
+// completion), fault.go (errors and their consequences), reason.go (what a server says about an
+// error), verdict.go (what that means), wait.go (how long to wait).
 //
 // The runner enforces the timeouts of the attempt and of its output. This package enforces only
 // [job.Timeouts.Request]: how long the server may take to begin a streamed answer, or to
@@ -31,6 +33,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/exec"
@@ -171,6 +174,9 @@ type model struct {
 	slots  chan struct{} // one element per running call; nil without a limit
 
 	breaker *breaker
+
+	// What was learned from the server's answers.
+	givesReasons atomic.Bool // its streams have finish reasons
 }
 
 func newModel(m Model, c Config) (*model, error) {

@@ -7,14 +7,15 @@ import (
 )
 
 // plainChunk parses a chunk that only adds text to the first choice. Nearly every chunk does, so
-// it is parsed in place, without encoding/json. All other chunks are left to encoding/json and
+// it is parsed in place, in one pass. All other chunks are left to [decodeChunk] and
 // [completion.add], which give the same result for a plain chunk, but more slowly.
 type plainChunk struct {
 	scanner
-	head       *chunk
-	message    mergedObject // the first choice so far
-	hasChoices bool         // "choices" was read
-	content    []byte       // the quoted text; nil before it was read
+	so         *completion    // far
+	first      *choiceBuilder // the first choice so far
+	hasChoices bool           // "choices" was read
+	hasDelta   bool           // "delta" was read
+	content    []byte         // the quoted text; nil before it was read
 }
 
 // parsePlain returns the text of a plain chunk. The text is not empty and belongs to the first
@@ -25,9 +26,12 @@ func (c *completion) parsePlain(data []byte) (text string, ok bool) {
 	if first == nil {
 		return "", false
 	}
-	message, _ := first.message.(mergedObject)
-	p := plainChunk{scanner: scanner{data}, head: &c.head, message: message}
+	p := plainChunk{scanner: scanner{data}, so: c, first: first}
 	if !p.object(p.parseMember) || !p.atEnd() || p.content == nil {
+		return "", false
+	}
+	// Half a character waits for its other half.
+	if old, _ := first.message["content"].(*mergedText); len(old.held) > 0 {
 		return "", false
 	}
 	return unquote(p.content)
@@ -35,7 +39,8 @@ func (c *completion) parsePlain(data []byte) (text string, ok bool) {
 
 // addText adds the text of a plain chunk to the first choice.
 func (c *completion) addText(s string) {
-	c.choices[0].message.(mergedObject)["content"].(*mergedText).WriteString(s)
+	c.choices[0].message["content"].(*mergedText).WriteString(s)
+	c.kept += len(s)
 }
 
 // parseMember parses a member of the chunk. The completion keeps the first value of some
@@ -43,15 +48,13 @@ func (c *completion) addText(s string) {
 func (p *plainChunk) parseMember(name []byte) bool {
 	switch string(name) {
 	case "id":
-		return p.head.ID != "" && p.skipText()
+		return p.so.id != "" && p.skipText()
 	case "created":
-		return p.head.Created != 0 && p.number()
+		return p.so.created != 0 && p.number()
 	case "model":
-		return p.head.Model != "" && p.skipText()
-	case "system_fingerprint":
-		return p.acceptNull() || p.acceptText(p.head.Fingerprint)
-	case "service_tier":
-		return p.acceptNull() || p.acceptText(p.head.Tier)
+		return p.so.model != "" && p.skipText()
+	case "object", "obfuscation":
+		return p.skipText()
 	case "usage", "error":
 		return p.acceptNull()
 	case "choices":
@@ -62,7 +65,7 @@ func (p *plainChunk) parseMember(name []byte) bool {
 		// Exactly one choice: a second one needs an event.
 		return p.accept('[') && p.object(p.parseChoice) && p.accept(']')
 	}
-	return p.skipValue(0)
+	return p.acceptNull() || p.acceptSame(p.so.others.value(name))
 }
 
 // parseChoice parses a member of the only choice.
@@ -73,18 +76,22 @@ func (p *plainChunk) parseChoice(name []byte) bool {
 	case "finish_reason", "logprobs":
 		return p.acceptNull()
 	case "delta":
+		if p.hasDelta {
+			return false
+		}
+		p.hasDelta = true
 		return p.object(p.parseDelta)
 	// A whole message instead of a delta does not occur in a stream.
-	case "message":
+	case "message", "text", "usage", "error":
 		return false
 	}
-	return p.skipValue(0)
+	return p.acceptNull() || p.acceptSame(p.first.others.value(name))
 }
 
 // parseDelta parses a member of the delta. Members other than the content must not change the
 // message.
 func (p *plainChunk) parseDelta(name []byte) bool {
-	old, _ := p.message[string(name)].(*mergedText)
+	old, _ := p.first.message[string(name)].(*mergedText)
 	switch {
 	case string(name) != "content" && p.acceptNull():
 		return true
@@ -105,21 +112,34 @@ func (p *plainChunk) skipText() bool {
 	return ok
 }
 
+// acceptSame accepts a value that is equal to old, byte by byte.
+func (p *plainChunk) acceptSame(old []byte) bool {
+	p.skipSpace()
+	if len(old) == 0 || !bytes.HasPrefix(p.rest, old) {
+		return false
+	}
+	start := p.rest
+	return p.skipValue(0) && len(start)-len(p.rest) == len(old)
+}
+
 // acceptText accepts a string whose quoted form equals quoted.
 func (p *plainChunk) acceptText(quoted []byte) bool {
 	next, ok := p.asciiString()
 	return ok && bytes.Equal(next, quoted)
 }
 
-// unquote decodes a JSON string. ok is false if it is invalid or empty.
+// unquote decodes a JSON string. ok is false if it is invalid or empty, or may have half a
+// character.
 func unquote(quoted []byte) (text string, ok bool) {
 	inner := quoted[1 : len(quoted)-1]
 	if isLiteral(inner) {
 		return string(inner), len(inner) > 0
 	}
-	var decoded string
-	err := json.Unmarshal(quoted, &decoded)
-	return decoded, err == nil && decoded != ""
+	if !utf8.Valid(inner) || !json.Valid(quoted) {
+		return "", false
+	}
+	decoded := decodeString(quoted)
+	return string(decoded), len(decoded) > 0 && utf8.Valid(decoded)
 }
 
 // isLiteral reports whether a quoted string needs no decoding.

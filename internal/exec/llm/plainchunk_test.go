@@ -1,12 +1,9 @@
 package llm
 
-import (
-	"encoding/json"
-	"testing"
-)
+import "testing"
 
 // firstChunk is the first chunk of a stream. Later chunks can be plain.
-const firstChunk = `{"id":"c1","created":5,"model":"mm","system_fingerprint":"fp","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":""}}]}`
+const firstChunk = `{"id":"c1","created":5,"model":"mm","system_fingerprint":"fp","choices":[{"index":0,"content_filter_results":{"hate":{"filtered":false,"severity":"safe"},"x":[1,-0.5,true]},"delta":{"role":"assistant","content":"","refusal":""}}]}`
 
 // plainChunks are typical chunks of servers for one token, with their text.
 var plainChunks = map[string]string{
@@ -15,12 +12,12 @@ var plainChunks = map[string]string{
 	`{"choices": [{"index": 0, "delta": {"role": "assistant", "content": " b", "refusal": null, "tool_calls": null}, "finish_reason": null}]}`:   " b",
 	`{"id":"c1","system_fingerprint":"fp","service_tier":null,"choices":[{"index":0,"delta":{"refusal":"","content":"a"}}],"obfuscation":"xYz"}`: "a",
 	`{"choices":[{"content_filter_results":{"hate":{"filtered":false,"severity":"safe"},"x":[1,-0.5,true]},"delta":{"content":"a"}}]}`:           "a",
-	"\n{\"choices\":\t[{\"delta\":{\"content\":\"\\\"\\u00e9\\ud83d\\ude00\\n\\ud800é\"}}]}\r\n":                                                 "\"é😀\n\ufffdé",
-	"{\"choices\":[{\"delta\":{\"content\":\"a\xff\"}}]}":                                                                                        "a\ufffd",
+	"\n{\"choices\":\t[{\"delta\":{\"content\":\"\\\"\\u00e9\\ud83d\\ude00\\né\"}}]}\r\n":                                                        "\"é😀\né",
 }
 
 // otherChunks look like plain ones, but contain more or are invalid.
 var otherChunks = []string{
+	`{"choices":[{"delta":{"content":"\ud800é"}}]}`, "{\"choices\":[{\"delta\":{\"content\":\"a\xff\"}}]}",
 	firstChunk, "", "null", "{}", "[DONE]", `{"choices":[]}`, `{"choices":null}`, `{"error":{"code":429}}`, `{"choices":[{"delta":null}]}`,
 	`{"choices":[{"delta":{"content":"a"}}],"error":"x"}`, `{"choices":[{"delta":{"content":"a"}}],"Error":"x"}`, `{"choices":[{"delta":{"content":"a"}}],"usage":{"total_tokens":3}}`,
 	`{"choices":[{"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}]}`, `{"choices":[{"index":1,"delta":{"content":"b"}}]}`, `{"choices":[{"index":0.0,"delta":{"content":"b"}}]}`,
@@ -40,9 +37,8 @@ var otherChunks = []string{
 
 // completionAfter returns a completion to which the chunk was added, if that is valid.
 func completionAfter(first string) (c completion) {
-	var k chunk
-	if json.Unmarshal([]byte(first), &k) == nil {
-		c.add(k)
+	if k, err := decodeChunk([]byte(first)); err == nil {
+		_, _ = c.add(k, true)
 	}
 	return c
 }
@@ -100,15 +96,15 @@ func checkAgainstDecoder(t *testing.T, first, second string) {
 		return
 	}
 	got.addText(text)
-	var k chunk
-	if err := json.Unmarshal([]byte(second), &k); err != nil {
+	k, err := decodeChunk([]byte(second))
+	if err != nil {
 		t.Fatalf("after %s, %q is no chunk: %v", first, second, err)
 	}
-	if !isEmpty(k.Error) || !isEmpty(k.Usage) || k.needsEvent() || k.text() != text {
-		t.Fatalf("after %s, %q has the text %q and more, but was parsed as plain text %q", first, second, k.text(), text)
+	a, err := want.add(k, true)
+	if err != nil || k.failure() != nil || k.usageAnywhere() != nil || a.event != nil || a.text != text {
+		t.Fatalf("after %s, %q has the text %q and the event %s, but was parsed as plain text %q", first, second, a.text, a.event, text)
 	}
-	want.add(k)
-	if a, b := string(got.encode()), string(want.encode()); a != b || got.allFinished() != want.allFinished() {
+	if a, b := string(got.encode()), string(want.encode()); a != b {
 		t.Errorf("after %s, %q gives\n%s\nwant\n%s", first, second, a, b)
 	}
 }

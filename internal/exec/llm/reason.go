@@ -166,7 +166,7 @@ func placeOf(loc any) string {
 
 // decodeJSON decodes one JSON value of bounded size. Numbers stay as they are written.
 func decodeJSON(data []byte) (any, error) {
-	if err := checkShape(data); err != nil {
+	if err := checkShape(data, maxDepth); err != nil {
 		return nil, err
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -176,7 +176,7 @@ func decodeJSON(data []byte) (any, error) {
 		return nil, err
 	}
 	if d.More() {
-		return nil, errShape
+		return nil, errNotJSON
 	}
 	return value, nil
 }

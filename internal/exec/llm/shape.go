@@ -9,33 +9,38 @@ const (
 	maxMembers = 1 << 18
 )
 
-// errShape is returned for JSON that is nested too deeply, has too many members, or does not end
-// where it should.
+// errShape is returned for JSON that is nested too deeply or has too many members.
 var errShape = errors.New("JSON of a strange shape")
 
-// checkShape checks the depth and the number of members before a value is decoded. It does not
-// check that the JSON is valid.
-func checkShape(data []byte) error {
-	var s shape
-	if end := s.scan(data); s.depth != 0 || end < 0 {
+// checkShape checks the depth of a value, and its members down to some level, before it is
+// decoded. It does not check that the JSON is valid.
+func checkShape(data []byte, levels int) error {
+	s := shape{levels: levels}
+	if s.scan(data); s.tooDeep || s.members > maxMembers {
 		return errShape
 	}
 	return nil
 }
 
-// shape follows the nesting of JSON over any number of pieces. The zero value is at the
-// beginning of a value.
+// shape follows the nesting of JSON over any number of pieces. It does not check that the JSON is
+// valid. The zero value is before the first value.
 type shape struct {
-	depth, members int
-	inString       bool
-	escaped        bool // the last byte was a backslash in a string
+	levels int // set once: how deep members are counted
+
+	depth    int
+	members  int
+	inString bool
+	escaped  bool // the last byte was a backslash in a string
+	tooDeep  bool
 }
 
-// scan reads the next piece. It returns the index after the end of the outermost object or list,
-// len(data) if the value goes on, or -1 above a limit.
-func (s *shape) scan(data []byte) int {
-	for i := 0; i < len(data); i++ {
-		b := data[i]
+// open reports whether a value has begun and not ended.
+func (s *shape) open() bool { return s.depth > 0 || s.inString }
+
+// scan reads the next piece and returns the index after the end of the first object or list that
+// ends in it; 0 if none does.
+func (s *shape) scan(data []byte) (end int) {
+	for i, b := range data {
 		if s.inString {
 			switch {
 			case s.escaped:
@@ -51,20 +56,18 @@ func (s *shape) scan(data []byte) int {
 		case '"':
 			s.inString = true
 		case '{', '[':
-			if s.depth++; s.depth > maxDepth {
-				return -1
-			}
-			s.members++
+			s.depth++
+			s.tooDeep = s.tooDeep || s.depth > maxDepth
 		case ',':
-			if s.members++; s.members > maxMembers {
-				return -1
+			if s.depth <= s.levels {
+				s.members++
 			}
 		case '}', ']':
 			s.depth--
-			if s.depth <= 0 {
-				return i + 1
+			if s.depth == 0 && end == 0 {
+				end = i + 1
 			}
 		}
 	}
-	return len(data)
+	return end
 }

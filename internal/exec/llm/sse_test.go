@@ -7,12 +7,10 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-
-	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 func readAll(stream io.Reader) (data []string, err error) {
-	for in := newEventReader(stream); ; {
+	for in := newEventReader(stream, func() {}); ; {
 		event, err := in.next()
 		if err != nil {
 			return data, err
@@ -39,6 +37,14 @@ func TestEventsFollowTheStandard(t *testing.T) {
 		"data: cut off":                      nil,
 		"data: a\n\ndata: cut off\n":         {"a"},
 		"database: a\n\n":                    nil,
+		// What the standard does not say.
+		"data: {\"a\":1}\ndata: {\"b\":2}\ndata: [DONE]\n": {`{"a":1}`, `{"b":2}`, "[DONE]"},
+		"data: {\"a\":1}":                         {`{"a":1}`},
+		"data: {\ndata: \"a\":\"}\"\ndata: }\n\n": {"{\n\"a\":\"}\"\n}"},
+		"{\n\n\"a\":\n1}":                         {"{\n\n\"a\":\n1}"},
+		"{\"a\":1}\n{\"b\":2}\n":                  {`{"a":1}`, `{"b":2}`},
+		": c\n\n{\"error\":1}":                    {`{"error":1}`},
+		"event: error\n\n":                        {""},
 	} {
 		for name, r := range map[string]io.Reader{
 			"whole": strings.NewReader(stream), "byte by byte": iotest.OneByteReader(strings.NewReader(stream)),
@@ -73,10 +79,9 @@ func TestLineAndEventAreLimited(t *testing.T) {
 	for name, stream := range map[string]string{
 		"a line":    "data: " + fits + "xx\n\n",
 		"a comment": ":" + fits + strings.Repeat("x", 10),
-		"an event":  strings.Repeat("data: "+fits[:1000]+"\n", 1100) + "\n",
+		"an event":  strings.Repeat("data: "+fits[:100_000]+"\n", 170) + "\n",
 	} {
-		var f *job.Fault
-		if _, err := readAll(strings.NewReader(stream)); !errors.As(err, &f) || f.Code != "upstream_bad_stream" || f.Class != job.Retryable {
+		if _, err := readAll(strings.NewReader(stream)); !errors.Is(err, errEventTooLarge) {
 			t.Errorf("%s past the limit: %v", name, err)
 		}
 	}
