@@ -23,8 +23,11 @@ help: ## Show this list
 build: ## Build bin/meanwhile
 	$(GO) build -trimpath -o bin/meanwhile ./cmd/meanwhile
 
-serve: ## Run the server; ARGS="--listen 127.0.0.1:9000" for flags
-	$(GO) run ./cmd/meanwhile serve $(ARGS)
+serve: ## Build bin/meanwhile and run the server; ARGS="--listen 127.0.0.1:9000" for flags
+	@if [ -x bin/meanwhile ]; then echo "Building bin/meanwhile…"; \
+	else echo "Building bin/meanwhile. The first time this takes minutes, and downloads modules; later seconds."; fi
+	@$(GO) build -trimpath -o bin/meanwhile ./cmd/meanwhile
+	@exec bin/meanwhile serve $(ARGS)
 
 check: lint compiler ## Before a commit: format, vet, lint, imports, short tests with the race detector
 	GOGC=400 CGO_ENABLED=1 $(GO) test -short -race -vet=off -ldflags=-w $(UNWATCHED) $(TIMEOUT) ./...
@@ -32,7 +35,7 @@ check: lint compiler ## Before a commit: format, vet, lint, imports, short tests
 test: ## Run the tests that need only Go; tests of the examples skip where their programs are missing
 	$(GO) test $(TIMEOUT) ./...
 
-test-all: needs ## Run every test; as root it first installs curl, tesseract, PHP and Chromium with apt
+test-all: needs ## Run every test; as root it first installs curl, tesseract, PHP, nginx and Chromium with apt
 	$(GO) test $(TIMEOUT) ./...
 
 race: needs compiler ## Run every test with the race detector

@@ -2,6 +2,16 @@ package engine
 
 import "time"
 
+// maxLoopStall is how long ops may wait for the loop while no commit is in progress.
+const maxLoopStall = 10 * time.Second
+
+// Stalled reports whether the loop stands still: ops wait for it, and no commit is in progress
+// that they could wait for. A slow or hanging disk is not a stalled loop.
+func (e *Engine) Stalled() bool {
+	since := e.lanes.oldest()
+	return !since.IsZero() && time.Since(since) > maxLoopStall && e.commits.oldest.Load() == 0 && !e.lanes.hasInDoubt()
+}
+
 // drift returns how far the store's clock has gained on the clock of this process since the
 // start.
 func (s *sweeper) drift() time.Duration {

@@ -144,6 +144,18 @@ func (l *lanes) waitForMore() bool {
 	return l.unsynced > 0 && l.count < minPipelinedOps
 }
 
+// oldest returns when the op that has waited longest was put; zero when none waits.
+func (l *lanes) oldest() (at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ops := range l.waiting {
+		if len(ops) > 0 && (at.IsZero() || ops[0].queuedAt.Before(at)) {
+			at = ops[0].queuedAt
+		}
+	}
+	return at
+}
+
 // idle reports whether no op waits and every applied batch is on disk.
 func (l *lanes) idle() bool {
 	l.mu.Lock()

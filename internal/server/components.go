@@ -61,6 +61,7 @@ type components struct {
 	runners  []*runner.Runner
 	apis     []httpAPI
 	health   health
+	notifier *notifier // nil without a service manager
 	embedded *embedded // for requests from a program that embeds the server
 
 	streams    context.Context // ends when long-polls and streams must end

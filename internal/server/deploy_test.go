@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -362,5 +365,58 @@ func TestImageSetsExistingVariables(t *testing.T) {
 	}
 	if cfg.Data != "/data" || !strings.HasSuffix(cfg.Listen, ":8080") || !cfg.Insecure || cfg.Log.Format != "json" || cfg.Metrics.Listen == "" || len(cfg.Proxies()) == 0 {
 		t.Errorf("%v sets %+v", set, cfg)
+	}
+}
+
+// docs/install.md shows the unit. The unit agrees with the server's defaults.
+func TestUnitIsDocumented(t *testing.T) {
+	t.Parallel()
+	unit, err := os.ReadFile("../../deploy/meanwhile.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "```ini\n"+string(unit)+"```") {
+		t.Error("docs/install.md does not show deploy/meanwhile.service as it is")
+	}
+	set := map[string][]string{}
+	for _, m := range regexp.MustCompile(`(?m)^([A-Za-z]+)=(.*)$`).FindAllStringSubmatch(string(unit), -1) {
+		set[m[1]] = append(set[m[1]], m[2])
+	}
+	for name, value := range map[string]string{"Type": "notify", "RestartPreventExitStatus": "2", "UMask": "0077"} {
+		if got := set[name]; len(got) != 1 || got[0] != value {
+			t.Errorf("%s is %q, want %s", name, got, value)
+		}
+	}
+	if len(set["SystemCallFilter"]) == 0 || len(set["WatchdogSec"]) == 0 {
+		t.Error("the unit has no system-call filter or no watchdog")
+	}
+	if stop, err := time.ParseDuration(set["TimeoutStopSec"][0] + "s"); err != nil || stop < config.Default().ShutdownGrace+requestGrace+spanFlushTimeout {
+		t.Errorf("systemd kills a stopping server after %v (%v)", stop, err)
+	}
+}
+
+// systemd accepts the unit.
+func TestUnitIsValid(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip("systemd-analyze, which checks units, is not installed")
+	}
+	unit, err := os.ReadFile("../../deploy/meanwhile.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The program and its user need not exist here.
+	text := strings.ReplaceAll(string(unit), "/usr/local/bin/meanwhile", os.Args[0])
+	text = regexp.MustCompile(`(?m)^(User|Group)=.*$`).ReplaceAllString(text, "$1=root")
+	path := filepath.Join(t.TempDir(), "meanwhile.service")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("systemd-analyze", "verify", path).CombinedOutput(); err != nil || strings.Contains(string(out), path) {
+		t.Errorf("%v: %s", err, out)
 	}
 }

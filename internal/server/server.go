@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -51,6 +52,9 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	n := newNotifier(os.Getenv, log)
+	defer n.close()
+	s.components.notifier = n
 	memory := startTask(tuneGC)
 	return errors.Join(s.Run(ctx), memory.stop())
 }
@@ -191,6 +195,8 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	metrics := startTask(c.instruments.run)
 	c.health.set(ready)
 	c.log.Info("ready", "url", c.url(), "data", c.data.path)
+	c.notifier.ready(c.url())
+	alive := startTask(func(ctx context.Context) error { return c.notifier.keepAlive(ctx, c.checkAlive) })
 	close(started)
 
 	var err error
@@ -204,12 +210,13 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	}
 
 	c.health.set(stopping)
+	c.notifier.stopping()
 	c.engine.StopSubmits()
 	worked := runners.stop()
 	c.endStreams() // or the HTTP server would wait for long-polls and streams
 	served := apis.stop()
 	committed := engine.stop()
-	err = errors.Join(err, worked, served, committed, metrics.stop(), c.close())
+	err = errors.Join(err, worked, served, committed, metrics.stop(), alive.stop(), c.close())
 	c.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String())
 	return err
 }
