@@ -285,10 +285,9 @@ func TestForgottenRunIsTold(t *testing.T) {
 	}
 	s := openServer(t, meanwhile.Config{})
 	jobs := meanwhile.Handle(s, "echo", echo)
-	began := time.Now()
 	_, err := jobs.Submit(t.Context(), "x")
-	if client.CodeOf(err) != client.CodeUnavailable || !strings.Contains(err.Error(), "Run has not been called") || time.Since(began) > 5*time.Second {
-		t.Errorf("after %s: %v", time.Since(began), err)
+	if client.CodeOf(err) != client.CodeUnavailable || !strings.Contains(err.Error(), "Run has not been called") {
+		t.Error(err)
 	}
 	startServer(t, s)
 	if out, err := jobs.SubmitAndWait(t.Context(), "x"); err != nil || out != "x" {
