@@ -43,6 +43,10 @@ type Model struct {
 	BaseURL     string `yaml:"base_url"`    // up to and without /chat/completions
 	APIKeyEnv   string `yaml:"api_key_env"` // the variable that holds the API key; "" sends none
 	Concurrency int    `yaml:"concurrency"` // maximum of concurrent calls over all queues; 0 for only the queues' limits
+	// Whether to ask for streamed answers, and whether to send stream_options; nil learns it from
+	// what the upstream refuses.
+	Stream        *bool `yaml:"stream"`
+	StreamOptions *bool `yaml:"stream_options"`
 	// APIKey is the value of that variable when the configuration was loaded. It is never
 	// written to a log or a file.
 	APIKey string `yaml:"-"`

@@ -117,6 +117,8 @@ func plain(value string) string {
 	switch value {
 	case "none", "–", "the first of `models`":
 		return ""
+	case "learned":
+		return "<nil>"
 	case "the cores":
 		return strconv.Itoa(runtime.GOMAXPROCS(0))
 	}

@@ -55,6 +55,7 @@ func makeModels(cfg config.Config, onCall llm.CallHook, log *slog.Logger) (*llm.
 	for _, m := range cfg.Models {
 		c.Models = append(c.Models, llm.Model{
 			Name: m.Name, BaseURL: m.BaseURL, APIKey: m.APIKey, APIKeyEnv: m.APIKeyEnv, Concurrency: m.Concurrency,
+			Stream: m.Stream, StreamOptions: m.StreamOptions,
 		})
 	}
 	if !hasLLMQueue(cfg.Queues) {

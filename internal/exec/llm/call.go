@@ -46,20 +46,39 @@ type call struct {
 	percent        float64 // the last percentage reported
 	status         int     // HTTP status of the answer; 0 before it
 	usage          []byte  // the last usage that the server sent
+	refused        reason  // what the server said about its error
 }
 
-// do sends the request and writes the answer to the sink.
-func (c *call) do(ctx context.Context, body []byte) error {
+// do sends the request and writes the answer to the sink. If the server refuses the form of the
+// request, it is asked again in a simpler one.
+func (c *call) do(ctx context.Context, req request) error {
 	if err := c.reportProgress(10, "Analyzing query"); err != nil {
 		return err
 	}
+	form := c.model.form()
+	err := c.ask(ctx, req, form)
+	for first := form; err != nil; {
+		simpler, ok := c.model.simpler(form, c.refused)
+		if !ok || c.size > 0 || ctx.Err() != nil || !isFormRefusal(err) {
+			return err
+		}
+		form, c.refused, c.completion, c.events = simpler, reason{}, completion{}, 0
+		if err = c.ask(ctx, req, form); err == nil || !isFormRefusal(err) {
+			c.model.remember(first, form)
+		}
+	}
+	return nil
+}
+
+// ask sends the request once, in the given form.
+func (c *call) ask(ctx context.Context, req request, f form) error {
 	ctx, c.cancel = context.WithCancelCause(ctx)
 	defer c.cancel(nil)
 	if c.timeout > 0 {
 		c.timer = time.AfterFunc(c.timeout, func() { c.cancel(errRequestTimeout) })
 		defer c.timer.Stop()
 	}
-	resp, err := c.model.client.Do(c.newRequest(ctx, body))
+	resp, err := c.model.client.Do(c.newRequest(ctx, req.body(f)))
 	if err != nil {
 		return c.transferFault(ctx, err)
 	}
@@ -161,7 +180,7 @@ func (c *call) readStream(ctx context.Context, body io.Reader, kind string) erro
 			return c.finishStream(true)
 		}
 		if in.isError {
-			return c.model.faultForError(readReason(data, time.Now()))
+			return c.faultForError(readReason(data, time.Now()))
 		}
 		if err := c.handleEvent(data, in.isRaw); err != nil {
 			return err
@@ -241,7 +260,7 @@ func (c *call) handleChunk(data []byte, isRaw bool) error {
 		return c.unreadable(codeBadStream, data, err)
 	}
 	if failure := k.failure(); failure != nil {
-		return c.model.faultForError(readReason(failure, time.Now()))
+		return c.faultForError(readReason(failure, time.Now()))
 	}
 	// After the check for an error: a server that answers 200 and then reports an error does not
 	// work.
@@ -278,7 +297,7 @@ func (c *call) handleChunk(data []byte, isRaw bool) error {
 func (c *call) checkFinish(k chunk) error {
 	for _, choice := range k.choices {
 		if isBadFinish(choice.finish) {
-			return c.model.faultForError(reason{words: []string{normalWord(choice.finish)}, message: "finish_reason: " + choice.finish})
+			return c.faultForError(reason{words: []string{normalWord(choice.finish)}, message: "finish_reason: " + choice.finish})
 		}
 	}
 	return nil

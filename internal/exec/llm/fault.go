@@ -60,6 +60,7 @@ func (c *call) statusFault(ctx context.Context, resp *http.Response) error {
 	if r.wait == 0 && judge(resp.StatusCode, r) == rateLimited {
 		r.wait = limitReset(resp.Header, now)
 	}
+	c.refused = r
 	return c.model.refusalFault(resp, r)
 }
 
@@ -134,13 +135,14 @@ func (m *model) keyAdvice() string {
 }
 
 // faultForError returns the fault of an error inside an answer.
-func (m *model) faultForError(r reason) *job.Fault {
+func (c *call) faultForError(r reason) *job.Fault {
+	c.refused = r
 	v := judge(0, r)
 	did := consequences[v].did
 	if v == unauthorized || v == forbidden {
-		did += ": " + m.keyAdvice()
+		did += ": " + c.model.keyAdvice()
 	}
-	f := m.fault(v.code(), v.class(nil), did+" (in its answer)"+m.says(r), nil)
+	f := c.model.fault(v.code(), v.class(nil), did+" (in its answer)"+c.model.says(r), nil)
 	f.RetryAfter = r.wait
 	return f
 }

@@ -9,13 +9,13 @@ import "context"
 type CallHook func(ctx context.Context, model string) (trace string, ended func(status int, usage []byte, err error))
 
 // doWithHook makes the call and runs the hook, if there is one.
-func (c *call) doWithHook(ctx context.Context, follow CallHook, body []byte) error {
+func (c *call) doWithHook(ctx context.Context, follow CallHook, req request) error {
 	if follow == nil {
-		return c.do(ctx, body)
+		return c.do(ctx, req)
 	}
 	trace, ended := follow(ctx, c.model.Name)
 	c.trace = trace
-	err := c.do(ctx, body)
+	err := c.do(ctx, req)
 	ended(c.status, c.usage, err)
 	return err
 }

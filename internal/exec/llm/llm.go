@@ -3,8 +3,8 @@
 //
 // A job's input is the body of a chat-completions request. It is forwarded unchanged, including
 // unknown fields, with three exceptions: "model" is filled in or translated, and "stream" and
-// "stream_options" are set, because the executor always requests a stream. The result is the
-// completion object, rebuilt from the stream.
+// "stream_options" are set, because the executor requests a stream unless the server has none.
+// The result is the completion object, rebuilt from the stream.
 //
 // The job's log contains everything that is needed to stream the answer again. The text of the
 // first choice is written as text. What else a chunk adds (a tool call, reasoning, log
@@ -13,7 +13,7 @@
 // without that text: {"choices":[{"index":0,"delta":{"reasoning":"hm"}}]}. Each tool call in it has
 // an index, whatever the server wrote. Role, finish reason, id and usage are in the result.
 //
-// The files follow a call: llm.go (configuration and models), request.go (the request),
+// The files follow a call: llm.go (configuration and models), request.go and form.go (the request),
 // breaker.go (the circuit breaker), call.go (one call), sse.go (events), chunk.go and
 // plainchunk.go (chunks), tree.go and shape.go (JSON), completion.go and merge.go (the rebuilt
 // completion), fault.go (errors and their consequences), reason.go (what a server says about an
@@ -62,6 +62,11 @@ type Model struct {
 	APIKeyEnv   string            // the variable that contained the key, for error messages
 	Concurrency int               // maximum number of calls at once; further calls wait; 0 for no limit
 	Transport   http.RoundTripper // nil for Config.Transport
+
+	// Whether to ask for streamed answers, and whether to send stream_options; nil learns it from
+	// the server's refusals.
+	Stream        *bool
+	StreamOptions *bool
 }
 
 // Executor calls models. Many queues may share it; then its models' concurrency limits apply to
@@ -154,7 +159,7 @@ func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) erro
 	}
 	defer permit.release() // in case the hook or the sink panics
 	c := call{model: req.model, permit: permit, out: out, timeout: t.Job.Policy.Timeouts.Request, trace: t.Job.Trace}
-	return permit.finish(ctx, c.doWithHook(ctx, e.onCall, req.body()))
+	return permit.finish(ctx, c.doWithHook(ctx, e.onCall, req))
 }
 
 // Circuits returns the state of each model's circuit breaker, in the order of the
@@ -177,6 +182,7 @@ type model struct {
 
 	// What was learned from the server's answers.
 	givesReasons atomic.Bool // its streams have finish reasons
+	forms        forms
 }
 
 func newModel(m Model, c Config) (*model, error) {

@@ -16,6 +16,7 @@ import (
 type reason struct {
 	words   []string      // its codes, types and names, as [normalWord] writes them
 	message string        // as the server wrote it: neither bounded nor printable
+	param   string        // the member of the request that it names; "" for none
 	wait    time.Duration // how long it asks to wait; 0 if it does not
 }
 
@@ -94,6 +95,9 @@ func (in *reasonReader) readObject(fields map[string]any, depth int) {
 		delete(plain, "error")
 	}
 	in.readWait(plain)
+	if param, isText := plain["param"].(string); isText && in.param == "" {
+		in.param = param
+	}
 	for _, name := range wordNames {
 		switch v := plain[name].(type) {
 		case string, json.Number:

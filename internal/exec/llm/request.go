@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"unicode/utf8"
 
@@ -64,18 +65,20 @@ func checkMessages(raw json.RawMessage) *job.Error {
 	return nil
 }
 
-// body returns the body to send: the input with model, stream and stream_options set.
-func (r request) body() []byte {
-	// Usage is requested even if the input disables it, because the result must contain it.
-	options := map[string]json.RawMessage{"include_usage": json.RawMessage("true")}
-	for name, value := range r.options {
-		if name != "include_usage" {
-			options[name] = value
-		}
-	}
+// body returns the body to send in a form: the input with model, stream and stream_options set.
+func (r request) body(f form) []byte {
 	r.fields["model"] = encodeJSON(r.model.Upstream)
-	r.fields["stream"] = json.RawMessage("true")
-	r.fields["stream_options"] = encodeJSON(options)
+	r.fields["stream"] = encodeJSON(f.stream)
+	delete(r.fields, "stream_options")
+	if f.options {
+		// Usage is requested even if the input disables it, because the result must contain it.
+		options := maps.Clone(r.options)
+		if options == nil {
+			options = make(map[string]json.RawMessage)
+		}
+		options["include_usage"] = json.RawMessage("true")
+		r.fields["stream_options"] = encodeJSON(options)
+	}
 	return encodeJSON(r.fields)
 }
 
