@@ -12,6 +12,9 @@
 // transaction. While the row exists no question is accepted, so that every prompt contains
 // all earlier answers.
 //
+// A client may name a conversation itself; see name.go. The list of conversations is in the
+// order of their last messages; see place.go.
+//
 // The package depends on neither HTTP nor the engine.
 package conversation
 
@@ -61,9 +64,24 @@ func unknown(id string) *job.Error {
 // Conversation is a sequence of questions and answers. It has no state of its own.
 type Conversation struct {
 	ID ID
+	// Name is the client's own name for the conversation; "" where the server made its id.
+	Name string
 	// Title is set when the conversation is created, else it is the beginning of the first
 	// question; "" until then.
 	Title string
+	// LastMessage is when the last question was asked, or answered. A conversation without
+	// questions has the time of its creation.
+	LastMessage time.Time
+
+	place place // in the list of the owner's conversations
+}
+
+// PublicID is the id that clients know: the name, else the text of the ID.
+func (c Conversation) PublicID() string {
+	if c.Name != "" {
+		return c.Name
+	}
+	return c.ID.String()
 }
 
 // kindConversation is the kind of conversation rows. They have no parent.
@@ -72,12 +90,13 @@ const kindConversation = "conversation"
 // conversationRow is the body of a conversation row.
 type conversationRow struct {
 	Title string `json:"title,omitempty"`
+	Name  string `json:"name,omitempty"`
 }
 
 func (c Conversation) row(owner job.Owner, do store.Action) store.Row {
 	r := store.Row{Owner: owner, Kind: kindConversation, ID: c.ID.String(), Action: do}
 	if do != store.Require && do != store.Remove {
-		r.Body = encode(conversationRow{Title: c.Title})
+		r.Body = encode(conversationRow{c.Title, c.Name})
 	}
 	return r
 }
@@ -91,7 +110,7 @@ func decodeConversation(r store.Row) (Conversation, error) {
 	if err := json.Unmarshal(r.Body, &body); err != nil {
 		return Conversation{}, damaged(r, err)
 	}
-	return Conversation{ID: id, Title: body.Title}, nil
+	return Conversation{ID: id, Name: body.Name, Title: body.Title}, nil
 }
 
 // conversationsOf is the set of an owner's conversation rows.

@@ -136,7 +136,7 @@ func TestDeletedConversationRefusesQuestion(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantCode(t, h.submit(ann, turn).Err, job.NotFound)
-	_, err = h.Begin(ctx, ann, made.ID, "q")
+	_, err = h.Begin(ctx, ann, made.ID.String(), "q")
 	wantCode(t, err, job.NotFound)
 }
 
@@ -287,7 +287,7 @@ func TestRetryInSameBatchRefusesQuestion(t *testing.T) {
 	id, first := h.ask(ann, conversation.ID{}, "first")
 	h.end(first, store.Finish{To: job.Failed})
 	turn, task := h.begin(ann, id, "second"), job.NewID()
-	ask := &store.Submit{Job: job.Job{ID: task, Owner: ann, Queue: "chat", Refs: []string{turn.Ref()}}, Rows: turn.Rows(task)}
+	ask := &store.Submit{Job: job.Job{ID: task, Owner: ann, Queue: "chat", Refs: turn.Refs()}, Rows: turn.Rows(task)}
 	retry := &store.Retry{Owner: ann, ID: first}
 	h.commit(&store.Batch{Submits: []*store.Submit{ask}, Retries: []*store.Retry{retry}})
 	if retry.Err != nil {
@@ -420,10 +420,10 @@ func TestOwnersSeeOnlyTheirConversations(t *testing.T) {
 		wantCode(t, err, job.NotFound)
 		_, err = h.Message(ctx, other, conversation.MessageID{Conversation: id, Number: 1})
 		wantCode(t, err, job.NotFound)
-		_, err = h.Begin(ctx, other, id, "q")
+		_, err = h.Begin(ctx, other, id.String(), "q")
 		wantCode(t, err, job.NotFound)
 		wantCode(t, h.Delete(ctx, other, id, nil), job.NotFound)
-		page, _, err := h.List(ctx, other, conversation.ID{}, 10)
+		page, _, err := h.List(ctx, other, "", 10)
 		if err != nil || len(page) > 0 {
 			t.Fatal(page, err)
 		}
@@ -442,14 +442,16 @@ func TestListIsNewestFirst(t *testing.T) {
 		made = append(made, c.ID)
 	}
 	var listed []conversation.ID
-	for after, more := (conversation.ID{}), true; more; {
-		var page []conversation.Conversation
-		var err error
-		if page, more, err = h.List(ctx, ann, after, 3); err != nil {
+	for after := ""; ; {
+		page, next, err := h.List(ctx, ann, after, 3)
+		if err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range page {
-			listed, after = append(listed, c.ID), c.ID
+			listed = append(listed, c.ID)
+		}
+		if after = next; next == "" {
+			break
 		}
 	}
 	if len(listed) != len(made) {
@@ -601,7 +603,7 @@ func TestFullConversationRefusesQuestion(t *testing.T) {
 	h.put(conversation.MessageID{Conversation: made.ID, Number: conversation.MaxMessages - 2}, ended)
 	h.ask(ann, made.ID, "the last")
 	h.put(conversation.MessageID{Conversation: made.ID, Number: conversation.MaxMessages}, ended)
-	_, err = h.Begin(ctx, ann, made.ID, "one more")
+	_, err = h.Begin(ctx, ann, made.ID.String(), "one more")
 	wantCode(t, err, job.TooLarge)
 }
 

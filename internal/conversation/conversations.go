@@ -3,6 +3,7 @@ package conversation
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -17,22 +18,30 @@ type Writer interface {
 // Conversations reads and writes all conversations. It has no state: every read method is one
 // read of the store, or two where its comment mentions it.
 type Conversations struct {
+	// set once
 	records store.RowReader
 	writer  Writer
+	now     func() time.Time
 }
 
 // New makes Conversations that read from a store and write through an engine.
 func New(records store.RowReader, writer Writer) *Conversations {
-	return &Conversations{records, writer}
+	return &Conversations{records, writer, time.Now}
 }
 
 // Create stores an empty conversation. The title may be "".
 func (c *Conversations) Create(ctx context.Context, owner job.Owner, title string) (Conversation, error) {
-	made := Conversation{ID: ID(job.NewUUID()), Title: title}
-	return made, c.writer.Write(ctx, made.row(owner, store.Put))
+	made := newConversation("", title)
+	return made, c.writer.Write(ctx, append(made.rowsAt(owner, made.place), made.row(owner, store.Put))...)
 }
 
-// Get reads a conversation of the owner, or returns [job.NotFound].
+func newConversation(name, title string) Conversation {
+	id := ID(job.NewUUID())
+	at := placeAt(id.Time(), id)
+	return Conversation{id, name, title, at.time(), at}
+}
+
+// Get reads a conversation of the owner, in two reads, or returns [job.NotFound].
 func (c *Conversations) Get(ctx context.Context, owner job.Owner, id ID) (Conversation, error) {
 	row, err := c.records.Row(ctx, conversationsOf(owner), id.String())
 	if job.CodeOf(err) == job.NotFound {
@@ -41,23 +50,30 @@ func (c *Conversations) Get(ctx context.Context, owner job.Owner, id ID) (Conver
 	if err != nil {
 		return Conversation{}, err
 	}
-	return decodeConversation(row)
+	found, err := decodeConversation(row)
+	if err != nil {
+		return Conversation{}, err
+	}
+	return c.withPlace(ctx, owner, found)
 }
 
-// List reads a page of the owner's conversations, newest first, starting after the given id,
-// and whether more follow. A zero id starts with the newest.
-func (c *Conversations) List(ctx context.Context, owner job.Owner, after ID, limit int) ([]Conversation, bool, error) {
-	page := store.RowPage{Desc: true, Limit: limit + 1}
-	if !after.IsZero() {
-		page.After = after.String()
+// List reads a page of the owner's conversations, the one with the last message first. after is
+// the cursor of an earlier page; "" starts with the newest. next is "" on the last page. A wrong
+// cursor is [job.Invalid].
+func (c *Conversations) List(ctx context.Context, owner job.Owner, after string, limit int) (page []Conversation, next string, err error) {
+	if _, ok := parsePlace(after); !ok && after != "" {
+		return nil, "", job.Errorf(job.Invalid, "after must be the next of an earlier page, not %s", job.Quote(after))
 	}
-	rows, err := c.records.Rows(ctx, conversationsOf(owner), page)
+	rows, err := c.records.Rows(ctx, placesOf(owner), store.RowPage{Desc: true, After: after, Limit: limit + 1})
 	if err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
-	more := len(rows) > limit
-	all, err := decodeRows(rows[:min(limit, len(rows))], decodeConversation)
-	return all, more, err
+	if len(rows) > limit {
+		rows = rows[:limit]
+		next = rows[limit-1].ID
+	}
+	page, err = decodeRows(rows, decodePlace)
+	return page, next, err
 }
 
 // Messages reads the newest messages before the given one, in the order of the conversation, and
@@ -116,7 +132,11 @@ func (c *Conversations) Delete(ctx context.Context, owner job.Owner, id ID, remo
 		if last, err = c.removeJobs(ctx, owner, id, last, remove); err != nil {
 			return err
 		}
-		if err = c.removeRows(ctx, owner, id, last); job.CodeOf(err) != job.Conflict {
+		conversation, err := c.Get(ctx, owner, id)
+		if err != nil {
+			return err
+		}
+		if err = c.removeRows(ctx, owner, conversation, last); job.CodeOf(err) != job.Conflict {
 			return err
 		}
 	}
@@ -134,10 +154,6 @@ func (c *Conversations) removeJobs(ctx context.Context, owner job.Owner, id ID, 
 		}
 		rows, err := c.records.Rows(ctx, messagesOf(owner, id), store.RowPage{After: from, Limit: page})
 		if err != nil {
-			return last, err
-		}
-		if len(rows) == 0 && last == (MessageID{}) {
-			_, err := c.Get(ctx, owner, id)
 			return last, err
 		}
 		if len(rows) == 0 {
@@ -165,11 +181,16 @@ func (c *Conversations) removeJobs(ctx context.Context, owner job.Owner, id ID, 
 // removeRows removes all rows of a conversation. It returns [job.Conflict] when a question was
 // asked after the last message. To find out it inserts the next question itself, and removes
 // it with the others.
-func (c *Conversations) removeRows(ctx context.Context, owner job.Owner, id ID, last MessageID) error {
-	next := Message{ID: MessageID{id, last.Number + 1}, Role: User}
-	rows := []store.Row{next.row(owner, store.Insert), Conversation{ID: id}.row(owner, store.Remove)}
+func (c *Conversations) removeRows(ctx context.Context, owner job.Owner, conversation Conversation, last MessageID) error {
+	rows, err := c.rowsOfDelete(ctx, owner, conversation)
+	if err != nil {
+		return err
+	}
+	next := Message{ID: MessageID{conversation.ID, last.Number + 1}, Role: User}
+	rows = append(rows, next.row(owner, store.Insert), conversation.row(owner, store.Remove))
+	rows = append(rows, conversation.rowsWithoutPlace(owner)...)
 	for _, kind := range []string{kindMessage, kindAnswering} {
-		rows = append(rows, store.Row{Owner: owner, Kind: kind, Parent: id.String(), Action: store.RemoveAll})
+		rows = append(rows, store.Row{Owner: owner, Kind: kind, Parent: conversation.ID.String(), Action: store.RemoveAll})
 	}
 	return c.writer.Write(ctx, rows...)
 }

@@ -30,7 +30,8 @@ func AtEnd(end store.End) store.FollowUp {
 		return store.FollowUp{}
 	}
 	// Update writes only an existing message, so that a deleted conversation stays deleted.
-	return store.FollowUp{Rows: []store.Row{m.row(owner, store.Update), m.answering(owner, store.Remove)}}
+	moves := rowsOfMove(owner, m.ID.Conversation, end.Job.ID.Time(), end.Job.FinishedAt)
+	return store.FollowUp{Rows: append(moves, m.row(owner, store.Update), m.answering(owner, store.Remove))}
 }
 
 // AnswerIDOf returns the id of the answer that a job writes. ok is false for a job that belongs

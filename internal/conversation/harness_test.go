@@ -62,7 +62,7 @@ func (h *harness) submit(owner job.Owner, turn conversation.Turn) *store.Submit 
 	id, token := job.NewID(), job.NewToken()
 	op := &store.Submit{
 		Job: job.Job{
-			ID: id, Owner: owner, Queue: "chat", Priority: 5, MaxAttempts: 1, Refs: []string{turn.Ref()},
+			ID: id, Owner: owner, Queue: "chat", Priority: 5, MaxAttempts: 1, Refs: turn.Refs(),
 			Policy: job.Policy{Timeouts: job.Timeouts{Lease: time.Minute}},
 		},
 		Input: turn.Prompt(""), Rows: turn.Rows(id),
@@ -90,7 +90,16 @@ func (h *harness) ask(owner job.Owner, id conversation.ID, query string) (conver
 
 func (h *harness) begin(owner job.Owner, id conversation.ID, query string) conversation.Turn {
 	h.Helper()
-	turn, err := h.Begin(ctx, owner, id, query)
+	public := ""
+	if !id.IsZero() {
+		public = id.String()
+	}
+	return h.beginNamed(owner, public, query)
+}
+
+func (h *harness) beginNamed(owner job.Owner, public, query string) conversation.Turn {
+	h.Helper()
+	turn, err := h.Begin(ctx, owner, public, query)
 	if err != nil {
 		h.Fatal(err)
 	}

@@ -346,13 +346,15 @@ func (f *fixture) deletedFiles(*testing.T) {
 
 func (f *fixture) conversations(t *testing.T) {
 	_, is := f.testServer.call("GET", "/api/conversations", "", "X-User-ID", "ann")
-	list, _ := is["data"].([]any)
+	list, _ := is["conversations"].([]any)
 	if len(list) != len(f.Conversations) {
 		t.Fatalf("there were %d conversations, and are %v", len(f.Conversations), list)
 	}
 	for i, was := range f.Conversations {
+		// The earlier version listed them in the order of their creation.
+		at := slices.IndexFunc(list, func(c any) bool { return c.(map[string]any)["id"] == was["id"] })
 		for field, v := range was {
-			if is := list[i].(map[string]any)[field]; !reflect.DeepEqual(is, v) {
+			if is := list[max(at, 0)].(map[string]any)[field]; !reflect.DeepEqual(is, v) {
 				t.Errorf("conversation %d: %s was %v and is %v", i, field, v, is)
 			}
 		}

@@ -13,6 +13,7 @@ type Row struct {
 	ID     string
 	Body   []byte
 	Action Action // what a batch does with the row; not stored
+	To     string // of a Move: the new id; not stored
 }
 
 // RowSet is the set of rows of one owner and kind under one parent.
@@ -34,6 +35,7 @@ const (
 	Insert                    // write it; job.Conflict if it exists, with its body
 	Update                    // write it if it exists; otherwise do nothing
 	Require                   // write nothing; job.NotFound if it does not exist
+	Move                      // give it the id To if it exists, and keep its body; otherwise do nothing
 	Remove                    // delete it if it exists
 	RemoveAll                 // delete every row of the kind under the parent; ID is ignored
 	RequireNone               // no write; job.Conflict if the parent has rows of the kind, with the first body

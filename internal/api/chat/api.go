@@ -26,6 +26,7 @@ type Engine interface {
 	Submit(ctx context.Context, r engine.Request) (snap engine.Snapshot, existing bool, err error)
 	Get(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
 	Output(ctx context.Context, owner job.Owner, id job.ID, after int64, wait time.Duration) (engine.Update, error)
+	Wait(ctx context.Context, owner job.Owner, id job.ID, wait time.Duration) (engine.Snapshot, error)
 	Cancel(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
 	DeleteJobs(ctx context.Context, owner job.Owner, ids []job.ID) error
 	Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (*engine.Watch, error)
@@ -55,6 +56,7 @@ type API struct {
 	gate          *gate.Gate
 	trace         TraceFunc
 	sockets       stream.Sockets
+	cancelHold    time.Duration // maxCancelHold outside of tests
 }
 
 // New returns an API.
@@ -64,7 +66,7 @@ func New(c Config) *API {
 	}
 	a := &API{
 		engine: c.Engine, conversations: c.Conversations, queue: c.Queue, log: c.Log,
-		gate: c.Gate, trace: c.Trace,
+		gate: c.Gate, trace: c.Trace, cancelHold: maxCancelHold,
 		sockets: stream.Sockets{Stopping: c.Stopping, Deadlines: stream.DefaultDeadlines, Log: c.Log, Caller: gate.CallerOf},
 	}
 	if c.Gate != nil {
@@ -83,6 +85,7 @@ func (a *API) Register(mux api.Mux) {
 	handle("POST /api/chat/cancel/{task}", a.postCancel)
 	handle("GET /api/conversations", a.getConversations, "limit", "after")
 	handle("POST /api/conversations", a.postConversation)
+	handle("GET /api/conversations/{id}", a.getConversation, "limit", "before")
 	handle("GET /api/conversations/{id}/messages", a.getMessages, "limit", "before")
 	handle("DELETE /api/conversations/{id}", a.deleteConversation)
 	handle("POST /api/heartbeat", a.postHeartbeat)

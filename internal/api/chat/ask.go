@@ -25,7 +25,7 @@ const (
 // question is a question of a client, over HTTP or a socket.
 type question struct {
 	Query          string `json:"query"`
-	ConversationID string `json:"conversation_id"` // "": a new conversation
+	ConversationID string `json:"conversation_id"` // "": a new conversation; else its public id
 	Model          string `json:"model"`           // "": the queue's first model
 	trace          string `json:"-"`               // the traceparent of its job, or ""
 }
@@ -33,7 +33,7 @@ type question struct {
 // acceptedTask is the task of a question that is on disk.
 type acceptedTask struct {
 	engine.Snapshot
-	conversation conversation.ID
+	conversation string // its public id
 }
 
 // busyError refuses a question to a conversation that is still answering another one.
@@ -64,9 +64,10 @@ func (a *API) postChat(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Location", links.Status)
 	api.WriteJSON(w, http.StatusAccepted, acceptedView{
 		TaskID:         accepted.ID.String(),
-		Status:         conversation.StatusOf(accepted.State),
+		Status:         statusOf(conversation.StatusOf(accepted.State)),
+		Outcome:        outcomeOf(conversation.StatusOf(accepted.State)),
 		Estimate:       estimateSeconds(accepted.Snapshot),
-		ConversationID: accepted.conversation.String(),
+		ConversationID: accepted.conversation,
 		Position:       accepted.Position,
 		URLs:           links,
 	})
@@ -79,29 +80,43 @@ func (a *API) ask(ctx context.Context, owner job.Owner, q question, key string) 
 	if err := q.check(); err != nil {
 		return acceptedTask{}, err
 	}
-	var id conversation.ID
-	if q.ConversationID != "" {
-		var err error
-		if id, err = conversation.ParseID(q.ConversationID); err != nil {
-			return acceptedTask{}, err
+	// Other clients may begin a conversation of the same name, and end it, at the same time.
+	const tries = 4
+	for try := 1; ; try++ {
+		accepted, beginAgain, err := a.tryAsk(ctx, owner, q, key)
+		if !beginAgain || try == tries {
+			return accepted, err
 		}
 	}
-	turn, err := a.conversations.Begin(ctx, owner, id, q.Query)
+}
+
+// tryAsk asks a question once. beginAgain means that it was refused only because another question
+// took the name of its new conversation.
+func (a *API) tryAsk(ctx context.Context, owner job.Owner, q question, key string) (accepted acceptedTask, beginAgain bool, err error) {
+	turn, err := a.conversations.Begin(ctx, owner, q.ConversationID, q.Query)
 	if err != nil {
-		return acceptedTask{}, err
+		return acceptedTask{}, false, namedField(err)
 	}
 	task := job.NewID()
 	snap, _, err := a.engine.Submit(ctx, engine.Request{
 		ID: task, Owner: owner, Queue: a.queue, Key: owner.User,
 		Input:          turn.Prompt(q.Model),
 		IdempotencyKey: key, Hash: q.hash(owner),
-		Rows: turn.Rows(task), Refs: []string{turn.Ref()}, Trace: q.trace,
+		Rows: turn.Rows(task), Refs: turn.Refs(), Trace: q.trace,
 	})
 	if err != nil {
-		return acceptedTask{}, askError(err, q)
+		code := job.CodeOf(err)
+		return acceptedTask{}, turn.IsNew() && (code == job.Conflict || code == job.NotFound), askError(err, q)
 	}
-	answer, _ := conversation.AnswerIDOf(&snap.Job)
-	return acceptedTask{snap, answer.Conversation}, nil
+	return acceptedTask{snap, conversation.PublicIDOf(&snap.Job)}, false, nil
+}
+
+// namedField names the field of a conversation id that is no name.
+func namedField(err error) error {
+	if refused, ok := errors.AsType[*job.Error](err); ok && refused.Code == job.Invalid {
+		return invalid("/conversation_id", "%s", refused.Message)
+	}
+	return err
 }
 
 // askError converts the error of a submit to the error of a question.

@@ -12,22 +12,18 @@ import (
 )
 
 const (
-	defaultConversations = 20 // where the request has no limit
-	defaultMessages      = 50
+	// The clients of the application that this API comes from know no pages: without a limit
+	// they get as much as a page may have.
+	defaultPage     = job.MaxListPage
+	defaultMessages = 50 // of the call that has only messages
 )
 
 func (a *API) getConversations(w http.ResponseWriter, r *http.Request) error {
-	limit, err := parseLimit(r, defaultConversations)
+	limit, err := parseLimit(r, defaultPage)
 	if err != nil {
 		return err
 	}
-	var after conversation.ID
-	if text := r.URL.Query().Get("after"); text != "" {
-		if after, err = conversation.ParseID(text); err != nil {
-			return cursorError("after", text)
-		}
-	}
-	page, more, err := a.conversations.List(r.Context(), gate.Owner(r), after, limit)
+	page, next, err := a.conversations.List(r.Context(), gate.Owner(r), r.URL.Query().Get("after"), limit)
 	if err != nil {
 		return err
 	}
@@ -35,11 +31,7 @@ func (a *API) getConversations(w http.ResponseWriter, r *http.Request) error {
 	for i, c := range page {
 		views[i] = viewConversation(c)
 	}
-	next := ""
-	if more {
-		next = views[len(views)-1].ID
-	}
-	api.WriteJSON(w, http.StatusOK, newListView(views, next))
+	api.WriteJSON(w, http.StatusOK, conversationsView{views, nextOf(next)})
 	return nil
 }
 
@@ -61,35 +53,62 @@ func (a *API) postConversation(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (a *API) getMessages(w http.ResponseWriter, r *http.Request) error {
-	id, err := conversation.ParseID(r.PathValue("id"))
+// getConversation returns a conversation with its newest messages.
+func (a *API) getConversation(w http.ResponseWriter, r *http.Request) error {
+	id, err := a.conversations.Resolve(r.Context(), gate.Owner(r), r.PathValue("id"))
 	if err != nil {
 		return err
 	}
-	limit, err := parseLimit(r, defaultMessages)
+	c, err := a.conversations.Get(r.Context(), gate.Owner(r), id)
 	if err != nil {
 		return err
+	}
+	messages, next, err := a.readMessages(r, id, defaultPage)
+	if err != nil {
+		return err
+	}
+	api.WriteJSON(w, http.StatusOK, wholeView{viewConversation(c), messages, nextOf(next)})
+	return nil
+}
+
+func (a *API) getMessages(w http.ResponseWriter, r *http.Request) error {
+	id, err := a.conversations.Resolve(r.Context(), gate.Owner(r), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	messages, next, err := a.readMessages(r, id, defaultMessages)
+	if err != nil {
+		return err
+	}
+	api.WriteJSON(w, http.StatusOK, newListView(messages, next))
+	return nil
+}
+
+// readMessages returns the page of messages that a request asks for, and the cursor of the page
+// before it.
+func (a *API) readMessages(r *http.Request, id conversation.ID, defaultLimit int) (views []messageView, next string, err error) {
+	limit, err := parseLimit(r, defaultLimit)
+	if err != nil {
+		return nil, "", err
 	}
 	before, err := parseBefore(r, id)
 	if err != nil {
-		return err
+		return nil, "", err
 	}
 	page, more, err := a.conversations.Messages(r.Context(), gate.Owner(r), id, before, limit)
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	views := make([]messageView, len(page))
+	views = make([]messageView, len(page))
 	for i, m := range page {
 		if views[i], err = a.viewWithOutput(r.Context(), gate.Owner(r), m); err != nil {
-			return err
+			return nil, "", err
 		}
 	}
-	next := ""
 	if more {
 		next = views[0].ID
 	}
-	api.WriteJSON(w, http.StatusOK, newListView(views, next))
-	return nil
+	return views, next, nil
 }
 
 // parseBefore returns the cursor of a page of messages, which must be of this conversation.
@@ -100,7 +119,7 @@ func parseBefore(r *http.Request, id conversation.ID) (conversation.MessageID, e
 	}
 	before, ok := conversation.ParseMessageID(text)
 	if !ok || before.Conversation != id {
-		return before, cursorError("before", text)
+		return before, job.Errorf(job.Invalid, "before must be the next of an earlier page, not %s", job.Quote(text))
 	}
 	return before, nil
 }
@@ -147,11 +166,11 @@ func attemptText(u engine.Update) (text string, cursor int64) {
 // deleteConversation deletes a conversation with all its messages and their jobs. It cancels
 // the jobs that still run.
 func (a *API) deleteConversation(w http.ResponseWriter, r *http.Request) error {
-	id, err := conversation.ParseID(r.PathValue("id"))
+	owner := gate.Owner(r)
+	id, err := a.conversations.Resolve(r.Context(), owner, r.PathValue("id"))
 	if err != nil {
 		return err
 	}
-	owner := gate.Owner(r)
 	err = a.conversations.Delete(r.Context(), owner, id, func(tasks []job.ID) error {
 		return a.engine.DeleteJobs(r.Context(), owner, tasks)
 	})

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
@@ -42,7 +43,7 @@ func TestQuestionIsAcceptedAndAnswered(t *testing.T) {
 	h.get("ann", "/api/conversations/"+conv+"/messages").want(t, 200, "object", "list", "next", nil,
 		"data.0.role", "user", "data.0.content", "how high?", "data.0.task_id", task,
 		"data.1.role", "assistant", "data.1.content", "so high", "data.1.status", "completed", "data.2", nil)
-	h.get("ann", "/api/conversations").want(t, 200, "data.0.id", conv, "data.0.title", "how high?", "data.1", nil, "next", nil)
+	h.get("ann", "/api/conversations").want(t, 200, "conversations.0.id", conv, "conversations.0.title", "how high?", "conversations.1", nil, "next", nil)
 }
 
 func TestWaitingQuestionHasPosition(t *testing.T) {
@@ -87,16 +88,39 @@ func TestCancelKeepsPartialAnswer(t *testing.T) {
 	a := h.ask("ann", "q")
 	w := h.next()
 	w.text("half an answ")
-	h.call("ann", "POST", a.text("urls.cancel"), "").want(t, 202, "status", "processing", "cancel_requested", true, "progress.status", "Cancelling")
+	cancelled := make(chan answer, 1)
+	go func() { cancelled <- h.call("ann", "POST", a.text("urls.cancel"), "") }()
 	if cancelled := <-h.cancels; cancelled != w.claimed.Job.ID {
 		t.Fatalf("the worker got an order to cancel %s", cancelled)
 	}
+	h.get("ann", a.text("urls.status")).want(t, 200, "status", "processing", "outcome", nil, "cancel_requested", true, "progress.status", "Cancelling")
 	w.finish(job.Outcome{Cancelled: true})
-	for range 2 {
-		h.call("ann", "POST", a.text("urls.cancel"), "{}").want(t, 200, "status", "cancelled", "error.code", "cancelled", "result", nil, "content", "half an answ")
-	}
-	h.get("ann", a.text("urls.status")).want(t, 200, "status", "cancelled", "progress.status", "Cancelled")
-	h.get("ann", "/api/conversations/"+a.text("conversation_id")+"/messages").want(t, 200, "data.1.status", "cancelled", "data.1.content", "half an answ")
+	want := []any{"status", "cancelled", "outcome", "cancelled", "error.code", "cancelled", "result", nil, "content", "half an answ"}
+	(<-cancelled).want(t, 200, want...)
+	h.call("ann", "POST", a.text("urls.cancel"), "{}").want(t, 200, want...)
+	h.get("ann", a.text("urls.status")).want(t, 200, "status", "failed", "outcome", "cancelled", "progress.status", "Cancelled", "error.code", "cancelled")
+	h.get("ann", "/api/conversations/"+a.text("conversation_id")+"/messages").want(t, 200, "data.1.status", "failed", "data.1.outcome", "cancelled", "data.1.content", "half an answ")
+}
+
+// A worker that does not stop in time: the cancel is accepted, and not held for longer.
+func TestCancelIsHeldForAMoment(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, 1)
+	h.api.cancelHold = time.Millisecond
+	a := h.ask("ann", "q")
+	w := h.next()
+	h.call("ann", "POST", a.text("urls.cancel"), "").want(t, 202, "status", "processing", "cancel_requested", true)
+	w.finish(job.Outcome{Cancelled: true})
+	h.call("ann", "POST", a.text("urls.cancel"), "").want(t, 200, "status", "cancelled")
+}
+
+// A cancel that comes too late says how the task ended.
+func TestCancelOfEndedTaskHasItsOutcome(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, 1)
+	a := h.ask("ann", "q")
+	h.next().done("a")
+	h.call("ann", "POST", a.text("urls.cancel"), "").want(t, 200, "status", "completed", "outcome", "completed", "result.answer", "a")
 }
 
 func TestCancelEndsWaitingQuestion(t *testing.T) {
@@ -268,7 +292,7 @@ func TestRepeatedKeyReturnsSameTask(t *testing.T) {
 	}
 	h.next().done("a")
 	ask("ann", `{"query":"q"}`, "k").want(t, 202, append(same, "status", "completed")...)
-	h.get("ann", "/api/conversations").want(t, 200, "data.1", nil)
+	h.get("ann", "/api/conversations").want(t, 200, "conversations.1", nil)
 
 	// A repeated question is not a second one, although the conversation is busy.
 	body := `{"query":"q","conversation_id":"` + first.text("conversation_id") + `"}`
@@ -291,7 +315,7 @@ func TestDeleteConversationDeletesAnswer(t *testing.T) {
 	h.get("ann", conv+"/messages").want(t, 404, "code", "not_found")
 	w.finish(job.Outcome{Cancelled: true})
 	h.get("ann", conv+"/messages").want(t, 404)
-	h.get("ann", "/api/conversations").want(t, 200, "data.0", nil)
+	h.get("ann", "/api/conversations").want(t, 200, "conversations.0", nil)
 	h.call("ann", "DELETE", conv, "").want(t, 404)
 	h.get("ann", a.text("urls.status")).want(t, 404)
 }
@@ -352,7 +376,7 @@ func TestAnswerOfDeletedJobIsCancelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	messages := "/api/conversations/" + a.text("conversation_id") + "/messages"
-	h.get("ann", messages).want(t, 200, "data.1.status", "cancelled")
+	h.get("ann", messages).want(t, 200, "data.1.status", "failed", "data.1.outcome", "cancelled")
 	h.call("ann", "DELETE", "/api/conversations/"+a.text("conversation_id"), "").want(t, 204)
 }
 
@@ -370,7 +394,7 @@ func TestChatIsHiddenFromOtherUsers(t *testing.T) {
 	} {
 		h.call("bob", c.method, c.path, c.body).want(t, 404, "code", "not_found")
 	}
-	h.get("bob", "/api/conversations").want(t, 200, "data.0", nil)
+	h.get("bob", "/api/conversations").want(t, 200, "conversations.0", nil)
 	client := h.dial("bob")
 	client.send(`{"type":"watch","task_id":"%s"}`, task)
 	client.read().want(t, 0, "type", "error", "code", "not_found", "task_id", task)
@@ -423,7 +447,9 @@ func TestBadInputStoresNothing(t *testing.T) {
 		{"a model that is too long", "POST", "/api/chat", `{"query":"q","model":"` + long[:maxModel+1] + `"}`, 400, "invalid_request"},
 		{"an unknown field", "POST", "/api/chat", `{"query":"q","temperature":1}`, 400, "invalid_request"},
 		{"an unknown conversation", "POST", "/api/chat", `{"query":"q","conversation_id":"` + conv + `"}`, 404, "not_found"},
-		{"an invalid conversation id", "POST", "/api/chat", `{"query":"q","conversation_id":"../x"}`, 404, "not_found"},
+		{"a conversation id that is too long", "POST", "/api/chat", `{"query":"q","conversation_id":"` + long[:129] + `"}`, 400, "invalid_request"},
+		{"a conversation id that is not printable", "POST", "/api/chat", `{"query":"q","conversation_id":"a\n"}`, 400, "invalid_request"},
+		{"an unknown conversation by its name", "GET", "/api/conversations/conv123", ``, 404, "not_found"},
 		{"an unknown parameter", "POST", "/api/chat?wait=1", `{"query":"q"}`, 400, "invalid_request"},
 		{"another method", "GET", "/api/chat", ``, 405, "method_not_allowed"},
 		{"an unknown task", "GET", "/api/chat/status/" + foreign, ``, 404, "not_found"},
@@ -446,12 +472,12 @@ func TestBadInputStoresNothing(t *testing.T) {
 		{"messages before an invalid cursor", "GET", "/api/conversations/" + conv + "/messages?before=x", ``, 400, "invalid_request"},
 		{"messages before a cursor of another conversation", "GET", "/api/conversations/" + conv + "/messages?before=msg_00000000000000000000000000_000001", ``, 400, "invalid_request"},
 		{"a delete of an unknown conversation", "DELETE", "/api/conversations/" + conv, ``, 404, "not_found"},
-		{"a heartbeat with a body", "POST", "/api/heartbeat", `{"x":1}`, 400, "invalid_request"},
+		{"a heartbeat with a large body", "POST", "/api/heartbeat", long, 413, "too_large"},
 		{"a socket request without a handshake", "GET", "/ws", ``, 426, "upgrade_required"},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			a := h.call("ann", c.method, c.path, c.body).want(t, c.status, "code", c.code)
-			if a.text("detail") == "" || a.header.Get("Content-Type") != "application/problem+json" {
+			if a.text("detail") == "" || a.text("error") != a.text("detail") || a.header.Get("Content-Type") != "application/problem+json" {
 				t.Fatalf("answered with %v", a.body)
 			}
 		})
@@ -460,7 +486,7 @@ func TestBadInputStoresNothing(t *testing.T) {
 		h.call("ann", "POST", "/api/chat", `{"query":"q"}`, "Idempotency-Key", key).want(t, 400, "code", "invalid_request")
 	}
 	h.call("ann", "POST", "/api/chat", `{"query":"q"}`, "Idempotency-Key", "a", "Idempotency-Key", "b").want(t, 400)
-	h.get("ann", "/api/conversations").want(t, 200, "data.0", nil)
+	h.get("ann", "/api/conversations").want(t, 200, "conversations.0", nil)
 	if len(h.work) > 0 {
 		t.Fatal("a job was made")
 	}
@@ -488,11 +514,11 @@ func TestListsHavePages(t *testing.T) {
 	for i := range 5 {
 		h.call("ann", "POST", "/api/conversations", fmt.Sprintf(`{"title":"%d"}`, i)).want(t, 201, "title", i)
 	}
-	first := h.get("ann", "/api/conversations?limit=2").want(t, 200, "data.0.title", 4, "data.1.title", 3, "data.2", nil)
-	second := h.get("ann", "/api/conversations?limit=2&after="+first.text("next")).want(t, 200, "data.0.title", 2, "data.1.title", 1)
-	h.get("ann", "/api/conversations?limit=2&after="+second.text("next")).want(t, 200, "data.0.title", 0, "data.1", nil, "next", nil)
+	first := h.get("ann", "/api/conversations?limit=2").want(t, 200, "conversations.0.title", 4, "conversations.1.title", 3, "conversations.2", nil)
+	second := h.get("ann", "/api/conversations?limit=2&after="+first.text("next")).want(t, 200, "conversations.0.title", 2, "conversations.1.title", 1)
+	h.get("ann", "/api/conversations?limit=2&after="+second.text("next")).want(t, 200, "conversations.0.title", 0, "conversations.1", nil, "next", nil)
 
-	conv := first.text("data.0.id")
+	conv := first.text("conversations.0.id")
 	for i := range 2 {
 		h.ask("ann", fmt.Sprint("q", i), conv)
 		h.next().done(fmt.Sprint("a", i))
@@ -545,7 +571,7 @@ func TestReadsDoNotWaitForWrites(t *testing.T) {
 	asked := make(chan answer, 1)
 	go func() { asked <- h.call("ann", "POST", "/api/chat", `{"query":"q2"}`) }()
 	<-began
-	h.get("ann", "/api/conversations").want(t, 200, "data.0.id", a.text("conversation_id"), "data.1", nil)
+	h.get("ann", "/api/conversations").want(t, 200, "conversations.0.id", a.text("conversation_id"), "conversations.1", nil)
 	h.get("ann", "/api/conversations/"+a.text("conversation_id")+"/messages").want(t, 200, "data.1.content", "half")
 	h.get("ann", a.text("urls.status")).want(t, 200, "content", "half")
 	h.call("ann", "POST", "/api/heartbeat", "").want(t, 200)
@@ -583,7 +609,7 @@ func TestConversationSurvivesUnknownCommits(t *testing.T) {
 		deletedID := h.call("ann", "POST", "/api/conversations", "").want(t, 201).text("id")
 		h.call("ann", "DELETE", "/api/conversations/"+deletedID, "").want(t, 204)
 	}
-	h.get("ann", "/api/conversations").want(t, 200, "data.0.id", conv, "data.1", nil)
+	h.get("ann", "/api/conversations").want(t, 200, "conversations.0.id", conv, "conversations.1", nil)
 }
 
 func TestHeartbeatReturnsExpiry(t *testing.T) {

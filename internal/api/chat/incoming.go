@@ -33,8 +33,6 @@ func allowedFields(kind string) []string {
 		return []string{"type", "task_id", "after"}
 	case "cancel":
 		return []string{"type", "task_id"}
-	case "heartbeat":
-		return []string{"type"}
 	default:
 		return nil
 	}
@@ -47,6 +45,9 @@ func parseMessage(data []byte) (in clientMessage, err error) {
 	var fields map[string]json.RawMessage
 	if err := api.DecodeJSON(data, &fields); err != nil {
 		return in, err
+	}
+	if string(fields["type"]) == `"heartbeat"` {
+		return clientMessage{Type: "heartbeat"}, nil // whatever else it has, as over HTTP
 	}
 	if err := api.DecodeJSON(data, &in); err != nil {
 		return in, err

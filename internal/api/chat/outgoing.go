@@ -65,7 +65,9 @@ type (
 		Message    string              `json:"message"`
 		Field      string              `json:"field,omitempty"`
 		RetryAfter float64             `json:"retry_after_s,omitempty"`
-		Status     conversation.Status `json:"status,omitempty"` // how the task ended; "" where it has not
+		Error      string              `json:"error"`             // the message again; see [problemView]
+		Status     conversation.Status `json:"status,omitempty"`  // failed at the end of the task; else ""
+		Outcome    conversation.Status `json:"outcome,omitempty"` // how the task ended, with a status
 	}
 )
 
@@ -76,8 +78,9 @@ const maxDelta = 32 << 10
 // encoder turns the updates of a task into messages. It reads no clock and no store, so the
 // same log always gives the same messages.
 type encoder struct {
-	task string
-	seq  int64 // of the last entry that was encoded
+	task         string
+	conversation string // its public id; set before the end
+	seq          int64  // of the last entry that was encoded
 	// lastProgress is the last progress that was encoded. Its percent never falls within an
 	// attempt.
 	lastProgress job.Progress
@@ -134,11 +137,11 @@ func (e *encoder) progress(out []any, p job.Progress) []any {
 // end returns the last message of a watch.
 func (e *encoder) end(answer conversation.Message) any {
 	if answer.Status == conversation.Completed {
-		return responseFrame{e.header("chat_response"), answer.Content, answer.ID.Conversation.String(), answer.Truncated}
+		return responseFrame{e.header("chat_response"), answer.Content, e.conversation, answer.Truncated}
 	}
-	frame := errorFrame{header: header{"error", e.task}, Seq: &e.seq, Status: answer.Status}
+	frame := errorFrame{header: header{"error", e.task}, Seq: &e.seq, Status: statusOf(answer.Status), Outcome: outcomeOf(answer.Status)}
 	if answer.Error != nil {
-		frame.Code, frame.Message = answer.Error.Code, answer.Error.Message
+		frame.Code, frame.Message, frame.Error = answer.Error.Code, answer.Error.Message, answer.Error.Message
 	}
 	return frame
 }
@@ -150,7 +153,7 @@ func newErrorFrame(in clientMessage, err error) errorFrame {
 	p := api.ProblemOf(err)
 	e := errorFrame{
 		header: header{Type: "error", Task: in.TaskID}, ClientID: in.ClientID,
-		Code: string(p.Code), Message: p.Detail, Field: p.Field,
+		Code: string(p.Code), Message: p.Detail, Error: p.Detail, Field: p.Field,
 	}
 	if b, ok := errors.AsType[*busyError](err); ok {
 		e.Task = b.task.String()

@@ -2,7 +2,6 @@ package chat
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -155,7 +154,8 @@ func TestProgressInEveryState(t *testing.T) {
 	}{
 		{"in the queue", job.Job{State: job.Queued}, job.Progress{Status: "Waiting"}},
 		{"before its time", job.Job{State: job.Scheduled}, job.Progress{Status: "Waiting"}},
-		{"between two attempts", job.Job{State: job.Scheduled, Progress: half, Failure: &job.Failure{}}, job.Progress{Status: "Waiting to try again"}},
+		{"between two attempts", job.Job{State: job.Scheduled, Progress: half, Failure: &job.Failure{Message: "the model is away"}}, job.Progress{Status: "Waiting to try again: the model is away"}},
+		{"between two attempts, for a long reason", job.Job{State: job.Queued, Failure: &job.Failure{Message: strings.Repeat("é", 200)}}, job.Progress{Status: "Waiting to try again: " + strings.Repeat("é", 100) + "…"}},
 		{"running without output", job.Job{State: job.Running}, job.Progress{Status: "Working"}},
 		{"running", job.Job{State: job.Running, Progress: half}, half},
 		{"being cancelled", job.Job{State: job.Running, Progress: half, CancelRequestedAt: time.Unix(1, 0)}, job.Progress{Percent: 50, Status: "Cancelling"}},
@@ -173,15 +173,17 @@ func TestProgressInEveryState(t *testing.T) {
 func TestWatchEndsWithAnswerOrError(t *testing.T) {
 	t.Parallel()
 	id := conversation.MessageID{Conversation: conversation.ID(job.NewUUID()), Number: 2}
-	n := encoder{task: "t", seq: 9}
+	n := encoder{task: "t", conversation: "conv123", seq: 9}
 	for _, c := range []struct {
 		answer conversation.Message
 		want   string
 	}{
 		{conversation.Message{ID: id, Status: conversation.Completed, Content: "<all>"},
-			fmt.Sprintf(`{"type":"chat_response","task_id":"t","seq":9,"answer":"<all>","conversation_id":"%s"}`, id.Conversation)},
+			`{"type":"chat_response","task_id":"t","seq":9,"answer":"<all>","conversation_id":"conv123"}`},
 		{conversation.Message{ID: id, Status: conversation.Failed, Content: "ha", Error: &conversation.Error{Code: "c", Message: "m"}},
-			`{"type":"error","task_id":"t","seq":9,"code":"c","message":"m","status":"failed"}`},
+			`{"type":"error","task_id":"t","seq":9,"code":"c","message":"m","error":"m","status":"failed","outcome":"failed"}`},
+		{conversation.Message{ID: id, Status: conversation.Expired, Error: &conversation.Error{Code: "c", Message: "m"}},
+			`{"type":"error","task_id":"t","seq":9,"code":"c","message":"m","error":"m","status":"failed","outcome":"expired"}`},
 	} {
 		if got := string(encodeFrame(n.end(c.answer))); got != c.want {
 			t.Errorf("got %s, want %s", got, c.want)

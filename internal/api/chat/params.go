@@ -49,10 +49,6 @@ func parseLimit(r *http.Request, defaultLimit int) (int, error) {
 	return n, nil
 }
 
-func cursorError(name, text string) error {
-	return job.Errorf(job.Invalid, "%s must be the next of an earlier page, not %s", name, job.Quote(text))
-}
-
 // optionalJSON decodes a small body into v. An empty body leaves v as it is.
 func optionalJSON(r *http.Request, v any) error {
 	body, err := api.ReadBody(r, maxSmallBody)

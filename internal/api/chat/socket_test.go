@@ -172,9 +172,9 @@ func TestCancelOverSocketGetsEnd(t *testing.T) {
 	client.read().want(t, 0, "type", "progress", "status", "Cancelling", "seq", 1)
 	<-h.cancels
 	w.finish(job.Outcome{Cancelled: true})
-	client.readUntil("error").want(t, 0, "code", "cancelled", "status", "cancelled", "task_id", a.text("task_id"))
+	client.readUntil("error").want(t, 0, "code", "cancelled", "status", "failed", "outcome", "cancelled", "task_id", a.text("task_id"))
 	client.send(`{"type":"cancel","task_id":"%s"}`, a.text("task_id")) // a second time
-	client.readUntil("error").want(t, 0, "code", "cancelled", "status", "cancelled")
+	client.readUntil("error").want(t, 0, "code", "cancelled", "status", "failed", "outcome", "cancelled")
 }
 
 func TestSecondWatchStartsAtItsCursor(t *testing.T) {
@@ -212,7 +212,8 @@ func TestGarbageKeepsSocketOpen(t *testing.T) {
 		{`{"type":"launch"}`, "invalid_request", "/type"},
 		{`{"type":"chat_query"}`, "invalid_request", "/query"},
 		{`{"type":"chat_query","query":"  "}`, "invalid_request", "/query"},
-		{`{"type":"chat_query","query":"q","conversation_id":"x"}`, "not_found", ""},
+		{`{"type":"chat_query","query":"q","conversation_id":"conv_00000000000000000000000000"}`, "not_found", ""},
+		{`{"type":"chat_query","query":"q","conversation_id":"\t"}`, "invalid_request", "/conversation_id"},
 		{`{"type":"watch"}`, "not_found", ""},
 		{`{"type":"watch","task_id":"job_x"}`, "not_found", ""},
 		{`{"type":"watch","task_id":"` + job.NewID().String() + `"}`, "not_found", ""},
@@ -222,7 +223,7 @@ func TestGarbageKeepsSocketOpen(t *testing.T) {
 	} {
 		client.send("%s", c.message)
 		got := client.read().want(t, 0, "type", "error", "code", c.code, "seq", nil)
-		if field, _ := got.at("field").(string); field != c.field || got.text("message") == "" {
+		if field, _ := got.at("field").(string); field != c.field || got.text("message") == "" || got.text("error") != got.text("message") {
 			t.Fatalf("%.80q is answered with %v", c.message, got.body)
 		}
 	}

@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
@@ -24,22 +25,37 @@ func (a *API) getStatus(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// postCancel requests the end of a task. For a task that has ended it changes nothing.
+// maxCancelHold is the longest time for which a cancel waits for the end of its task.
+const maxCancelHold = 30 * time.Second
+
+// postCancel cancels a task, and waits for the moment that its worker takes to stop. The status
+// in the response is the outcome of the task, so that a client that cancels it is told
+// "cancelled". For a task that has ended it changes nothing.
 func (a *API) postCancel(w http.ResponseWriter, r *http.Request) error {
 	if err := requireEmpty(r); err != nil {
 		return err
 	}
-	snap, err := a.cancel(r.Context(), gate.Owner(r), r.PathValue("task"))
+	owner := gate.Owner(r)
+	snap, err := a.cancel(r.Context(), owner, r.PathValue("task"))
 	if err != nil {
 		return err
 	}
+	if !snap.State.Ended() {
+		// The slot is taken from a worker that ignores the cancel for CancelGrace. The sweep that
+		// does so may come a little later.
+		hold := min(snap.Policy.Timeouts.CancelGrace+2*time.Second, a.cancelHold)
+		// The cancel is on disk, so the response is a success even when the wait fails.
+		if ended, err := a.engine.Wait(r.Context(), owner, snap.ID, hold); err == nil {
+			snap = ended
+		}
+	}
 	view, err := a.viewTask(r, snap)
-	if err != nil { // the cancel is on disk, so the response must be a success
+	if err != nil {
 		view = a.viewSnapshot(r, snap)
 	}
-	status := http.StatusOK
-	if !snap.State.Ended() {
-		status = http.StatusAccepted // on disk; the worker has not stopped yet
+	status := http.StatusAccepted // the worker has not stopped yet
+	if snap.State.Ended() {
+		status, view.Status = http.StatusOK, view.Outcome
 	}
 	api.WriteJSON(w, status, view)
 	return nil
@@ -92,10 +108,10 @@ func (a *API) viewTask(r *http.Request, snap engine.Snapshot) (taskView, error) 
 // viewSnapshot is viewTask without a read of the store. The answer of an ended task comes from
 // the snapshot and may be cut.
 func (a *API) viewSnapshot(r *http.Request, snap engine.Snapshot) taskView {
-	id, _ := conversation.AnswerIDOf(&snap.Job)
+	state := conversation.StatusOf(snap.State)
 	v := taskView{
-		TaskID: snap.ID.String(), ConversationID: id.Conversation.String(),
-		Status: conversation.StatusOf(snap.State), Progress: progressOf(&snap.Job),
+		TaskID: snap.ID.String(), ConversationID: conversation.PublicIDOf(&snap.Job),
+		Status: statusOf(state), Outcome: outcomeOf(state), Progress: progressOf(&snap.Job),
 		Content: validText(snap.Text), Estimate: estimateSeconds(snap), URLs: a.newLinks(r, &snap.Job),
 	}
 	if snap.State.Ended() {

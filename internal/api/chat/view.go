@@ -35,10 +35,28 @@ func (a *API) newLinks(r *http.Request, j *job.Job) links {
 	}
 }
 
+// statusOf is the status that clients see. The clients of the application that this API comes
+// from poll until a task is completed or failed, and know no other end.
+func statusOf(s conversation.Status) conversation.Status {
+	if s == conversation.Cancelled || s == conversation.Expired {
+		return conversation.Failed
+	}
+	return s
+}
+
+// outcomeOf is how a task ended, in one word; "" while it is processing.
+func outcomeOf(s conversation.Status) conversation.Status {
+	if s == conversation.Processing {
+		return ""
+	}
+	return s
+}
+
 // acceptedView is the response to an accepted question.
 type acceptedView struct {
 	TaskID         string              `json:"task_id"`
 	Status         conversation.Status `json:"status"`
+	Outcome        conversation.Status `json:"outcome,omitempty"`      // of a repeated question
 	Estimate       *int64              `json:"estimated_time_seconds"` // null: unknown
 	ConversationID string              `json:"conversation_id"`
 	Position       int                 `json:"queue_position"`
@@ -50,6 +68,7 @@ type taskView struct {
 	TaskID          string              `json:"task_id"`
 	ConversationID  string              `json:"conversation_id"`
 	Status          conversation.Status `json:"status"`
+	Outcome         conversation.Status `json:"outcome,omitempty"` // how it ended
 	Progress        job.Progress        `json:"progress"`
 	Result          *resultView         `json:"result"`
 	Error           *conversation.Error `json:"error"`
@@ -74,28 +93,49 @@ type listView[T any] struct {
 }
 
 func newListView[T any](data []T, next string) listView[T] {
-	l := listView[T]{Object: "list", Data: data}
-	if next != "" {
-		l.Next = &next
+	return listView[T]{"list", data, nextOf(next)}
+}
+
+// nextOf is the JSON of a cursor; null on the last page.
+func nextOf(next string) *string {
+	if next == "" {
+		return nil
 	}
-	return l
+	return &next
 }
 
 type conversationView struct {
-	ID        string    `json:"id"`
-	Title     string    `json:"title"`
-	CreatedAt time.Time `json:"created_at"`
+	ID             string    `json:"id"`
+	ConversationID string    `json:"conversation_id"` // the same, by the name that it has elsewhere
+	Title          string    `json:"title"`
+	CreatedAt      time.Time `json:"created_at"`
+	LastMessageAt  time.Time `json:"last_message_at"`
 }
 
 func viewConversation(c conversation.Conversation) conversationView {
-	return conversationView{c.ID.String(), c.Title, c.ID.Time().UTC()}
+	id := c.PublicID()
+	return conversationView{id, id, c.Title, c.ID.Time().UTC(), c.LastMessage.UTC()}
+}
+
+// conversationsView is the JSON of a page of conversations.
+type conversationsView struct {
+	Conversations []conversationView `json:"conversations"`
+	Next          *string            `json:"next"` // null on the last page
+}
+
+// wholeView is a conversation with its newest messages.
+type wholeView struct {
+	conversationView
+	Messages []messageView `json:"messages"`
+	Next     *string       `json:"next"` // null where there are no older messages
 }
 
 type messageView struct {
 	ID        string              `json:"id"`
 	Role      conversation.Role   `json:"role"`
 	Content   string              `json:"content"`
-	Status    conversation.Status `json:"status,omitempty"` // of an answer
+	Status    conversation.Status `json:"status,omitempty"`  // of an answer
+	Outcome   conversation.Status `json:"outcome,omitempty"` // how the answer ended
 	TaskID    string              `json:"task_id"`
 	Cursor    *int64              `json:"cursor,omitempty"` // while it is processing: watch after this one
 	Error     *conversation.Error `json:"error,omitempty"`
@@ -105,27 +145,27 @@ type messageView struct {
 
 func viewMessage(m conversation.Message) messageView {
 	return messageView{
-		ID: m.ID.String(), Role: m.Role, Content: m.Content, Status: m.Status, TaskID: m.Task.String(),
+		ID: m.ID.String(), Role: m.Role, Content: m.Content, Status: statusOf(m.Status), Outcome: outcomeOf(m.Status), TaskID: m.Task.String(),
 		Error: m.Error, Truncated: m.Truncated, CreatedAt: m.Task.Time().UTC(),
 	}
 }
 
-// busyView is the problem of a [busyError].
-type busyView struct {
+// problemView is a problem of this API. It has the sentence again as error, where the clients of
+// the application that this API comes from look for it.
+type problemView struct {
 	api.Problem
-	TaskID string `json:"task_id"`
+	Error  string `json:"error"`
+	TaskID string `json:"task_id,omitempty"` // of a [busyError]
 }
 
-// writeError is the [api.ErrorWriter] of this API. It writes a problem; that of a [busyError]
-// also names the task.
+// writeError is the [api.ErrorWriter] of this API.
 func writeError(w http.ResponseWriter, err error) {
-	b, ok := errors.AsType[*busyError](err)
-	if !ok {
-		api.WriteProblem(w, err)
-		return
-	}
 	p := api.ProblemOf(err)
-	api.WriteProblemAs(w, err, p.Status, busyView{p, b.task.String()})
+	view := problemView{Problem: p, Error: p.Detail}
+	if b, ok := errors.AsType[*busyError](err); ok {
+		view.TaskID = b.task.String()
+	}
+	api.WriteProblemAs(w, err, p.Status, view)
 }
 
 // progressOf returns the progress of a task in any state.
@@ -141,7 +181,7 @@ func progressOf(j *job.Job) job.Progress {
 	case j.State == job.Expired:
 		p.Status = "Expired"
 	case j.State.Waiting() && j.Failure != nil:
-		return job.Progress{Status: "Waiting to try again"}
+		return job.Progress{Status: "Waiting to try again: " + shorten(j.Failure.Message)}
 	case j.State.Waiting():
 		return job.Progress{Status: "Waiting"}
 	case !j.CancelRequestedAt.IsZero():
@@ -159,6 +199,15 @@ func estimateSeconds(s engine.Snapshot) *int64 {
 	}
 	n := int64(math.Ceil(s.Estimate.Seconds()))
 	return &n
+}
+
+// shorten cuts a message to the length of a line or two.
+func shorten(message string) string {
+	const most = 200 // bytes
+	if len(message) <= most {
+		return message
+	}
+	return validText(message[:most]) + "…"
 }
 
 // validText removes half a character, which a length limit may have left at the end of text.

@@ -40,7 +40,7 @@ func (s *session) query(in clientMessage) error {
 	}
 	accepted := acceptedFrame{
 		header:   header{"accepted", a.ID.String()},
-		ClientID: in.ClientID, ConversationID: a.conversation.String(),
+		ClientID: in.ClientID, ConversationID: a.conversation,
 		Estimate: estimateSeconds(a.Snapshot), Position: a.Position,
 	}
 	if s.SendBeforeEnd(a.ID, encodeFrame(accepted)) {
@@ -80,7 +80,11 @@ func (s *session) watch(task job.ID, after int64) error {
 			}
 			return nil
 		}
-		return s.follow(ctx, task, after)
+		feed, first, err := s.follow(ctx, task, after)
+		if err == nil {
+			events.conversation = conversation.PublicIDOf(first.Job)
+		}
+		return feed, first, err
 	})
 	if err != nil {
 		// Not returned: the client's message itself may have been handled, such as a question.

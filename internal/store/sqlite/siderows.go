@@ -73,6 +73,15 @@ func (t *tx) putRow(r *store.Row) error {
 		fallthrough
 	case store.Put, store.Insert:
 		return t.q.putSideRow.set(r.Set()).text(r.ID).blob(r.Body).run()
+	case store.Move:
+		body, err := readSideRow(t.q.sideRow, r.Set(), r.ID)
+		if err != nil || body == nil {
+			return err
+		}
+		if err := t.q.deleteSideRow.set(r.Set()).text(r.ID).run(); err != nil {
+			return err
+		}
+		return t.q.putSideRow.set(r.Set()).text(r.To).blob(body).run()
 	case store.Remove:
 		return t.q.deleteSideRow.set(r.Set()).text(r.ID).run()
 	case store.RemoveAll:

@@ -211,6 +211,12 @@ func withAction(a store.Action, r store.Row) store.Row {
 	return r
 }
 
+// moveRow makes an op's row move to another id.
+func moveRow(r store.Row, to string) store.Row {
+	r.Action, r.To = store.Move, to
+	return r
+}
+
 func newWrite(rows ...store.Row) *store.Write { return &store.Write{Rows: rows} }
 
 // ---- batches ----

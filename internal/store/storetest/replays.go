@@ -132,6 +132,7 @@ func replaysOfWrites() []replay {
 		{"write insert that conflicts with an equal row", withExistingRow(withAction(store.Insert, put("p", "there", "old")))},
 		{"write update", withExistingRow(withAction(store.Update, put("p", "there", "new")), withAction(store.Update, put("p", "absent", "")))},
 		{"write remove", withExistingRow(withAction(store.Remove, put("p", "there", "")), withAction(store.Require, put("p", "there", "")))},
+		{"write move", withExistingRow(moveRow(put("p", "there", ""), "moved"), put("p", "there", "new"))},
 		{"write remove all", withExistingRow(withAction(store.RemoveAll, put("p", "", "")))},
 		{"write require none", withExistingRow(put("q", "new", ""), withAction(store.RequireNone, put("absent", "", "")))},
 		{"write require none that conflicts with a row", withExistingRow(put("p", "new", ""), withAction(store.RequireNone, put("p", "", "")))},

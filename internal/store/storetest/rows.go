@@ -12,6 +12,7 @@ func rowRules() []rule {
 		{"put writes an existing and a missing row", rowsPut},
 		{"insert writes a missing row and conflicts with an existing one", rowsInsert},
 		{"update writes an existing row only", rowsUpdate},
+		{"move gives an existing row another id, and its body in place of a row there", rowsMove},
 		{"require refuses when the row is missing", rowsRequire},
 		{"require none refuses when any row of the kind is under the parent", rowsRequireNone},
 		{"remove and remove all delete existing rows", rowsRemove},
@@ -53,6 +54,17 @@ func rowsUpdate(w *harness) {
 	w.do(newWrite(put("p", "a", "one")))
 	w.do(newWrite(withAction(store.Update, put("p", "a", "two"))))
 	wantEqual(w, "the body", string(w.rows("note", "p")[0].Body), "two")
+}
+
+func rowsMove(w *harness) {
+	move := func(parent, id, to string) *store.Write {
+		return newWrite(moveRow(put(parent, id, "not written"), to))
+	}
+	w.do(newWrite(put("p", "a", "one")), move("p", "a", "b"), move("p", "a", "c"), move("absent", "a", "b"))
+	wantEqual(w, "the rows", fmt.Sprintf("%q", w.rows("note", "p")), fmt.Sprintf("%q", []store.Row{put("p", "b", "one")}))
+	wantEqual(w, "the rows of another parent", len(w.rows("note", "absent")), 0)
+	w.do(newWrite(put("p", "c", "two")), move("p", "c", "b"), move("p", "b", "b"))
+	wantEqual(w, "the rows", fmt.Sprintf("%q", w.rows("note", "p")), fmt.Sprintf("%q", []store.Row{put("p", "b", "two")}))
 }
 
 func rowsRequire(w *harness) {
