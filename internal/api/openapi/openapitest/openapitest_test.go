@@ -112,7 +112,7 @@ func TestUndescribedRequestFailsTest(t *testing.T) {
 			_ = json.NewDecoder(r.Body).Decode(&struct{}{})
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusCreated)
-			_, _ = w.Write([]byte(`{"id":"conv_06gzv0hv4nx3x2tbamncww1dcw","title":"x","created_at":"2030-01-31T09:00:00Z"}`))
+			_, _ = w.Write([]byte(`{"id":"c","conversation_id":"c","title":"x","created_at":"2030-01-31T09:00:00Z","last_message_at":"2030-01-31T09:00:00Z"}`))
 		})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/api/conversations", strings.NewReader(body)))
 		checkFaults(t, body, j, wrong)
 	}
