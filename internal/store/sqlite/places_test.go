@@ -25,7 +25,7 @@ func TestMigrationPlacesConversations(t *testing.T) {
 	if err := conn.CreateFunction("unescaped", &sqlite.FunctionImpl{NArgs: 1, Deterministic: true, Scalar: unescaped}); err != nil {
 		t.Fatal(err)
 	}
-	at := slices.Index(names, "migrations/0013_conversation_places.sql")
+	at := slices.Index(names, "migrations/0014_conversation_places.sql")
 	for i, name := range names[:at] {
 		if err := applyMigration(conn, name, i+1); err != nil {
 			t.Fatal(name, err)
