@@ -144,6 +144,7 @@ func TestProblemHasPlaceKeyAndAdvice(t *testing.T) {
 		{"files: {max_bytes: 0}", `m.yaml:1: files.max_bytes: this must be 1 to 1099511627776, not 0`},
 		{"queues: {p: {executor: process, command: [a], env: [A=b]}}", `queues.p.env[0]: this must be the name of a variable`},
 		{"queues: {'a b': {executor: sim}}", `queues."a b": a queue's name is 1 to 64 of a-z, 0-9, _ and -`},
+		{"models: [{name: m, base_url: 'http://a/v1', stream: perhaps}]", `models[0].stream: this must be true or false`},
 		{"models: [{base_url: 'http://a/v1'}]", `m.yaml:1: models[0].name: a model needs a name`},
 		{"models: [{name: m, base_url: a/v1}]", `models[0].base_url: this must be the URL of an OpenAI-compatible server`},
 		{"models: [{name: m, base_url: 'http://a'}, {name: m, base_url: 'http://b'}]", `models[1].name: there are two models "m"`},
@@ -242,5 +243,16 @@ func TestLoopback(t *testing.T) {
 		if Loopback(listen) != want {
 			t.Errorf("Loopback(%q) = %v", listen, !want)
 		}
+	}
+}
+
+// A key without a default is nil where the file does not have it.
+func TestModelFormIsOptional(t *testing.T) {
+	t.Parallel()
+	var cfg Config
+	l := loader{where: map[string]string{}}
+	l.yaml(&cfg, "m.yaml", []byte("models: [{name: a, stream: false}, {name: b, stream_options: true}, {name: c, stream: ~}]"))
+	if len(cfg.Models) != 3 || *cfg.Models[0].Stream || cfg.Models[0].StreamOptions != nil || !*cfg.Models[1].StreamOptions || cfg.Models[2].Stream != nil {
+		t.Errorf("the models are %+v, problems: %v", cfg.Models, l.problems)
 	}
 }

@@ -40,6 +40,11 @@ func (d *decoder) value(v reflect.Value, n *yaml.Node, key string) {
 		// "queues:" with nothing under it changes nothing.
 	case v.Type() == queuesType:
 		d.queues(v, n, key)
+	case v.Kind() == reflect.Pointer: // a key without a default
+		if v.IsNil() {
+			v.Set(reflect.New(v.Type().Elem()))
+		}
+		d.value(v.Elem(), n, key)
 	case v.Kind() == reflect.Struct:
 		d.structure(v, n, key)
 	case v.Kind() == reflect.Slice:
