@@ -27,7 +27,7 @@ type RouteRecorder interface{ RecordRoute(pattern string) }
 // job's id empty, /v1/jobs//cancel must not become the call that cancels many jobs.
 func Dispatch(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
 	if !isClean(r.URL.EscapedPath()) {
-		writeNotFound(w, r)
+		WriteNotFound(w, r)
 		return
 	}
 	if to, ok := w.(RouteRecorder); ok {
@@ -48,7 +48,7 @@ func HandleUnknown(mux *http.ServeMux) {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		allowed, handler := methodsOf(mux, r)
 		if len(allowed) == 0 {
-			writeNotFound(w, r)
+			WriteNotFound(w, r)
 			return
 		}
 		ErrorWriterOf(handler)(w, NotAllowed(w, r, allowed...))
@@ -62,8 +62,8 @@ func NotAllowed(w http.ResponseWriter, r *http.Request, allowed ...string) error
 	return job.Errorf(MethodNotAllowed, "%s is not a method of %s; it has %s", job.Quote(r.Method), job.Quote(r.URL.Path), all)
 }
 
-// writeNotFound writes a 404 problem with a hint at what may be wrong with the path.
-func writeNotFound(w http.ResponseWriter, r *http.Request) {
+// WriteNotFound writes a 404 problem with a hint at what may be wrong with the path.
+func WriteNotFound(w http.ResponseWriter, r *http.Request) {
 	hint := ""
 	switch p := r.URL.Path; {
 	case strings.Contains(p, "//"):
@@ -82,7 +82,8 @@ func methodsOf(mux *http.ServeMux, r *http.Request) (allowed []string, first htt
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host}
 		handler, pattern := mux.Handler(probe)
-		if pattern == "/" || pattern == "" {
+		// The page at / is for browsers. To other clients there is nothing.
+		if pattern == "/" || pattern == "" || strings.HasSuffix(pattern, " /{$}") {
 			continue
 		}
 		wildcards := strings.Count(pattern, "{")

@@ -223,6 +223,7 @@ func (c *components) routes(listen string) http.Handler {
 func (c *components) register(mux api.Mux) {
 	c.health.register(mux)
 	c.instruments.register(mux)
+	home{c.cfg.PublicURL, c.engine.Queues}.register(mux)
 	openapi.Register(mux)
 	for _, a := range c.apis {
 		a.Register(mux)

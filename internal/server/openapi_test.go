@@ -40,7 +40,9 @@ func TestOpenAPIHasEveryRouteAndNoOther(t *testing.T) {
 	var answered patterns
 	s.components.register(&answered)
 	calls := described(t, s)
-	for _, call := range answered {
+	for i, call := range answered {
+		answered[i] = strings.TrimSuffix(call, "{$}") // only the path itself
+		call = answered[i]
 		if !slices.Contains(calls, call) {
 			t.Errorf("%s is answered and not described: see internal/api/openapi", call)
 		}

@@ -27,7 +27,7 @@ func (s *testServer) routes() []string {
 // at returns a request for a route's pattern.
 func at(pattern, id string) (method, path string) {
 	method, path, _ = strings.Cut(pattern, " ")
-	return method, strings.NewReplacer("{id}", id, "{task}", id, "{queue}", "sim", "{name}", "x").Replace(path)
+	return method, strings.NewReplacer("{id}", id, "{task}", id, "{queue}", "sim", "{name}", "x", "{$}", "").Replace(path)
 }
 
 func (s *testServer) done(id, user string) {

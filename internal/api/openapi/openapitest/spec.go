@@ -44,6 +44,9 @@ var loadSpec = sync.OnceValue(func() *spec {
 	for path, item := range s.at("/paths").(map[string]any) {
 		for method := range item.(map[string]any) {
 			if method != "parameters" {
+				if path == "/" {
+					path = "/{$}" // not every other path
+				}
 				s.mux.Handle(strings.ToUpper(method)+" "+path, http.NotFoundHandler())
 			}
 		}
@@ -56,7 +59,7 @@ var loadSpec = sync.OnceValue(func() *spec {
 // /v1/jobs/{id}.
 func (s *spec) operation(r *http.Request) string {
 	_, pattern := s.mux.Handler(r)
-	method, path, ok := strings.Cut(pattern, " ")
+	method, path, ok := strings.Cut(strings.TrimSuffix(pattern, "{$}"), " ")
 	if !ok || path != r.URL.Path && s.at("/paths/"+escape(r.URL.Path)) != nil {
 		return ""
 	}
