@@ -257,6 +257,44 @@ func ExampleTask() {
 	// cancelled
 }
 
+// Besides text, a function writes events for programs, log lines for operators, and what the
+// work has cost.
+func ExampleTask_Event() {
+	s, run := openExample()
+	scans := meanwhile.Handle(s, "scans", func(_ context.Context, t *meanwhile.Task, pages int) (int, error) {
+		for page := range pages {
+			if err := t.Event(map[string]int{"page": page + 1}); err != nil {
+				return 0, err
+			}
+		}
+		if err := t.Log("scanned %d pages for %s", pages, t.User); err != nil {
+			return 0, err
+		}
+		return pages, t.Usage(map[string]int{"sheets": pages})
+	})
+	defer run()()
+	ctx := context.Background()
+	job, err := s.SubmitAndWait(ctx, scans.Submission(2))
+	if err != nil {
+		log.Fatal(err)
+	}
+	out, err := s.Output(ctx, job.ID, 0, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, entry := range out.Entries {
+		if entry.Kind != client.KindProgress && entry.Kind != client.KindAttempt {
+			fmt.Printf("%s %s\n", entry.Kind, entry.Data)
+		}
+	}
+	fmt.Printf("%s\n", job.Usage)
+	// Output:
+	// json {"page":1}
+	// json {"page":2}
+	// log "scanned 2 pages for local"
+	// {"sheets":2}
+}
+
 // Submit a job for each input in one transaction.
 func ExampleJobs_SubmitMany() {
 	s, run := openExample()

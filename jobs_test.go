@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"strings"
 	"testing"
@@ -197,13 +198,17 @@ func TestKindsShareAQueue(t *testing.T) {
 
 func TestQueueNeedsKindsBeforeRun(t *testing.T) {
 	t.Parallel()
-	s := openServer(t, meanwhile.Config{})
+	var log strings.Builder // written by Run only
+	s := openServer(t, meanwhile.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	s.AddQueue("images")
 	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), `"images" has no kinds`) {
 		t.Errorf("%v", err)
 	}
 	if _, err := s.Queues(t.Context()); client.CodeOf(err) != "stopped" || !strings.Contains(err.Error(), `"images" has no kinds`) {
 		t.Errorf("a call after the failed Run: %v", err)
+	}
+	if !strings.Contains(log.String(), "has no kinds") {
+		t.Errorf("the log is %s", log.String())
 	}
 }
 

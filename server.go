@@ -57,6 +57,7 @@ type Server struct {
 
 	// set once
 	server      *server.Server
+	log         *slog.Logger
 	user        func(*http.Request) string
 	middleware  []Middleware
 	retryAtOnce bool // a failed attempt is followed by the next without a backoff
@@ -77,7 +78,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("meanwhile: %w", err)
 	}
-	s := &Server{server: inner, user: c.User, middleware: slices.Clone(c.Middleware)}
+	s := &Server{server: inner, log: c.Logger, user: c.User, middleware: slices.Clone(c.Middleware)}
 	s.Client = s.AsUser("")
 	if test := testmode.Of(ctx); test != nil {
 		s.retryAtOnce = true
@@ -138,6 +139,8 @@ func (s *Server) AsUser(user string) *client.Client {
 // [Server.AddQueue] has no kind.
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.server.Run(ctx); err != nil {
+		// The caller may not look at the error of its goroutine.
+		s.log.Error("the server cannot run", "error", err)
 		return fmt.Errorf("meanwhile: %w", err)
 	}
 	return nil

@@ -51,6 +51,60 @@ func returnsOption(f *ast.FuncDecl, types []string) bool {
 	return ok && slices.Contains(types, result.Name)
 }
 
+// publicPackages are those that a program imports.
+var publicPackages = []string{".", "client", "meanwhiletest"}
+
+// calledByOthers are methods that programs do not call by name.
+var calledByOthers = []string{"Error", "Unwrap", "MarshalJSON", "UnmarshalJSON"}
+
+func TestEveryExportedFunctionIsUsedInExample(t *testing.T) {
+	t.Parallel()
+	used := map[string]bool{}
+	var exported []string
+	for _, s := range sources(t) {
+		if !slices.Contains(publicPackages, s.pkg) {
+			continue
+		}
+		if s.test && strings.HasPrefix(filepath.Base(s.file), "example") {
+			ast.Inspect(s.ast, func(n ast.Node) bool {
+				if sel, ok := n.(*ast.SelectorExpr); ok {
+					used[s.pkg+" "+sel.Sel.Name] = true
+				}
+				return true
+			})
+		}
+		for _, decl := range s.ast.Decls {
+			if f, ok := decl.(*ast.FuncDecl); ok && !s.test && isExported(f) && !slices.Contains(calledByOthers, f.Name.Name) {
+				exported = append(exported, s.pkg+" "+f.Name.Name)
+			}
+		}
+	}
+	for _, function := range exported {
+		if !used[function] {
+			pkg, name, _ := strings.Cut(function, " ")
+			t.Errorf("%s: no example calls %s", pkg, name)
+		}
+	}
+	if len(exported) < 60 {
+		t.Errorf("only %d functions were found: the test looks for the wrong packages", len(exported))
+	}
+}
+
+// isExported reports whether a program can call f: its name and its receiver are exported.
+func isExported(f *ast.FuncDecl) bool {
+	exported := f.Name.IsExported()
+	if f.Recv != nil {
+		ast.Inspect(f.Recv.List[0].Type, func(n ast.Node) bool {
+			id, ok := n.(*ast.Ident)
+			if ok {
+				exported = exported && id.IsExported()
+			}
+			return !ok
+		})
+	}
+	return exported
+}
+
 // codeFrom matches a code block that is copied from a tested Go file. It names the file and
 // declarations in it, or one function whose body the block is, as NAME{}.
 var codeFrom = regexp.MustCompile("(?s)<!-- code: (\\S+\\.go) ([^>]+) -->\n```go\n(.*?)```")

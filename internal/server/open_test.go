@@ -42,6 +42,27 @@ func TestCloseReleasesTheDataDirectory(t *testing.T) {
 	second.Close()
 }
 
+// Clients of a listener that nobody serves would wait in silence.
+func TestListenerWithoutRunIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		cfg := config.Default()
+		cfg.Data, cfg.Listen, cfg.Queues = t.TempDir(), "127.0.0.1:0", nil
+		s, err := Open(t.Context(), cfg, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(unservedTimeout)
+		synctest.Wait()
+		if !strings.Contains(log.String(), "wait until Server.Run is called") {
+			t.Errorf("the log is %q", log.String())
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestAddAcceptsQueuesUntilTheServerRuns(t *testing.T) {
 	t.Parallel()
 	s := openServer(t, t.TempDir())

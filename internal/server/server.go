@@ -28,12 +28,16 @@ import (
 // Server is a server that was opened. Queues may be added until it runs. It runs once.
 type Server struct {
 	components *components   // set once
+	unserved   *time.Timer   // set once; logs that nothing is served; nil without an address
 	done       chan struct{} // closed when everything has stopped
 	err        error         // why it stopped; valid once done is closed
 
 	mu    sync.Mutex
 	begun bool // it runs, ran or was closed; guarded by mu
 }
+
+// unservedTimeout is how long a server that listens may wait for Run before the log says so.
+const unservedTimeout = 5 * time.Second
 
 // Open locks the data directory, opens the store, and listens if there is an address.
 // Nothing runs before Run. The caller must call Run or Close.
@@ -42,7 +46,13 @@ func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Server, er
 	if err != nil {
 		return nil, explainFullDisk(cfg, err)
 	}
-	return &Server{components: c, done: make(chan struct{})}, nil
+	s := &Server{components: c, done: make(chan struct{})}
+	if c.listener != nil {
+		s.unserved = time.AfterFunc(unservedTimeout, func() {
+			log.Error("the server listens and does not run: its clients wait until Server.Run is called", "url", c.url())
+		})
+	}
+	return s, nil
 }
 
 // Run opens and runs the server of a stand-alone process, until ctx ends or a component
@@ -94,6 +104,9 @@ func (s *Server) begin() bool {
 	defer s.mu.Unlock()
 	first := !s.begun
 	s.begun = true
+	if s.unserved != nil {
+		s.unserved.Stop()
+	}
 	return first
 }
 
