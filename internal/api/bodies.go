@@ -12,7 +12,8 @@ import (
 
 // Bodies bounds the memory of all bodies of requests and messages of sockets that are in
 // flight: from the arrival of their bytes until they have been handled. It counts what has
-// arrived, not what a Content-Length promises. It is safe for concurrent use.
+// arrived, not what a Content-Length promises. Long responses count too, while their clients
+// read them. It is safe for concurrent use.
 type Bodies struct {
 	// set once
 	max       int64 // bytes, of all callers
@@ -46,9 +47,9 @@ func (b *Bodies) reserve(c Caller, n int64) error {
 	defer b.mu.Unlock()
 	switch {
 	case b.callers[c]+n > b.perCaller:
-		return &job.Error{Code: CallerBusy, Message: "this caller is sending more bodies at once than the server holds for one: send fewer at a time", RetryAfter: time.Second}
+		return &job.Error{Code: CallerBusy, Message: "this caller sends or receives more at once than the server holds for one: make fewer requests at a time, and read their answers", RetryAfter: time.Second}
 	case b.total+n > b.max:
-		return &job.Error{Code: job.Overloaded, Message: "the server is receiving as many bodies as it may hold: try again in a moment", RetryAfter: time.Second}
+		return &job.Error{Code: job.Overloaded, Message: "the server holds as many bodies of requests and answers as it may: try again in a moment", RetryAfter: time.Second}
 	}
 	b.callers[c] += n
 	b.total += n

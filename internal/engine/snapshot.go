@@ -34,9 +34,10 @@ func (e *Engine) Get(ctx context.Context, owner job.Owner, id job.ID) (Snapshot,
 	return s, err
 }
 
-// Result returns the result of a job. It returns [job.NotFinished] unless the job has succeeded.
-func (e *Engine) Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error) {
-	return e.store.Result(ctx, owner, id)
+// Result returns a part of the result of a job: up to limit bytes after the first from bytes. It
+// returns [job.NotFinished] unless the job has succeeded.
+func (e *Engine) Result(ctx context.Context, owner job.Owner, id job.ID, from int64, limit int) (job.ResultPart, error) {
+	return e.store.Result(ctx, owner, id, from, limit)
 }
 
 // newJobSnapshot returns the snapshot of a job that was just stored. queued is the number of
@@ -81,12 +82,12 @@ func (e *Engine) snapshot(ctx context.Context, known *job.Job, result *job.Resul
 		return s, err
 	}
 	if s.State == job.Succeeded && result == nil {
-		r, err := e.store.Result(ctx, s.Owner, s.ID)
+		r, err := e.store.Result(ctx, s.Owner, s.ID, 0, job.MaxInline)
 		if err != nil {
 			return s, err
 		}
-		if len(r.Body) <= job.MaxInline {
-			s.Result = &r
+		if r.Size <= job.MaxInline {
+			s.Result = &job.Result{ContentType: r.ContentType, Body: r.Body}
 		}
 	}
 	return s, nil

@@ -79,3 +79,11 @@ type Result struct {
 	ContentType string
 	Body        []byte
 }
+
+// ResultPart is a part of a result. A result may be large, and is never read whole for a client
+// that may read it slowly.
+type ResultPart struct {
+	ContentType string
+	Size        int64  // bytes of the whole result
+	Body        []byte // the part
+}

@@ -103,8 +103,11 @@ type JobReader interface {
 	List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error)
 	// Input reads a job's input.
 	Input(ctx context.Context, owner job.Owner, id job.ID) ([]byte, error)
-	// Result reads a job's result: [job.NotFinished] unless the job succeeded.
-	Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error)
+	// Result reads a part of a job's result: up to limit bytes after the first from bytes.
+	// [job.NotFinished] unless the job succeeded. The result of a job never changes, so parts
+	// of several reads fit together. A store does not read the bytes before and after the part
+	// into memory.
+	Result(ctx context.Context, owner job.Owner, id job.ID, from int64, limit int) (job.ResultPart, error)
 	// Output reads a job and its output entries with numbers above after, in order and
 	// without a gap. It stops after about maxBytes of data, but returns at least one entry
 	// if one exists.

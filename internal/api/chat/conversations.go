@@ -67,8 +67,7 @@ func (a *API) getConversation(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	api.WriteJSON(w, http.StatusOK, wholeView{viewConversation(c), messages, nextOf(next)})
-	return nil
+	return a.writeMessages(w, r, messages, wholeView{viewConversation(c), messages, nextOf(next)})
 }
 
 func (a *API) getMessages(w http.ResponseWriter, r *http.Request) error {
@@ -80,7 +79,22 @@ func (a *API) getMessages(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	api.WriteJSON(w, http.StatusOK, newListView(messages, next))
+	return a.writeMessages(w, r, messages, newListView(messages, next))
+}
+
+// writeMessages writes a page of messages, which count for the caller while its client reads
+// them.
+func (a *API) writeMessages(w http.ResponseWriter, r *http.Request, messages []messageView, body any) error {
+	size := 0
+	for i := range messages {
+		size += len(messages[i].Content)
+	}
+	release, err := a.gate.ReserveResponse(gate.CallerOf(r), size)
+	if err != nil {
+		return err
+	}
+	defer release()
+	api.WriteJSON(w, http.StatusOK, body)
 	return nil
 }
 

@@ -47,7 +47,7 @@ type Reader interface {
 	Wait(ctx context.Context, owner job.Owner, id job.ID, wait time.Duration) (engine.Snapshot, error)
 	List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error)
 	Output(ctx context.Context, owner job.Owner, id job.ID, after int64, wait time.Duration) (engine.Update, error)
-	Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error)
+	Result(ctx context.Context, owner job.Owner, id job.ID, from int64, limit int) (job.ResultPart, error)
 	Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (stream.Watcher, error)
 	Queue(name string) (engine.Queue, error)
 	Queues(ctx context.Context) ([]engine.QueueView, error)

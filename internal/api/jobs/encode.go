@@ -30,6 +30,22 @@ func (a *API) writeJSON(w http.ResponseWriter, status int, build func([]byte) []
 	a.buffers.Put(pooled, body)
 }
 
+// writeLongJSON is writeJSON for a body that may be long. It counts for the caller while its
+// client reads it.
+func (a *API) writeLongJSON(w http.ResponseWriter, r *http.Request, build func([]byte) []byte) error {
+	pooled := a.buffers.Get()
+	body := build(*pooled)
+	defer func() { a.buffers.Put(pooled, body) }()
+	release, err := a.gate.ReserveResponse(gate.CallerOf(r), len(body))
+	if err != nil {
+		return err
+	}
+	defer release()
+	setNoStore(w)
+	api.WriteJSONBytes(w, http.StatusOK, body)
+	return nil
+}
+
 // writeJob writes a job. watch is its watch URL, or "".
 func (a *API) writeJob(w http.ResponseWriter, status int, snap *engine.Snapshot, watch string) {
 	a.writeJSON(w, status, func(b []byte) []byte { return appendJob(b, &snap.Job, snap, watch) })

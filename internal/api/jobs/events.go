@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -30,7 +32,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	}
 	// Not bound to the stop of the server: an EventSource reconnects after a stream, and gives
 	// up after an error.
-	feed, first, err := a.follow(r.Context(), owner, id, from.Seq)
+	feed, first, err := a.follow(r.Context(), gate.CallerOf(r), owner, id, from.Seq)
 	if err != nil {
 		return err
 	}
@@ -49,13 +51,15 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// follow opens the feed of a job after the entry after, and returns its first update.
-func (a *API) follow(ctx context.Context, owner job.Owner, id job.ID, after int64) (*stream.Feed, watch.Update, error) {
+// follow opens the feed of a job after the entry after, and returns its first update. The
+// entries count for the caller while its client reads them.
+func (a *API) follow(ctx context.Context, caller api.Caller, owner job.Owner, id job.ID, after int64) (*stream.Feed, watch.Update, error) {
 	w, err := a.engine.Watch(ctx, owner, id, after)
 	if err != nil {
 		return nil, watch.Update{}, err
 	}
 	feed := stream.NewFeed(id, w, after)
+	feed.Reserve = func(bytes int) (func(), error) { return a.gate.ReserveResponse(caller, bytes) }
 	first, err := feed.First(ctx)
 	if err == nil {
 		err = checkCursor(after, first.Job)

@@ -56,6 +56,8 @@ type fake struct {
 	entries     []job.Entry
 	res         job.Result
 	resErr      error
+	gate        *gate.Gate                  // of the API; nil: none
+	resLimit    int                         // the longest part of a result that was asked for
 	done        int                         // the count that a change of many returns
 	answers     []engine.SubmitResult       // the results of a batch; nil: its one job for each
 	waits       func(context.Context) error // called in place of a wait
@@ -194,9 +196,11 @@ func (f *fake) Output(ctx context.Context, _ job.Owner, _ job.ID, after int64, w
 	return engine.Update{Job: new(f.snap.Job), Entries: f.entries}, f.waiting(ctx, wait)
 }
 
-func (f *fake) Result(context.Context, job.Owner, job.ID) (job.Result, error) {
+func (f *fake) Result(_ context.Context, _ job.Owner, _ job.ID, from int64, limit int) (job.ResultPart, error) {
 	f.called("result")
-	return f.res, f.resErr
+	f.resLimit = max(f.resLimit, limit)
+	body := f.res.Body[from:]
+	return job.ResultPart{ContentType: f.res.ContentType, Size: int64(len(f.res.Body)), Body: body[:min(limit, len(body))]}, f.resErr
 }
 
 func (f *fake) Watch(_ context.Context, _ job.Owner, _ job.ID, after int64) (stream.Watcher, error) {
@@ -244,7 +248,7 @@ func (f *fake) handler() http.Handler { return f.handlerUntil(context.Background
 
 func (f *fake) handlerUntil(stopping context.Context) http.Handler {
 	mux := http.NewServeMux()
-	New(Config{Engine: f, Stopping: stopping}).Register(mux)
+	New(Config{Engine: f, Gate: f.gate, Stopping: stopping}).Register(mux)
 	return openapitest.CheckHandler(f.t, (&gate.Gate{Listen: []string{"127.0.0.1:8080"}}).Handler(mux))
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -55,8 +56,7 @@ func (a *API) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	setNoStore(w)
-	a.writeJSON(w, http.StatusOK, func(b []byte) []byte {
+	return a.writeLongJSON(w, r, func(b []byte) []byte {
 		b = append(b, `{"object":"list","data":[`...)
 		for i := range page {
 			b = appendJob(comma(b, i), &page[i], nil, a.watchURL(r, api.Prefer{}, &page[i]))
@@ -67,7 +67,6 @@ func (a *API) list(w http.ResponseWriter, r *http.Request) error {
 		}
 		return append(appendString(b, api.PageCursor(next)), '}')
 	})
-	return nil
 }
 
 func comma(b []byte, i int) []byte {
@@ -106,9 +105,7 @@ func (a *API) output(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	prefer.Apply(w.Header())
-	setNoStore(w)
-	a.writeJSON(w, http.StatusOK, func(b []byte) []byte { return appendOutput(b, &up, after) })
-	return nil
+	return a.writeLongJSON(w, r, func(b []byte) []byte { return appendOutput(b, &up, after) })
 }
 
 func appendOutput(b []byte, up *engine.Update, cursor int64) []byte {
@@ -121,7 +118,10 @@ func appendOutput(b []byte, up *engine.Update, cursor int64) []byte {
 	return append(strconv.AppendInt(append(b, `],"cursor":`...), cursor, 10), '}')
 }
 
-// result writes the bytes of a job's result with their own content type.
+// resultPiece is how many bytes of a result are in memory at a time for each of its readers.
+const resultPiece = 512 << 10
+
+// result writes the bytes of a job's result with their own content type, piece by piece.
 func (a *API) result(w http.ResponseWriter, r *http.Request) error {
 	owner, id, err := parseJob(r)
 	if err != nil {
@@ -130,26 +130,42 @@ func (a *API) result(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parseQuery(r); err != nil {
 		return err
 	}
-	res, err := a.engine.Result(r.Context(), owner, id)
+	part, err := a.engine.Result(r.Context(), owner, id, 0, resultPiece)
 	if job.CodeOf(err) == job.NotFinished {
 		return a.missingResult(r, owner, id, err)
 	}
 	if err != nil {
 		return err
 	}
+	release, err := a.gate.ReserveResponse(gate.CallerOf(r), len(part.Body))
+	if err != nil {
+		return err
+	}
+	defer release()
 	h := w.Header()
-	h.Set("Content-Type", res.ContentType)
-	if res.ContentType == "" {
+	h.Set("Content-Type", part.ContentType)
+	if part.ContentType == "" {
 		h.Set("Content-Type", "application/octet-stream")
 	}
-	h.Set("Content-Length", strconv.Itoa(len(res.Body)))
+	h.Set("Content-Length", strconv.FormatInt(part.Size, 10))
 	// The result may come from another user than its reader. These headers keep the browser
 	// from running it as a page of this server.
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 	setNoStore(w)
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(res.Body) // an error means that the client has left
+	for at := int64(0); r.Method != http.MethodHead; {
+		if _, err := w.Write(part.Body); err != nil {
+			return nil // the client has left
+		}
+		if at += int64(len(part.Body)); at >= part.Size {
+			break
+		}
+		// An error after the beginning breaks the connection: the job was deleted meanwhile.
+		if part, err = a.engine.Result(r.Context(), owner, id, at, resultPiece); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

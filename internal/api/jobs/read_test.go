@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -211,6 +214,53 @@ func TestResultIsServedUnchanged(t *testing.T) {
 		}
 		if h.Get("X-Content-Type-Options") != "nosniff" || !strings.Contains(h.Get("Content-Security-Policy"), "sandbox") {
 			t.Errorf("%q: %v", kind, h)
+		}
+	}
+}
+
+// A result is read and written in pieces, which count for its reader until it has read them. A
+// result that disappears in between breaks the connection.
+func TestResultIsReadInPieces(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	f.res = job.Result{Body: bytes.Repeat([]byte("0123456789"), resultPiece/4)}
+	w := f.ask("GET", jobPath+"/result", "")
+	if w.Code != 200 || !bytes.Equal(w.Body.Bytes(), f.res.Body) || f.resLimit > resultPiece || len(f.calls) != 3 {
+		t.Errorf("%d, %d bytes, %d reads of up to %d", w.Code, w.Body.Len(), len(f.calls), f.resLimit)
+	}
+	if w := f.ask("HEAD", jobPath+"/result", ""); w.Header().Get("Content-Length") != strconv.Itoa(len(f.res.Body)) || len(f.calls) != 4 {
+		t.Errorf("HEAD: %v, %d reads", w.Header(), len(f.calls))
+	}
+}
+
+// Long responses count for their caller while a slow client reads them: past the caller's bound
+// one more is refused, and the bytes are given back.
+func TestLongResponsesAreBoundedByCaller(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	f.gate = &gate.Gate{Bodies: api.NewBodies(8<<20, resultPiece+1000)}
+	f.res = job.Result{Body: make([]byte, resultPiece)}
+	for range job.MaxListPage {
+		j := testJob()
+		j.Metadata = map[string]string{"a": strings.Repeat("x", 512)}
+		f.page = append(f.page, j)
+	}
+	f.entries = []job.Entry{{Seq: 1, Kind: job.KindText, Data: bytes.Repeat([]byte("x"), 100_000)}}
+	for range 2 {
+		held, err := f.gate.ReserveResponse(gate.CallerOf(request("GET", "/", "")), resultPiece)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{jobPath + "/result", jobPath + "/output", "/v1/jobs"} {
+			if w := f.ask("GET", path, ""); w.Code != 429 || w.Header().Get("Retry-After") == "" {
+				t.Errorf("%s beside as much as one caller may hold: %d %.100s", path, w.Code, w.Body)
+			}
+		}
+		held()
+		for _, path := range []string{jobPath + "/result", jobPath + "/output", "/v1/jobs"} {
+			if w := f.ask("GET", path, ""); w.Code != 200 {
+				t.Errorf("%s: %d %.100s", path, w.Code, w.Body)
+			}
 		}
 	}
 }

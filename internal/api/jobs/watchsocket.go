@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
@@ -23,9 +24,10 @@ var errFull = job.Errorf(job.TooLarge, "this socket follows %d jobs and takes no
 type session struct {
 	*stream.Session
 	// set once
-	api   *API
-	owner job.Owner
-	grant *gate.Grant // of the token with which the socket was opened; nil without a token
+	api    *API
+	caller api.Caller
+	owner  job.Owner
+	grant  *gate.Grant // of the token with which the socket was opened; nil without a token
 }
 
 // watchSocket serves the WebSocket /v1/watch.
@@ -33,7 +35,7 @@ func (a *API) watchSocket(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parseQuery(r); err != nil {
 		return err
 	}
-	s := &session{api: a, owner: gate.Owner(r)}
+	s := &session{api: a, caller: gate.CallerOf(r), owner: gate.Owner(r)}
 	if g, ok := gate.GrantOf(r); ok {
 		s.grant = &g
 	}
@@ -131,7 +133,7 @@ func (s *session) authorize(m watchMessage) (job.Owner, job.ID, error) {
 func (s *session) watch(owner job.Owner, id job.ID, after int64) error {
 	read := func() (engine.Snapshot, error) { return s.api.engine.Get(s.Context(), owner, id) }
 	return s.Follow(id, &encoder{&messageOutput{s, id}, read}, func(ctx context.Context) (*stream.Feed, watch.Update, error) {
-		return s.api.follow(ctx, owner, id, after)
+		return s.api.follow(ctx, s.caller, owner, id, after)
 	})
 }
 

@@ -50,6 +50,11 @@ type EventSink interface {
 // after the cursor, a snapshot for each change of the job, and the end. One goroutine at a
 // time uses it.
 type Feed struct {
+	// Reserve counts the bytes of an update's entries while the client reads them, or refuses
+	// them, which ends the feed. Set it before the first call of another method; nil counts
+	// nothing.
+	Reserve func(bytes int) (release func(), err error)
+
 	job    job.ID
 	watch  Watcher
 	events EventSink
@@ -130,8 +135,25 @@ func (f *Feed) sendRest(ctx context.Context) error {
 	}
 }
 
+// reserve counts the bytes of entries until release is called.
+func (f *Feed) reserve(entries []job.Entry) (release func(), err error) {
+	if f.Reserve == nil {
+		return func() {}, nil
+	}
+	size := 0
+	for i := range entries {
+		size += len(entries[i].Data)
+	}
+	return f.Reserve(size)
+}
+
 func (f *Feed) sendUpdate(up watch.Update) (over bool, err error) {
 	if n := len(up.Entries); n > 0 {
+		release, err := f.reserve(up.Entries)
+		if err != nil {
+			return false, err
+		}
+		defer release()
 		f.cursor = up.Entries[n-1].Seq
 		if err := f.events.Entries(up.Entries); err != nil {
 			return false, err

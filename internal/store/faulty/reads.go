@@ -43,9 +43,9 @@ func (s *Store) Input(ctx context.Context, owner job.Owner, id job.ID) (input []
 }
 
 // Result is [store.JobReader.Result], and fails as planned.
-func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (r job.Result, err error) {
+func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID, from int64, limit int) (r job.ResultPart, err error) {
 	if err = s.readFault("Result"); err == nil {
-		r, err = s.inner.Result(ctx, owner, id)
+		r, err = s.inner.Result(ctx, owner, id, from, limit)
 	}
 	return r, err
 }

@@ -262,3 +262,24 @@ func BenchmarkList(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkResultInPieces reads a large result as a slow client gets it.
+func BenchmarkResultInPieces(b *testing.B) {
+	a := newBulkStore(b, Options{Unsynced: true, Readers: 1})
+	a.addEnded(1, 60<<20)
+	page, _, err := a.List(b.Context(), job.Filter{Owner: job.Owner{User: "u"}, Limit: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, piece := range []int{64 << 10, 512 << 10} {
+		b.Run(fmt.Sprint(piece>>10, " KiB"), func(b *testing.B) {
+			for b.Loop() {
+				for at := int64(0); at < 60<<20; at += int64(piece) {
+					if _, err := a.Result(b.Context(), page[0].Owner, page[0].ID, at, piece); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}

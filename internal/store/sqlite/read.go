@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"io"
 
 	"zombiezen.com/go/sqlite"
 
@@ -63,7 +64,7 @@ func openReader(path string, views *tailViews) (*reader, error) {
 		{&r.runningBits, "SELECT n64, bits FROM running"},
 		{&r.runningRow, "SELECT id, tenant, usr, queue, key FROM jobs WHERE n = ?"},
 		{&r.input, "SELECT body FROM inputs WHERE n = ?"},
-		{&r.result, "SELECT content_type, body FROM results WHERE n = ?"},
+		{&r.result, "SELECT content_type, length(body), CASE WHEN length(body) <= ? THEN body END FROM results WHERE n = ?"},
 		{&r.output, outputSQL},
 		{&r.tally, tallySQL},
 		{&r.version, versionSQL},
@@ -235,8 +236,8 @@ func (s *Store) Input(ctx context.Context, owner job.Owner, id job.ID) (input []
 	return input, err
 }
 
-// Result reads a job's result; see [store.JobReader].
-func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (res job.Result, err error) {
+// Result reads a part of a job's result; see [store.JobReader].
+func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID, from int64, limit int) (part job.ResultPart, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		j, err := r.find(owner, id)
 		if err != nil {
@@ -245,13 +246,35 @@ func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (res job
 		if j.State != job.Succeeded {
 			return store.NoResult(j.State)
 		}
-		_, err = r.result.int(j.n).first(func(c column) error {
-			res = job.Result{ContentType: c.text(0), Body: c.bytes(1)}
+		_, err = r.result.int(int64(limit)).int(j.n).first(func(c column) error {
+			part = job.ResultPart{ContentType: c.text(0), Size: c.int(1), Body: c.bytes(2)}
 			return nil
 		})
+		if err != nil || from == 0 && part.Size <= int64(limit) {
+			return err
+		}
+		part.Body, err = r.resultPart(j.n, from, min(int64(limit), part.Size-from))
 		return err
 	})
-	return res, err
+	return part, err
+}
+
+// resultPart reads size bytes of a result. It copies no page before them.
+func (r *reader) resultPart(n, from, size int64) ([]byte, error) {
+	if size <= 0 {
+		return nil, nil
+	}
+	blob, err := r.conn.OpenBlob("main", "results", "body", n, false)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = blob.Close() }() // it was only read
+	part := make([]byte, size)
+	if _, err := blob.Seek(from, io.SeekStart); err != nil {
+		return nil, err
+	}
+	_, err = io.ReadFull(blob, part)
+	return part, err
 }
 
 // Output reads a job and its log; see [store.JobReader].

@@ -86,7 +86,7 @@ func cancelThenFinish(w *harness) {
 		wantEqual(w, "the output", w.textOf(j.ID), "the last words")
 		w.wantTime("FinishedAt", j.FinishedAt, w.now())
 		w.wantTime("ExpiresAt", j.ExpiresAt, w.now().Add(keep))
-		_, err := w.store.Result(w.ctx, mine, j.ID)
+		_, err := w.result(mine, j.ID)
 		w.wantCode(job.NotFinished, err)
 	}
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Cancelled: 5})

@@ -12,6 +12,7 @@ func finishRules() []rule {
 	return []rule{
 		{"a success stores the result unchanged", finishSucceeds},
 		{"results of any bytes are kept, also an empty one", finishResults},
+		{"a result is read in parts of any size from any place", finishResultParts},
 		{"a failed job keeps its failure", finishFails},
 		{"a failed attempt makes the job wait for its backoff", finishWaitsForBackoff},
 		{"a released job is ready at once", finishReleases},
@@ -37,9 +38,9 @@ func finishSucceeds(w *harness) {
 	w.wantTime("FinishedAt", j.FinishedAt, w.now())
 	w.wantTime("ExpiresAt", j.ExpiresAt, w.now().Add(keep))
 	w.wantTime("StartedAt", j.StartedAt, c.Job.StartedAt)
-	r, err := w.store.Result(w.ctx, mine, j.ID)
+	r, err := w.result(mine, j.ID)
 	if err != nil || r.ContentType != f.Result.ContentType || !bytes.Equal(r.Body, f.Result.Body) {
-		w.Errorf("the result is %q, %v", r, err)
+		w.Errorf("the result is %q %q, %v", r.ContentType, r.Body, err)
 	}
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1})
 	wantEqual(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
@@ -53,7 +54,7 @@ func finishResults(w *harness) {
 			f.Result = nil
 		}
 		w.do(f)
-		r, err := w.store.Result(w.ctx, mine, f.Lease.Job)
+		r, err := w.result(mine, f.Lease.Job)
 		if err != nil || !bytes.Equal(r.Body, body) || r.ContentType != "" {
 			w.Errorf("a result of %d bytes was read as %d bytes of %q, %v", len(body), len(r.Body), r.ContentType, err)
 		}
@@ -136,10 +137,35 @@ func finishKeepsFailure(w *harness) {
 	}
 }
 
+// result reads a whole result.
+func (w *harness) result(o job.Owner, id job.ID) (job.ResultPart, error) {
+	return w.store.Result(w.ctx, o, id, 0, job.MaxResult)
+}
+
+func finishResultParts(w *harness) {
+	body := make([]byte, 100_001) // over many pages of a database
+	for i := range body {
+		body[i] = byte(i % 251)
+	}
+	f := newFinish(w.running().Lease(), job.Succeeded)
+	f.Result = &job.Result{ContentType: "a/b", Body: body}
+	w.do(f)
+	for _, c := range []struct{ from, limit, want int }{
+		{0, 1, 1}, {0, 5000, 5000}, {0, len(body), len(body)}, {0, 1 << 20, len(body)}, {1, 1 << 20, len(body) - 1},
+		{4096, 4096, 4096}, {70_003, 9999, 9999}, {len(body) - 1, 10, 1}, {len(body), 10, 0}, {len(body) + 1, 10, 0}, {0, 0, 0},
+	} {
+		r, err := w.store.Result(w.ctx, mine, f.Lease.Job, int64(c.from), c.limit)
+		from := min(c.from, len(body))
+		if err != nil || r.ContentType != "a/b" || r.Size != int64(len(body)) || !bytes.Equal(r.Body, body[from:from+c.want]) {
+			w.Errorf("%d bytes from %d: %d bytes of %d, %q, %v", c.limit, c.from, len(r.Body), r.Size, r.ContentType, err)
+		}
+	}
+}
+
 func finishNoResult(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
-		_, err := w.store.Result(w.ctx, mine, id)
+		_, err := w.result(mine, id)
 		if state == job.Succeeded {
 			if err != nil {
 				w.Errorf("the result of a succeeded job: %v", err)

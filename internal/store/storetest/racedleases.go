@@ -80,7 +80,7 @@ func racedFinishes(w *harness) {
 		w.eachStore(func() {
 			wantEqual(w, "the job", text(w.job(c.Job.ID)), text(*won.Job))
 			wantEqual(w, "its text", w.textOf(c.Job.ID), string(won.Entries[0].Data))
-			_, err := w.store.Result(w.ctx, mine, c.Job.ID)
+			_, err := w.result(mine, c.Job.ID)
 			wantEqual(w, "whether it has a result", err == nil, won == a)
 		})
 	}
