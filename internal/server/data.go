@@ -23,7 +23,7 @@ type dataDir struct {
 
 // openData makes the directory if it is missing, and locks it. The kernel releases the lock
 // of a killed process, so there is nothing to clean up. The pid in the lock file is for
-// people.
+// people; that of a killed process stays until the next start.
 func openData(path string) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, unusable(path, "made", err)
@@ -202,5 +202,8 @@ func (d *dataDir) files() string { return filesIn(d.path) }
 
 func filesIn(path string) string { return filepath.Join(path, filesDir) }
 
-// release lets another server use the directory.
-func (d *dataDir) release() error { return d.lock.Close() }
+// release lets another server use the directory. The pid is removed first: someone may kill
+// the process that the file names, and the system gives the number to another one.
+func (d *dataDir) release() error {
+	return errors.Join(d.lock.Truncate(0), d.lock.Close())
+}

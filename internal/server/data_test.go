@@ -45,6 +45,29 @@ func TestNewDatabaseIsPrivate(t *testing.T) {
 	}
 }
 
+// The lock has the pid of the server that uses the directory, and none once it has stopped.
+func TestLockHasPIDOfRunningServer(t *testing.T) {
+	t.Parallel()
+	path := t.TempDir()
+	lock := filepath.Join(path, lockFile)
+	if err := os.WriteFile(lock, []byte("4194304123\n"), 0o600); err != nil { // of a server that was killed
+		t.Fatal(err)
+	}
+	d, err := openData(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(lock); err != nil || string(text) != fmt.Sprintf("%d\n", os.Getpid()) {
+		t.Errorf("while it runs the lock has %q (%v)", text, err)
+	}
+	if err := d.release(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(lock); err != nil || len(text) > 0 {
+		t.Errorf("after the stop the lock has %q (%v)", text, err)
+	}
+}
+
 // A directory with other programs' files is not changed.
 func TestForeignDirectoryIsRefused(t *testing.T) {
 	t.Parallel()
