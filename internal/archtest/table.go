@@ -36,7 +36,7 @@ var packages = []pkg{
 	{path: "internal/exec/sim", imports: []string{"internal/job", "internal/exec", "internal/strictjson"}},
 	{path: "internal/exec/llm", imports: []string{"internal/job", "internal/exec"}},
 	{path: "internal/exec/fn", imports: []string{"internal/job", "internal/exec"}},
-	{path: "internal/exec/process", imports: []string{"internal/job", "internal/exec"}},
+	{path: "internal/exec/process", imports: []string{"internal/job", "internal/exec"}, libraries: []string{"golang.org/x/sys/unix"}},
 	{path: "internal/exec/exectest", imports: []string{"internal/job", "internal/exec"}, libraries: []string{"go.uber.org/goleak"}},
 	{path: "internal/runner", imports: []string{"internal/job", "internal/exec"}},
 	{path: "internal/simmodel"},

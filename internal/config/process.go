@@ -13,6 +13,11 @@ const Process = "process"
 type ProcessOptions struct {
 	Command []string `yaml:"command"` // the program and its arguments; no shell
 	Env     []string `yaml:"env"`     // names of the server's variables that the command gets; it gets no others
+	User    string   `yaml:"user"`    // the user that the command runs as; "" for the server's own
+
+	// Limits of each process of the command, on Linux; 0 for none.
+	MaxMemory    int64 `yaml:"max_memory_bytes"`
+	MaxProcesses int64 `yaml:"max_processes"`
 }
 
 func processKind() executorKind {
@@ -33,6 +38,8 @@ func checkProcess(l *loader, q *Queue, key string, _ *Config) {
 		l.must(arg == "{files}" || !strings.Contains(arg, "{files}"), at,
 			"{files} stands for several arguments, and so is one of its own; the path of a job's one file is {file}")
 	}
+	l.must(p.MaxMemory >= 0, key+".max_memory_bytes", "this is a number of bytes, or 0 for no limit")
+	l.must(p.MaxProcesses >= 0, key+".max_processes", "this is a number of processes, or 0 for no limit")
 	for i, name := range p.Env {
 		l.must(name != "" && !strings.ContainsAny(name, "=\x00"), fmt.Sprintf("%s.env[%d]", key, i),
 			"this must be the name of a variable of the server's own environment, without a value")

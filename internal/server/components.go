@@ -97,12 +97,12 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *componen
 	if c.instruments, err = openInstruments(ctx, cfg, *c.gate, log); err != nil {
 		return nil, err
 	}
-	// Kill processes that a killed server's commands left running. Do it before any queue
-	// runs: such a process would run beside the next attempt of its job.
-	if c.pidFile, err = process.OpenPIDFile(c.data.commands(), log); err != nil {
-		return nil, fmt.Errorf("the processes that an earlier server's commands left running cannot be found: %w", err)
+	commands, err := openCommands(c.data, log)
+	if err != nil {
+		return nil, err
 	}
-	if c.executors, c.models, err = makeExecutors(cfg, c.pidFile, c.instruments.callHook(), log); err != nil {
+	c.pidFile = commands.PIDFile
+	if c.executors, c.models, err = makeExecutors(cfg, commands, c.instruments.callHook(), log); err != nil {
 		return nil, err
 	}
 	if cfg.Listen == "" {

@@ -112,9 +112,12 @@ const (
 	layoutFile   = "version"
 	watchKeyFile = "watch.key"
 	commandsFile = "commands" // the pid file of running commands
+	scratchDir   = "tmp"      // holds the scratch directories of running commands
 )
 
 func (d *dataDir) commands() string { return filepath.Join(d.path, commandsFile) }
+
+func (d *dataDir) scratch() string { return filepath.Join(d.path, scratchDir) }
 
 // layout is the number of this layout. It is written into the directory, and a directory
 // with another number is refused.

@@ -15,15 +15,15 @@ import (
 )
 
 // makeExecutors returns the executor of each queue. All llm queues share models, so that a
-// model's concurrency holds over all of them. The caller must close models. pidFile records
-// the running commands.
-func makeExecutors(cfg config.Config, pidFile *process.PIDFile, onCall llm.CallHook, log *slog.Logger) (executors map[string]exec.Executor, models *llm.Executor, err error) {
+// model's concurrency holds over all of them. The caller must close models. commands is what the
+// configurations of all commands have in common.
+func makeExecutors(cfg config.Config, commands process.Config, onCall llm.CallHook, log *slog.Logger) (executors map[string]exec.Executor, models *llm.Executor, err error) {
 	if models, err = makeModels(cfg, onCall, log); err != nil {
 		return nil, nil, err
 	}
 	executors = map[string]exec.Executor{}
 	for name, q := range cfg.Queues {
-		if executors[name], err = makeExecutor(q, pidFile, models); err != nil {
+		if executors[name], err = makeExecutor(q, commands, models); err != nil {
 			return nil, models, fmt.Errorf("the queue %s: %w", name, err)
 		}
 		if p, ok := executors[name].(*process.Executor); ok && p.CheckInstalled() != nil {
@@ -33,7 +33,7 @@ func makeExecutors(cfg config.Config, pidFile *process.PIDFile, onCall llm.CallH
 	return executors, models, nil
 }
 
-func makeExecutor(q config.Queue, pidFile *process.PIDFile, models *llm.Executor) (exec.Executor, error) {
+func makeExecutor(q config.Queue, commands process.Config, models *llm.Executor) (exec.Executor, error) {
 	switch q.Executor {
 	case config.Sim:
 		return sim.Executor{}, nil
@@ -43,7 +43,12 @@ func makeExecutor(q config.Queue, pidFile *process.PIDFile, models *llm.Executor
 		}
 		return models.WithDefault(q.LLM.Model)
 	case config.Process:
-		return process.New(process.Config{Command: q.Process.Command, Env: q.Process.Env, PIDFile: pidFile})
+		commands.Command, commands.Env, commands.User = q.Process.Command, q.Process.Env, q.Process.User
+		commands.Limits = process.Limits{Memory: q.Process.MaxMemory, Processes: q.Process.MaxProcesses}
+		if q.Process.User != "" {
+			commands.Scratch = sharedScratch(commands.Scratch)
+		}
+		return process.New(commands)
 	}
 	return nil, fmt.Errorf("there is no executor %s", q.Executor)
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/exec/process"
 )
 
 func TestMissingCommandIsLoggedAtTheStart(t *testing.T) {
@@ -15,7 +16,7 @@ func TestMissingCommandIsLoggedAtTheStart(t *testing.T) {
 		q := config.Defaults(config.Process)
 		q.Process.Command = []string{command}
 		var log bytes.Buffer
-		_, _, err := makeExecutors(config.Config{Queues: map[string]config.Queue{"q": q}}, nil, nil, slog.New(slog.NewTextHandler(&log, nil)))
+		_, _, err := makeExecutors(config.Config{Queues: map[string]config.Queue{"q": q}}, process.Config{}, nil, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil || strings.Contains(log.String(), "level=WARN") != warned {
 			t.Errorf("%s: %v, %q", command, err, &log)
 		}

@@ -65,8 +65,9 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	n := newNotifier(os.Getenv, log)
 	defer n.close()
 	s.components.notifier = n
+	commands := guardCommands(cfg, log)
 	memory := startTask(tuneGC)
-	return errors.Join(s.Run(ctx), memory.stop())
+	return errors.Join(s.Run(ctx), memory.stop(), commands.stop())
 }
 
 // Run runs the server until ctx ends or a component fails. It returns when everything has

@@ -14,6 +14,7 @@ const tokenSize = 32
 // attempt identifies the processes of one attempt.
 type attempt struct {
 	token   string // value of attemptVar
+	scratch string // path of its scratch directory
 	slot    int64  // its slot in the PID file; 0 for none
 	pid     int    // process number of the command, which leads a process group; 0 before it starts
 	start   uint64 // when the command started, in clock ticks since boot

@@ -39,7 +39,7 @@ func recognise(t *testing.T, picture []byte) (exectest.Record, error) {
 		t.Fatal(err)
 	}
 	task := exectest.Task([]byte("null"))
-	task.Files = []exec.File{{Path: path, File: job.File{Name: "a page.png"}}}
+	task.Files = []exec.File{{Path: path, File: job.File{Name: "a page.png", Size: int64(len(picture))}}}
 	a := exectest.Start(t, e, task)
 	err := a.Wait()
 	return a.Sink.Record(), err

@@ -6,6 +6,3 @@ import "syscall"
 
 // processGroupAttr makes a process lead a group.
 func processGroupAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
-
-// lockThread does nothing: only Linux needs it.
-func lockThread() (release func()) { return func() {} }

@@ -15,4 +15,3 @@ func terminate(int)                             {}
 func kill(int)                                  {}
 func exitSignal(*os.ProcessState) (int, string) { return 0, "" }
 func processGroupAttr() *syscall.SysProcAttr    { return nil }
-func lockThread() (release func())              { return func() {} }

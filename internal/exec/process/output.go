@@ -1,108 +1,119 @@
 package process
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"strconv"
 	"strings"
-	"unicode"
+	"time"
 	"unicode/utf8"
 
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Limits of a command's output.
+// Limits of an attempt's output, in bytes. A share of what the job may still output bounds them
+// too: the output of earlier attempts must not fail a later one.
 const (
-	maxLine        = 16 << 10 // maximum bytes of a line; a longer line is split
-	maxLogBytes    = 1 << 20  // maximum bytes of an attempt's log; the rest is dropped
-	maxTailRunes   = 500      // maximum characters of standard error in a fault's message
-	maxStatusRunes = 200      // maximum characters of a progress report's status
-	droppedLog     = "the rest of the log is dropped: it is longer than 1 MiB"
+	maxShown   = 12 << 20 // of standard output that watchers see; the result has all of it
+	shownShare = 4
+	maxLog     = 1 << 20 // of standard error
+	logShare   = 16
 )
 
 // output processes the output of a command. One goroutine uses it.
 type output struct {
 	sink exec.Sink // set once
 
-	stdout    []byte
-	binary    bool   // standard output is not UTF-8
-	logBytes  int    // bytes logged so far
-	stderrEnd []byte // the last part of standard error
+	stdout  []byte
+	partial []byte // the first bytes of an incomplete character of standard output
+	shown   budget // of standard output
+	stderr  stderrLog
 }
 
-// add processes a line. An error ends the attempt.
-func (o *output) add(line outputLine) error {
-	if line.stderr {
-		return o.addLog(strings.TrimRight(strings.ToValidUTF8(string(line.data), "�"), "\r\n"))
+// budget is a number of bytes that may still be written.
+type budget struct {
+	left int
+	note string // the log line in place of what does not fit; "" once it was written
+}
+
+func newOutput(sink exec.Sink, j *job.Job) output {
+	left := max(0, job.MaxJobOutput-int(j.OutputBytes))
+	return output{
+		sink: sink,
+		shown: budget{min(maxShown, left/shownShare),
+			"the rest of standard output is not shown, because it is long; the result has all of it"},
+		stderr: stderrLog{sink: sink, left: budget{min(maxLog, left/logShare),
+			"the rest of the log is dropped, because it is long"}},
 	}
-	if len(o.stdout)+len(line.data) > job.MaxResult {
+}
+
+// add processes a piece of one of the streams. An error ends the attempt.
+func (o *output) add(stderr bool, data []byte, now time.Time) error {
+	if stderr {
+		return o.stderr.add(data, now)
+	}
+	if len(o.stdout)+len(data) > job.MaxResult {
 		return &job.Fault{Code: "result_too_large", Class: job.Final,
 			Message: fmt.Sprintf("the command wrote more than a result may hold (%d MiB)", job.MaxResult>>20)}
 	}
-	o.stdout = append(o.stdout, line.data...)
-	// Output that is not UTF-8 cannot be shown as text, and neither can the output after it.
-	if o.binary = o.binary || !utf8.Valid(line.data) || bytes.IndexByte(line.data, 0) >= 0; o.binary {
+	o.stdout = append(o.stdout, data...)
+	if o.shown.note == "" {
 		o.sink.Alive()
 		return nil
 	}
-	return o.sink.Text(string(line.data))
+	// A character that is cut by the end of the piece waits for its other bytes.
+	if len(o.partial) > 0 {
+		data = append(o.partial, data...)
+	}
+	whole := len(data) - partialRuneLen(data)
+	o.partial = bytes.Clone(data[whole:])
+	return o.show(data[:whole])
 }
 
-func (o *output) addLog(line string) error {
-	if p, ok := parseProgress(line); ok {
-		o.sink.Alive()
-		return o.sink.Progress(p)
+// show writes standard output for watchers.
+func (o *output) show(data []byte) error {
+	text := printable(data)
+	fits := text
+	if len(fits) > o.shown.left {
+		fits = fits[:o.shown.left]
+		fits = fits[:len(fits)-partialRuneLen([]byte(fits[max(0, len(fits)-utf8.UTFMax):]))]
 	}
-	// The limit is in characters, each of at most four bytes.
-	o.stderrEnd = append(append(o.stderrEnd, line...), '\n')
-	if excess := len(o.stderrEnd) - 4*maxTailRunes; excess > 0 {
-		o.stderrEnd = append(o.stderrEnd[:0], o.stderrEnd[excess:]...)
-	}
-	if o.logBytes > maxLogBytes {
+	if fits == "" {
 		o.sink.Alive()
+	} else if err := o.sink.Text(fits); err != nil {
+		return err
+	}
+	o.shown.left -= len(fits)
+	if len(fits) < len(text) {
+		return o.shown.exhaust(o.sink)
+	}
+	return nil
+}
+
+// exhaust ends the budget, and writes its note the first time.
+func (b *budget) exhaust(sink exec.Sink) error {
+	note := b.note
+	if b.left, b.note = 0, ""; note == "" {
 		return nil
 	}
-	if o.logBytes += len(line) + 1; o.logBytes > maxLogBytes {
-		line = droppedLog
-	}
-	return o.sink.Log(line)
+	return sink.Log(note)
 }
 
-// parseProgress parses a line such as "progress 40 Reading page 2".
-func parseProgress(line string) (job.Progress, bool) {
-	rest, ok := strings.CutPrefix(line, "progress ")
-	if !ok {
-		return job.Progress{}, false
-	}
-	number, status, _ := strings.Cut(rest, " ")
-	percent, err := strconv.ParseFloat(number, 64)
-	if err != nil || !(percent >= 0 && percent <= 100) {
-		return job.Progress{}, false
-	}
-	return job.Progress{Percent: percent, Status: truncate(strings.TrimSpace(status), maxStatusRunes)}, true
-}
+// flushAt returns when flush must be called; zero for never.
+func (o *output) flushAt() time.Time { return o.stderr.flushAt() }
 
-// stderrTail returns the end of standard error, on one line.
-func (o *output) stderrTail() string {
-	text := strings.ToValidUTF8(string(o.stderrEnd), "")
-	words := strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
-	all := []rune(strings.Join(words, " "))
-	if len(all) > maxTailRunes {
-		return "…" + string(all[len(all)-maxTailRunes:])
-	}
-	return string(all)
-}
+// flush shows what has waited long enough for the end of its line.
+func (o *output) flush(now time.Time) error { return o.stderr.flush(now) }
 
-func truncate(s string, limit int) string {
-	if r := []rune(s); len(r) > limit {
-		return string(r[:limit]) + "…"
+// end shows what is left at the end of both streams.
+func (o *output) end() error {
+	if len(o.partial) > 0 && o.shown.note != "" {
+		if err := o.show(o.partial); err != nil {
+			return err
+		}
 	}
-	return s
+	return o.stderr.end()
 }
 
 // result returns all of standard output as the job's result.
@@ -110,7 +121,7 @@ func (o *output) result() job.Result {
 	r := job.Result{ContentType: "text/plain; charset=utf-8", Body: o.stdout}
 	start := bytes.TrimLeft(o.stdout, " \t\r\n")
 	switch {
-	case o.binary:
+	case !isText(o.stdout):
 		r.ContentType = "application/octet-stream"
 	case len(start) > 0 && (start[0] == '{' || start[0] == '[') && json.Valid(o.stdout):
 		r.ContentType = "application/json"
@@ -118,33 +129,22 @@ func (o *output) result() job.Result {
 	return r
 }
 
-// lineReader splits a stream into lines. A line keeps its end. A long line is split between
-// characters.
-type lineReader struct {
-	in      *bufio.Reader
-	partial []byte // an incomplete character from the end of the last piece
-}
+// isText reports whether data is UTF-8 without a zero byte, which no text has.
+func isText(data []byte) bool { return utf8.Valid(data) && bytes.IndexByte(data, 0) < 0 }
 
-func newLineReader(from io.Reader) *lineReader {
-	return &lineReader{in: bufio.NewReaderSize(from, maxLine)}
-}
-
-// next returns the next line. It returns nil at the end of the stream, after a read error and
-// after the deadline.
-func (l *lineReader) next() []byte {
-	part, err := l.in.ReadSlice('\n')
-	line := append(l.partial, part...)
-	l.partial = nil
-	// The buffer is full and has no line end, so return a part, up to the last whole character.
-	if errors.Is(err, bufio.ErrBufferFull) {
-		whole := len(line) - partialRuneLen(line)
-		l.partial = append(l.partial, line[whole:]...)
-		return line[:whole]
+// printable returns data as text, with U+FFFD for each byte that is none.
+func printable(data []byte) string {
+	if isText(data) {
+		return string(data)
 	}
-	if len(line) == 0 {
-		return nil
+	var b strings.Builder
+	for _, r := range string(data) { // U+FFFD for each byte outside a character
+		if r == 0 {
+			r = utf8.RuneError
+		}
+		b.WriteRune(r)
 	}
-	return line
+	return b.String()
 }
 
 // partialRuneLen returns the length of an incomplete character at the end of b, in bytes.

@@ -106,25 +106,26 @@ func TestInputIsStandardInput(t *testing.T) {
 
 func TestResultIsStandardOutput(t *testing.T) {
 	for script, want := range map[string]struct {
-		kind, body string
-		lines      []string
+		kind, body, text string
 	}{
-		`true`:                              {"text/plain; charset=utf-8", "", nil},
-		`printf 'a\n\nb'`:                   {"text/plain; charset=utf-8", "a\n\nb", []string{"a\n", "\n", "b"}},
-		`echo ' {"a": 1}'`:                  {"application/json", " {\"a\": 1}\n", []string{" {\"a\": 1}\n"}},
-		`echo '[1,'; echo 2]`:               {"application/json", "[1,\n2]\n", []string{"[1,\n", "2]\n"}},
-		`echo 42`:                           {"text/plain; charset=utf-8", "42\n", []string{"42\n"}},
-		`echo '{oops'`:                      {"text/plain; charset=utf-8", "{oops\n", []string{"{oops\n"}},
-		`printf 'a\n\377\nb\n'`:             {"application/octet-stream", "a\n\xff\nb\n", []string{"a\n"}},
-		`printf 'a\000b\n'`:                 {"application/octet-stream", "a\x00b\n", nil},
-		`echo out; echo err >&2; exec 1>&-`: {"text/plain; charset=utf-8", "out\n", []string{"out\n"}},
+		`true`:                     {"text/plain; charset=utf-8", "", ""},
+		`printf 'a\n\nb'`:          {"text/plain; charset=utf-8", "a\n\nb", "a\n\nb"},
+		`echo ' {"a": 1}'`:         {"application/json", " {\"a\": 1}\n", " {\"a\": 1}\n"},
+		`echo '[1,'; echo 2]`:      {"application/json", "[1,\n2]\n", "[1,\n2]\n"},
+		`echo 42`:                  {"text/plain; charset=utf-8", "42\n", "42\n"},
+		`printf '{"a": '`:          {"text/plain; charset=utf-8", "{\"a\": ", "{\"a\": "}, // a part of JSON
+		`printf 'a\n\377\nb\n'`:    {"application/octet-stream", "a\n\xff\nb\n", "a\n�\nb\n"},
+		`printf 'a\000b\n'`:        {"application/octet-stream", "a\x00b\n", "a�b\n"},
+		`printf 'gr\303\274n\303'`: {"application/octet-stream", "gr\u00fcn\xc3", "grün�"},
+		`echo err >&2`:             {"text/plain; charset=utf-8", "", ""},
+		`echo out; echo err >&2; exec 1>&-; sleep 0.01; echo late >&2`: {"text/plain; charset=utf-8", "out\n", "out\n"},
 	} {
 		r := runSucceeding(t, newShell(t), script)
 		if got := r.Results[0]; got.ContentType != want.kind || string(got.Body) != want.body {
 			t.Errorf("the result of %s is %q, %s", script, got.Body, got.ContentType)
 		}
-		if got := r.OfKind(job.KindText); !reflect.DeepEqual(got, want.lines) {
-			t.Errorf("%s wrote %q, want %q", script, got, want.lines)
+		if r.Text() != want.text {
+			t.Errorf("%s wrote %q, want %q", script, r.Text(), want.text)
 		}
 	}
 }
@@ -143,7 +144,7 @@ func TestStandardErrorIsLogAndProgress(t *testing.T) {
 func TestLongLogIsCutOff(t *testing.T) {
 	r := runSucceeding(t, newShell(t), `yes 'a line of log' | head -n 100000 >&2`)
 	log := r.OfKind(job.KindLog)
-	if size := len(strings.Join(log, "\n")); size > maxLogBytes+1000 || log[len(log)-1] != droppedLog {
+	if size := len(strings.Join(log, "\n")); size > maxLog+1000 || !strings.Contains(log[len(log)-1], "the rest of the log is dropped") {
 		t.Errorf("%d bytes were logged, last %q", size, log[len(log)-1])
 	}
 }
@@ -198,6 +199,7 @@ func TestCommandSeesOnlyNamedVariables(t *testing.T) {
 			t.Fatal(err)
 		}
 		mark, got, _ := strings.Cut(runSucceeding(t, e, "").Text(), "\n")
+		got, _, _ = strings.Cut(got, "TMPDIR=")
 		if token, ok := strings.CutPrefix(mark, attemptVar+"="); !ok || len(token) != 32 {
 			t.Errorf("the token is %q", mark)
 		}
@@ -271,43 +273,6 @@ func TestProcessOutsideTheGroupIsNotWaitedFor(t *testing.T) {
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Errorf("the process that left is gone already: %v", err)
-	}
-}
-
-func TestResultIsLimited(t *testing.T) {
-	o := output{sink: exectest.NewRecorder(t), binary: true, stdout: make([]byte, job.MaxResult-1)}
-	if err := o.add(outputLine{data: []byte("x")}); err != nil {
-		t.Errorf("the last byte within the limit: %v", err)
-	}
-	var f *job.Fault
-	if err := o.add(outputLine{data: []byte("x")}); !errors.As(err, &f) || f.Code != "result_too_large" || f.Class != job.Final {
-		t.Errorf("one byte more: %v", err)
-	}
-}
-
-func TestLongLinesAreSplitBetweenCharacters(t *testing.T) {
-	for name, text := range map[string]string{
-		"one byte each":  strings.Repeat("x", 3*maxLine+5) + "\nend",
-		"three bytes":    strings.Repeat("€", maxLine) + "\nend\n",
-		"four, shifted":  "x" + strings.Repeat("😀", maxLine),
-		"no characters":  strings.Repeat("\xff\xbf", maxLine),
-		"only their end": strings.Repeat("\xbf", 2*maxLine),
-	} {
-		var all strings.Builder
-		valid := strings.ToValidUTF8(text, "") == text
-		for in := newLineReader(strings.NewReader(text)); ; {
-			line := string(in.next())
-			if line == "" {
-				break
-			}
-			if len(line) > maxLine+3 || valid && strings.ToValidUTF8(line, "") != line {
-				t.Errorf("%s: a piece of %d bytes, ends with %q", name, len(line), line[len(line)-4:])
-			}
-			all.WriteString(line)
-		}
-		if all.String() != text {
-			t.Errorf("%s: %d bytes became %d", name, len(text), all.Len())
-		}
 	}
 }
 

@@ -3,27 +3,28 @@ package process
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	osexec "os/exec"
+	"runtime"
 	"sync"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 )
 
-// run is a running command. Four goroutines serve it: one writes its input, two read its
-// outputs, one waits for its exit. All of them end after the command and its group have ended.
+// run is a running command. Four goroutines serve it: one starts it and waits for its exit, one
+// writes its input, two read its outputs. All of them end after the command and its group have
+// ended.
 type run struct {
 	// set once
 	cmd        *osexec.Cmd
 	attempt    attempt
 	timeouts   timeouts
-	pipeEnds   []*os.File      // our ends of the command's pipes: stdin, stdout, stderr
-	lines      chan outputLine // lines of output; closed when both outputs have ended
-	exited     chan struct{}   // closed when the command has exited and state is set
+	pipeEnds   []*os.File    // our ends of the command's pipes: stdin, stdout, stderr
+	pieces     chan piece    // what the readers have read; closed when both outputs have ended
+	exited     chan struct{} // closed when the command has exited and state is set
 	goroutines sync.WaitGroup
 
 	state *os.ProcessState // set before exited is closed
@@ -32,17 +33,14 @@ type run struct {
 	leftoversKilled bool
 }
 
-// outputLine is a line of output, or a part of a long one.
-type outputLine struct {
-	stderr bool
-	data   []byte // owned by the receiver
-}
-
 // start starts the command and the goroutines that serve it.
-func (e *Executor) start(t exec.Task) (*run, error) {
-	r := &run{attempt: newAttempt(), timeouts: e.timeouts, lines: make(chan outputLine), exited: make(chan struct{})}
+func (e *Executor) start(t exec.Task, a attempt) (*run, error) {
+	r := &run{attempt: a, timeouts: e.timeouts, pieces: make(chan piece), exited: make(chan struct{})}
 	r.cmd = e.newCommand(t, &r.attempt)
 	theirs, err := r.makePipes()
+	if err == nil {
+		err = e.user.own(theirs)
+	}
 	if err == nil {
 		if err = e.config.PIDFile.addAttempt(&r.attempt); err != nil {
 			// A missing PID file must not look like a missing command.
@@ -51,20 +49,44 @@ func (e *Executor) start(t exec.Task) (*run, error) {
 	}
 	if err == nil {
 		r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = theirs[0], theirs[1], theirs[2]
-		err = r.cmd.Start()
+		err = r.startOnThread(e.config.Limits)
 	}
 	// The command has its own copies; ours would keep the pipes open after it ends.
 	closeAll(theirs)
 	if err != nil {
 		closeAll(r.pipeEnds)
+		r.goroutines.Wait()
 		e.config.PIDFile.removeAttempt(&r.attempt)
 		return nil, err
 	}
 	e.config.PIDFile.addCommand(&r.attempt, r.cmd.Process.Pid)
 	r.goroutines.Go(func() { r.writeInput(t.Input) })
-	r.goroutines.Go(r.waitForExit)
 	r.goroutines.Go(r.readOutputs)
 	return r, nil
+}
+
+// startOnThread starts the command on a thread of its own, which then waits for its exit. The
+// kernel takes the thread for the command's parent and kills the command when the thread ends.
+func (r *run) startOnThread(limits Limits) error {
+	started := make(chan error, 1)
+	r.goroutines.Go(func() {
+		// The thread is never unlocked, so it ends with this goroutine: the restrictions, which
+		// the command inherits, must not stay on a thread of other goroutines.
+		runtime.LockOSThread()
+		err := restrictThread()
+		if err == nil {
+			err = startLimited(r.cmd, limits)
+		}
+		started <- err
+		if err != nil {
+			return
+		}
+		_ = r.cmd.Wait() // the state has the exit status
+		forgetChild(r.cmd.Process.Pid)
+		r.state = r.cmd.ProcessState
+		close(r.exited)
+	})
+	return <-started
 }
 
 // makePipes makes a pipe for each of the three streams and returns the command's ends.
@@ -95,53 +117,54 @@ func (r *run) writeInput(input []byte) {
 	_ = r.pipeEnds[0].Close()
 }
 
-func (r *run) waitForExit() {
-	_ = r.cmd.Wait() // the state has the exit status
-	r.state = r.cmd.ProcessState
-	close(r.exited)
-}
-
 func (r *run) readOutputs() {
 	var outputs sync.WaitGroup
-	outputs.Go(func() { r.readLines(&pipeReader{file: r.pipeEnds[1], grace: r.timeouts.output}, false) })
-	outputs.Go(func() { r.readLines(&pipeReader{file: r.pipeEnds[2], grace: r.timeouts.output}, true) })
-	outputs.Wait()
-	close(r.lines)
-}
-
-func (r *run) readLines(from io.Reader, stderr bool) {
-	for in := newLineReader(from); ; {
-		line := in.next()
-		if line == nil {
-			return
-		}
-		r.lines <- outputLine{stderr, line}
+	for i, file := range r.pipeEnds[1:] {
+		in := pipeReader{file: file, stderr: i == 1, grace: r.timeouts.output, exited: r.exited}
+		outputs.Go(func() { in.relay(r.pieces) })
 	}
+	outputs.Wait()
+	close(r.pieces)
 }
 
 // waitAndRelay relays the command's output until the command and its remaining processes have
 // ended. It stops the command when ctx ends or out returns an error, and returns the cause.
 func (r *run) waitAndRelay(ctx context.Context, out *output) (stopCause error) {
 	var graceOver <-chan time.Time
+	quiet := time.NewTimer(time.Hour)
+	defer quiet.Stop()
 	// Each channel is set to nil after its last use.
-	done, exited, lines := ctx.Done(), r.exited, r.lines
+	done, exited, pieces := ctx.Done(), r.exited, r.pieces
 	stop := func(cause error) {
 		if stopCause = cause; exited != nil {
 			terminate(r.cmd.Process.Pid)
 			graceOver = time.After(r.timeouts.grace)
 		}
 	}
-	for exited != nil || lines != nil {
+	// write passes output on, until something has stopped the attempt.
+	write := func(add func() error) {
+		if stopCause != nil {
+			return
+		}
+		if err := add(); err != nil {
+			stop(err)
+		}
+		if at := out.flushAt(); !at.IsZero() {
+			quiet.Reset(time.Until(at))
+		}
+	}
+	for exited != nil || pieces != nil {
 		select {
-		case line, more := <-lines:
-			// Read lines after a stop too, so that a full pipe blocks no process.
+		case p, more := <-pieces:
+			// Read after a stop too, so that a full pipe blocks no process.
 			if !more {
-				lines = nil
-			} else if stopCause == nil {
-				if err := out.add(line); err != nil {
-					stop(err)
-				}
+				pieces = nil
+				continue
 			}
+			write(func() error { return out.add(p.stderr, p.data, time.Now()) })
+			p.taken <- struct{}{}
+		case now := <-quiet.C:
+			write(func() error { return out.flush(now) })
 		case <-done:
 			done = nil
 			if stopCause == nil {
@@ -154,6 +177,7 @@ func (r *run) waitAndRelay(ctx context.Context, out *output) (stopCause error) {
 			r.cleanUp(stopCause != nil || !r.state.Success())
 		}
 	}
+	write(out.end)
 	r.goroutines.Wait()
 	closeAll(r.pipeEnds)
 	return stopCause
@@ -171,27 +195,4 @@ func (r *run) cleanUp(failed bool) {
 	for _, f := range r.pipeEnds {
 		_ = f.SetDeadline(time.Now().Add(r.timeouts.output)) // the input may be closed already
 	}
-}
-
-// pipeReader reads one of the command's outputs. After the deadline that cleanUp sets, it still
-// reads the data that is in the pipe, because the command wrote it in time. It only stops
-// waiting for more.
-type pipeReader struct {
-	file      *os.File
-	grace     time.Duration // how long to wait for more data, past the deadline
-	lateReads int           // number of reads past the deadline
-}
-
-// maxLateReads is more than a full pipe needs. Without it, a process that left the group and
-// writes without end would delay the attempt.
-const maxLateReads = 16
-
-func (r *pipeReader) Read(p []byte) (int, error) {
-	n, err := r.file.Read(p)
-	if errors.Is(err, os.ErrDeadlineExceeded) && r.lateReads < maxLateReads {
-		r.lateReads++
-		_ = r.file.SetReadDeadline(time.Now().Add(r.grace))
-		n, err = r.file.Read(p)
-	}
-	return n, err
 }
