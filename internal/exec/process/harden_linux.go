@@ -44,11 +44,19 @@ func startLimited(cmd *osexec.Cmd, limits Limits) error {
 	}
 	// A traced process stops before its first instruction, so no part of the command runs without
 	// its limits.
+	untraced := *cmd
 	cmd.SysProcAttr.Ptrace = true
-	if err := startChild(cmd); err != nil {
+	err := startChild(cmd)
+	if errors.Is(err, unix.EPERM) {
+		// A system-call filter forbids to trace. The command runs for a moment without limits.
+		*cmd = untraced
+		cmd.SysProcAttr.Ptrace = false
+		err = startChild(cmd)
+	}
+	if err != nil {
 		return err
 	}
-	if err := limitStopped(cmd.Process.Pid, limits, cmd.SysProcAttr.Credential); err != nil {
+	if err := limitStarted(cmd.Process.Pid, limits, cmd.SysProcAttr); err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		forgetChild(cmd.Process.Pid)
@@ -57,26 +65,32 @@ func startLimited(cmd *osexec.Cmd, limits Limits) error {
 	return nil
 }
 
-// limitStopped sets the limits of a process that stops because it is traced, and lets it run.
-func limitStopped(pid int, limits Limits, user *syscall.Credential) error {
-	// Not Wait4, which would take the exit status of a process that was killed already.
-	for {
-		err := unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EINTR) {
+// limitStarted sets the limits of a process that was started. One that is traced stops for it.
+func limitStarted(pid int, limits Limits, attr *syscall.SysProcAttr) error {
+	if attr.Ptrace {
+		if err := waitStopped(pid); err != nil {
 			return err
 		}
 	}
 	err := setLimits(pid, limits)
-	if errors.Is(err, unix.EPERM) && user != nil {
-		err = asRealUser(user, func() error { return setLimits(pid, limits) })
+	if errors.Is(err, unix.EPERM) && attr.Credential != nil {
+		err = asRealUser(attr.Credential, func() error { return setLimits(pid, limits) })
 	}
-	if err != nil {
+	if err != nil || !attr.Ptrace {
 		return err
 	}
 	return unix.PtraceDetach(pid)
+}
+
+// waitStopped waits until a traced process has stopped, or was killed. Its exit status is left to
+// os/exec.
+func waitStopped(pid int) error {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 func setLimits(pid int, limits Limits) error {
