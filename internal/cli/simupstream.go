@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,13 +26,16 @@ func newSimUpstreamCommand(env *Env) *cobra.Command {
 		Use:   "sim-upstream",
 		Short: "Run a simulated model as a separate server",
 		Long: `Run a simulated model as a separate server with the chat completions protocol of
-OpenAI, streamed and not. It can simulate faults. Without a fault it answers any
-question, and always gives the same answer to the same question.
+OpenAI, streamed and not. It can behave in the ways of real model servers, so that
+clients can be tried against them. Without a fault it answers any question, and
+always gives the same answer to the same question.
 
 A request can set options in the field "sim":
   "sim": {"first_token_ms": 500, "tokens_per_s": 25, "tokens": 100,
           "fault": "429", "fault_after": 3, "fault_times": 2, "key": "some name",
           "retry_after_s": 1}
+
+A request for the model "sim/429" has the fault 429, and so on.
 
 Faults: an HTTP status from 400 to 599 as the answer, or
 ` + faultHelp(),
@@ -48,22 +52,21 @@ Faults: an HTTP status from 400 to 599 as the answer, or
 	f.IntVar(&o.FaultAfter, "fault-after", o.FaultAfter, "tokens before a fault in the middle of a stream")
 	f.IntVar(&o.FaultTimes, "fault-times", 0, "only for this many first requests with the same key; 0 for all")
 	f.DurationVar(&o.RetryAfter, "retry-after", o.RetryAfter, "the Retry-After of a 429 or 503")
+	f.DurationVar(&o.KeepAlive, "keep-alive", 0, "send a comment in this interval while a stream waits for its next token")
+	f.IntVar(&o.RequestsPerMinute, "requests-per-minute", 0, "answer this many, and further ones with 429 and Retry-After; 0 for no limit")
+	f.DurationVar(&o.Load, "load", 0, "time to load the model at the first request; given up when nobody waits for it")
+	f.StringVar(&o.FailUser, "fail-user", "", "answer 500 to requests whose \"user\" is this `NAME`")
+	f.IntVar(&o.DeadAfter, "dead-after", 0, "let each connection die without closing after this many requests; 0 for never")
 	f.BoolVar(&o.Timestamps, "stamps", false, "make each streamed token the time of its sending, in microseconds since 1970")
 	return cmd
 }
 
 func faultHelp() string {
-	line, text := " ", ""
-	for i, f := range simmodel.Faults() {
-		if i > 0 {
-			line += ","
-		}
-		if len(line)+len(f) > 76 {
-			text, line = text+line+"\n", " "
-		}
-		line += " " + string(f)
+	var lines []string
+	for _, f := range simmodel.Faults() {
+		lines = append(lines, fmt.Sprintf("  %-20s %s", f, f.Does()))
 	}
-	return text + line
+	return strings.Join(lines, "\n")
 }
 
 func runSimUpstream(ctx context.Context, env *Env, o simUpstreamOptions) error {
@@ -76,12 +79,15 @@ func runSimUpstream(ctx context.Context, env *Env, o simUpstreamOptions) error {
 		return fmt.Errorf("cannot listen: %w", err)
 	}
 	fmt.Fprintf(env.Err, "A simulated model listens at http://%s/v1\n", ln.Addr())
-	return serveUntil(ctx, ln, simmodel.New(o.Options))
+	return serveUntil(ctx, simmodel.Listener(ln), simmodel.New(o.Options))
 }
 
-// serveUntil serves until ctx ends. It then closes all connections.
+// serveUntil serves until ctx ends. It then closes all connections. Clients may speak HTTP/2
+// without TLS.
 func serveUntil(ctx context.Context, ln net.Listener, h http.Handler) error {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ConnContext: simmodel.ConnContext, Protocols: new(http.Protocols)}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
 	ctx, stop := context.WithCancel(ctx)
 	closed := make(chan struct{})
 	go func() {

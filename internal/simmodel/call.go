@@ -2,6 +2,7 @@ package simmodel
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,12 +22,14 @@ type request struct {
 	Stream              bool      `json:"stream"`
 	MaxTokens           *int      `json:"max_tokens"`
 	MaxCompletionTokens *int      `json:"max_completion_tokens"`
-	StreamOptions       struct {
+	User                string    `json:"user"`
+	StreamOptions       *struct {
 		IncludeUsage bool `json:"include_usage"`
 	} `json:"stream_options"`
 	Sim overrides `json:"-"`
 
-	hash uint64 // hash of the body
+	hash             uint64 // hash of the body
+	hasStreamOptions bool
 }
 
 func parseRequest(body io.Reader) (request, error) {
@@ -52,6 +55,7 @@ func parseRequest(body io.Reader) (request, error) {
 			return req, fmt.Errorf("the field sim is wrong: %w", err)
 		}
 	}
+	req.hasStreamOptions = req.StreamOptions != nil
 	h := fnv.New64a()
 	_, _ = h.Write(data)
 	req.hash = h.Sum64()
@@ -78,6 +82,10 @@ type call struct {
 	startedAt    time.Time
 	tokens       []string
 	finishReason string // "stop" or "length"
+	// What a fault needs.
+	authorization string
+	began         bool         // something of the answer was written
+	packed        *gzip.Writer // nil unless the stream is packed
 
 	// The event of a token, before and after the token; nil until the first one.
 	eventHead, eventTail []byte
@@ -85,7 +93,7 @@ type call struct {
 }
 
 func newCall(w http.ResponseWriter, r *http.Request, req request, o Options) *call {
-	c := &call{ctx: r.Context(), w: w, request: req, options: o, startedAt: time.Now(), finishReason: "stop"}
+	c := &call{ctx: r.Context(), w: w, request: req, options: o, startedAt: time.Now(), finishReason: "stop", authorization: r.Header.Get("Authorization")}
 	c.id = fmt.Sprintf("chatcmpl-sim-%016x", req.hash)
 	c.tokens = splitTokens(answer(req.Messages), o.Tokens)
 	if limit := req.maxTokens(); limit > 0 && limit < len(c.tokens) {
@@ -107,12 +115,18 @@ func (c *call) answer() {
 
 // writeStream writes one event per token.
 func (c *call) writeStream() {
+	// Comments keep the connection alive from the beginning.
+	if c.options.KeepAlive > 0 {
+		c.begin()
+	}
 	if !c.sleepUntil(c.tokenDue(0)) {
 		return
 	}
-	c.w.Header().Set("Content-Type", "text/event-stream")
-	c.w.Header().Set("Cache-Control", "no-cache")
+	c.begin()
 	c.writeChunk(map[string]any{"role": "assistant", "content": ""}, nil)
+	if !c.writeExtras() || c.writeInstead() {
+		return
+	}
 	for i, token := range c.tokens {
 		if i == c.options.FaultAfter && c.failMidStream() {
 			return
@@ -131,11 +145,35 @@ func (c *call) writeStream() {
 	if c.options.FaultAfter >= len(c.tokens) && c.failMidStream() {
 		return
 	}
+	c.writeEnd()
+}
+
+// begin sends the headers of a stream.
+func (c *call) begin() {
+	if c.began {
+		return
+	}
+	c.w.Header().Set("Content-Type", "text/event-stream")
+	c.w.Header().Set("Cache-Control", "no-cache")
+	switch c.options.Fault {
+	case StreamAsJSON:
+		c.w.Header().Set("Content-Type", "application/json")
+	case PackedStream:
+		c.packed = gzip.NewWriter(c.w)
+	}
+	_ = http.NewResponseController(c.w).Flush()
+}
+
+// writeEnd sends the finish reason, the usage and [DONE].
+func (c *call) writeEnd() {
 	c.writeChunk(map[string]any{}, c.finishReason)
-	if c.request.StreamOptions.IncludeUsage {
+	if o := c.request.StreamOptions; o != nil && o.IncludeUsage && c.options.Fault != HugeUsage && c.options.Fault != OtherFields {
 		c.writeEvent(c.makeObject("chat.completion.chunk", []any{}, c.countUsage()))
 	}
 	c.write([]byte("data: [DONE]\n\n"))
+	if c.packed != nil {
+		_ = c.packed.Close()
+	}
 }
 
 // writeWhole writes an unstreamed answer at the time when its last token is due.
@@ -143,12 +181,15 @@ func (c *call) writeWhole() {
 	if !c.sleepUntil(c.tokenDue(max(0, len(c.tokens)-1))) {
 		return
 	}
+	if c.options.Fault == FinishError {
+		c.finishReason = "error"
+	}
 	message := map[string]any{"role": "assistant", "content": strings.Join(c.tokens, ""), "refusal": nil}
 	choice := map[string]any{"index": 0, "message": message, "logprobs": nil, "finish_reason": c.finishReason}
 	body, _ := json.Marshal(c.makeObject("chat.completion", []any{choice}, c.countUsage()))
 	c.w.Header().Set("Content-Type", "application/json")
 	half := len(body) / 2
-	if c.write(body[:half]) && !c.failMidStream() {
+	if c.write(body[:half]) && (c.options.Fault == FinishError || !c.failMidStream()) {
 		c.write(body[half:])
 	}
 }
@@ -162,19 +203,28 @@ func (c *call) tokenDue(i int) time.Time {
 	return at
 }
 
-// sleepUntil returns false if the client has gone.
+// sleepUntil returns false if the client has gone. It sends comments meanwhile, if the stream has
+// begun and the options ask for them.
 func (c *call) sleepUntil(at time.Time) bool {
-	d := time.Until(at)
-	if d <= 0 {
-		return c.ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-c.ctx.Done():
-		return false
+	for {
+		d := time.Until(at)
+		if d <= 0 {
+			return c.ctx.Err() == nil
+		}
+		comments := c.options.KeepAlive > 0 && c.request.Stream && c.options.KeepAlive < d
+		if comments {
+			d = c.options.KeepAlive
+		}
+		timer := time.NewTimer(d)
+		select {
+		case <-timer.C:
+		case <-c.ctx.Done():
+			timer.Stop()
+			return false
+		}
+		if comments && !c.write([]byte(": keep-alive\n\n")) {
+			return false
+		}
 	}
 }
 
@@ -194,6 +244,9 @@ func (c *call) writeToken(token string) bool {
 		c.eventTail = append(after, "\n\n"...)
 	}
 	text, _ := json.Marshal(token)
+	if wrote, isOdd := c.writeOddToken(text); isOdd {
+		return wrote
+	}
 	c.event = append(append(append(c.event[:0], c.eventHead...), text...), c.eventTail...)
 	return c.write(c.event)
 }
@@ -222,7 +275,14 @@ func (c *call) writeEvent(value any) bool {
 
 // write sends data at once. It returns false if the client has gone.
 func (c *call) write(data []byte) bool {
-	if _, err := c.w.Write(data); err != nil {
+	if c.options.Fault != "" {
+		data = c.reframe(data)
+	}
+	c.began = true
+	if c.packed != nil {
+		_, _ = c.packed.Write(data)
+		_ = c.packed.Flush()
+	} else if _, err := c.w.Write(data); err != nil {
 		return false
 	}
 	return http.NewResponseController(c.w).Flush() == nil && c.ctx.Err() == nil

@@ -1,7 +1,7 @@
 // Package simmodel is a simulated language model with OpenAI's chat-completions API. It needs
 // no key, no network and no GPU. It answers every question, and gives the same answer to the
 // same question. A server without a configured model uses it, and so do tests and benchmarks.
-// It can also fail in all known ways of real model servers.
+// It can also behave in all known ways of real model servers: see [Fault].
 //
 // [Options] set its behaviour. A request may override them in the field "sim":
 //
@@ -11,6 +11,8 @@
 //	  "fault_times": 2,  "key": "some name"
 //	}
 //
+// A request for the model "sim/429" has the fault "429", and so on.
+//
 // With fault_times only the first requests with the same key fail, up to that number. Later
 // requests are answered, so that a retry can succeed.
 package simmodel
@@ -18,9 +20,8 @@ package simmodel
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
-	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -35,6 +36,19 @@ type Options struct {
 	FaultAfter      int           // tokens before a mid-stream fault
 	FaultTimes      int           // number of requests with the same key that fail; 0 for all
 	RetryAfter      time.Duration // sent with status 429 or 503
+	// KeepAlive sends a comment in this interval while a streamed answer waits for its next token;
+	// 0 for none.
+	KeepAlive time.Duration
+	// RequestsPerMinute are answered, and further ones get 429 with Retry-After; 0 for no limit.
+	RequestsPerMinute int
+	// Load is how long the first request waits until the model is loaded. The load is given up
+	// when all who wait for it have gone.
+	Load time.Duration
+	// FailUser is the "user" whose requests fail with 500; "" for none.
+	FailUser string
+	// DeadAfter is how many requests of one connection are answered before the connection dies
+	// without closing; 0 for no limit. It needs [Listener].
+	DeadAfter int
 	// Timestamps replaces each streamed token with the time at which it is sent, in microseconds
 	// since 1970, followed by a space, so that a client can measure the delay.
 	Timestamps bool
@@ -62,6 +76,9 @@ const (
 	maxKeys            = 10_000  // remembered at once; one more key clears all
 	maxBody            = 4 << 20 // bytes of a request
 )
+
+// faultModel begins the names of models that have a fault: "sim/429", "sim/hang".
+const faultModel = "sim/"
 
 // overrides is the field "sim" of a request.
 type overrides struct {
@@ -111,6 +128,8 @@ func (o Options) override(r overrides) (Options, error) {
 // model is the handler's state.
 type model struct {
 	options Options // set once
+	limit   rateLimit
+	loader  loader
 
 	mu     sync.Mutex
 	faults map[string]int // number of failed requests, by key
@@ -120,6 +139,7 @@ type model struct {
 // /v1/models. The handler returns when the request is answered or its context ends.
 func New(o Options) http.Handler {
 	m := &model{options: o, faults: make(map[string]int)}
+	m.limit.perMinute, m.loader.takes = o.RequestsPerMinute, o.Load
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/chat/completions", m.handleCompletion)
 	mux.HandleFunc("GET /v1/models", m.handleModels)
@@ -148,6 +168,24 @@ func (m *model) handleCompletion(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
+	}
+	if conn, ok := r.Context().Value(connKey{}).(*Conn); ok && m.options.DeadAfter > 0 && conn.countRequest(m.options.DeadAfter) {
+		<-r.Context().Done()
+		return
+	}
+	if m.limit.refuse(w) {
+		return
+	}
+	if req.User != "" && req.User == m.options.FailUser {
+		writeError(w, http.StatusInternalServerError, "the simulated model was told to fail for this user")
+		return
+	}
+	if !m.loader.wait(r.Context()) {
+		return
+	}
+	// A client that cannot send the field "sim" names the fault in the model.
+	if name, ok := strings.CutPrefix(req.Model, faultModel); ok && req.Sim.Fault == nil {
+		req.Sim.Fault = &name
 	}
 	o, err := m.options.override(req.Sim)
 	if err != nil {
@@ -194,10 +232,4 @@ func errorBody(status int, message string) map[string]any {
 		kind = "invalid_request_error"
 	}
 	return map[string]any{"error": map[string]any{"message": message, "type": kind, "param": nil, "code": nil}}
-}
-
-// setRetryAfter sets the headers that tell a client how long to wait.
-func setRetryAfter(h http.Header, d time.Duration) {
-	h.Set("Retry-After", strconv.Itoa(int(math.Ceil(d.Seconds()))))
-	h.Set("Retry-After-Ms", strconv.FormatInt(d.Milliseconds(), 10))
 }
