@@ -16,7 +16,8 @@ import (
 type Submission struct {
 	Queue string
 	// Input is the input of the job: any value that encoding/json can encode. A
-	// [json.RawMessage] is sent unchanged. The whole request is limited to 1 MiB.
+	// [json.RawMessage] is sent unchanged. Each queue bounds its size: by
+	// default 16 MiB for queues that call a model, 1 MiB for others.
 	Input any
 
 	Key      string        // groups jobs for fair order: the keys of a queue take turns; at most 256 bytes

@@ -24,7 +24,7 @@ const (
 // StatusOf returns the HTTP status of a code. No other table maps codes to statuses.
 func StatusOf(code job.Code) int {
 	switch code {
-	case job.Invalid, job.UnknownKind:
+	case job.Invalid, job.UnknownKind, job.PastLimit:
 		return http.StatusBadRequest
 	case job.BadToken:
 		return http.StatusUnauthorized

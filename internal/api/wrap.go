@@ -99,7 +99,7 @@ func RequestAborted(cause error) error {
 
 // maxDrained is how many bytes of a refused body are read: the length of the longest body
 // that a call accepts.
-const maxDrained = job.MaxBatchBody
+const maxDrained = job.LargestInput + job.MaxEnvelope
 
 // drainBody reads the rest of a refused body. Many clients send the whole body before they
 // read the response. Without this, such a client would meet a closed connection and never

@@ -11,7 +11,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-const maxInput = 1 << 20 // bytes; the limit of every server
+const maxInput = 32 << 20 // bytes; the largest bound that a queue may have
 
 // inputText returns the input from the argument or from standard input.
 func inputText(env *Env, args []string) ([]byte, error) {
@@ -27,7 +27,7 @@ func inputText(env *Env, args []string) ([]byte, error) {
 		return nil, fmt.Errorf("standard input cannot be read: %w", err)
 	}
 	if len(text) > maxInput {
-		return nil, usagef("the input on standard input is larger than 1 MiB")
+		return nil, usagef("the input on standard input is larger than 32 MiB")
 	}
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, usagef("the input on standard input is empty")

@@ -95,18 +95,19 @@ func (f *lineSubmitter) submitAll(ctx context.Context, in io.Reader) error {
 		if len(bytes.TrimSpace(text)) == 0 {
 			continue
 		}
-		if err := f.add(ctx, bytes.Clone(text)); err != nil {
-			return err
-		}
-		if len(f.batch) == batchLines || f.bytes >= batchBytes {
+		// A line that is longer than a batch is submitted alone.
+		if len(f.batch) == batchLines || f.bytes+len(text) > batchBytes && len(f.batch) > 0 {
 			if err := f.flush(ctx); err != nil {
 				return err
 			}
 		}
+		if err := f.add(ctx, bytes.Clone(text)); err != nil {
+			return err
+		}
 	}
 	// The lines before the long one are valid and must not be lost.
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return errors.Join(f.flush(ctx), usagef("line %d is longer than 1 MiB", f.read+1))
+		return errors.Join(f.flush(ctx), usagef("line %d is longer than 32 MiB", f.read+1))
 	} else if err != nil {
 		return fmt.Errorf("the lines cannot be read: %w", err)
 	}

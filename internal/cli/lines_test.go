@@ -198,7 +198,7 @@ func TestInterruptedLinesReportProgress(t *testing.T) {
 	st = newBatchServer(t)
 	s = newTestEnv(st.URL).withInput("1\n" + strings.Repeat("x", maxInput+2) + "\n2\n")
 	s.want(t, exitUsage, "job_1\n", "submit", "sim", "--lines", "-")
-	s.wantErr(t, "line 2 is longer than 1 MiB")
+	s.wantErr(t, "line 2 is longer than 32 MiB")
 }
 
 // If standard output is not the terminal, the terminal shows the number of jobs.

@@ -67,7 +67,7 @@ func TestSubmitRefusesInvalidInput(t *testing.T) {
 		{"text for a queue without a model", "", "hello", "not JSON"},
 		{"an invalid object, also for a model", "", `{"messages": `, "begins like a JSON object"},
 		{"an empty standard input", " \n", "-", "is empty"},
-		{"a standard input over the limit", strings.Repeat("x", maxInput+1), "-", "larger than 1 MiB"},
+		{"a standard input over the limit", strings.Repeat("x", maxInput+1), "-", "larger than 32 MiB"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -30,6 +31,8 @@ func (l *loader) check(cfg *Config) {
 	l.checkTracing(&cfg.Tracing)
 	l.must(cfg.Queues["chat"].Executor == LLM, "queues.chat.executor", "this must be llm: the queue chat answers /api/chat; give another queue this executor")
 	l.must(0 < cfg.Files.MaxBytes && cfg.Files.MaxBytes <= maxFile, "files.max_bytes", "this must be 1 to %d, not %d", int64(maxFile), cfg.Files.MaxBytes)
+	l.between(cfg.Connections.Max, 0, maxRunning, "connections.max")
+	l.between(cfg.Connections.PerAddress, 1, maxRunning, "connections.per_address")
 	l.checkBodies(cfg)
 	l.checkModels(cfg.Models)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queues)) {
@@ -39,9 +42,12 @@ func (l *loader) check(cfg *Config) {
 
 // checkBodies refuses budgets in which one body has no room. A batch needs twice its length.
 func (l *loader) checkBodies(cfg *Config) {
-	const least = 2 * job.MaxBatchBody
+	least := int64(2 * job.MaxBatchBody)
+	for _, q := range cfg.Queues {
+		least = max(least, 2*(q.MaxInput+job.MaxEnvelope))
+	}
 	b := cfg.Bodies
-	l.must(b.CallerBytes >= least, "bodies.caller_bytes", "this must be at least %d, for one batch of jobs, not %d", least, b.CallerBytes)
+	l.must(b.CallerBytes >= least, "bodies.caller_bytes", "this must be at least %d, for one batch of jobs with the largest input, not %d", least, b.CallerBytes)
 	l.must(b.MaxBytes >= b.CallerBytes, "bodies.max_bytes", "this is %d, and must not be less than caller_bytes, which is %d", b.MaxBytes, b.CallerBytes)
 }
 
@@ -92,7 +98,25 @@ func (l *loader) checkQueue(q Queue, key string, cfg *Config) {
 	l.oneOf(string(q.Retry.AfterOutput), key+".retry.after_output", string(job.RestartAfterOutput), string(job.FailAfterOutput))
 	l.must(q.Retry.Backoff <= q.Retry.BackoffMax, key+".retry.backoff_s",
 		"this is %v, and must not be longer than backoff_max_s, which is %v", q.Retry.Backoff, q.Retry.BackoffMax)
+	l.must(0 < q.MaxInput && q.MaxInput <= job.LargestInput, key+".max_input_bytes", "this must be 1 to %d, not %d", job.LargestInput, q.MaxInput)
+	l.checkLimits(q, key)
 	l.checkExecutor(&q, key, cfg)
+}
+
+// checkLimits refuses limits that a submit without wishes of its own would be past.
+func (l *loader) checkLimits(q Queue, key string) {
+	l.between(q.Limits.Priority, 0, job.LowestPriority, key+".limits.priority")
+	l.between(q.Limits.MaxAttempts, 0, job.MaxAttempts, key+".limits.max_attempts")
+	ceilings := q.Ceilings()
+	err := ceilings.Check(&job.Job{Priority: max(job.DefaultPriority, 1), MaxAttempts: q.MaxAttempts, Policy: q.Policy()}, 0)
+	if e, ok := errors.AsType[*job.Error](err); ok {
+		field := strings.ReplaceAll(strings.TrimPrefix(e.Field, "/"), "/", ".")
+		if field == "abandon_after_s" {
+			field = "timeouts.abandon_s"
+		}
+		_, bound, _ := strings.Cut(e.Message, " allows ")
+		l.fail(key+"."+field, "this is past the queue's own limits, which allow %s: a job that asks for nothing must be within them", bound)
+	}
 }
 
 func (l *loader) checkTimeouts(t job.Timeouts, key string) {

@@ -28,6 +28,7 @@ type Config struct {
 	ShutdownGrace  time.Duration    `yaml:"shutdown_grace_s"` // how long running work may continue once the server stops
 	Models         []Model          `yaml:"models"`           // none: the built-in simulated model
 	Queues         map[string]Queue `yaml:"queues"`           // by name; chat and sim are built in
+	Connections    Connections      `yaml:"connections"`
 	Bodies         Bodies           `yaml:"bodies"`
 	Files          Files            `yaml:"files"`
 	Retention      Retention        `yaml:"retention"`
@@ -50,6 +51,12 @@ type Model struct {
 	// APIKey is the value of that variable when the configuration was loaded. It is never
 	// written to a log or a file.
 	APIKey string `yaml:"-"`
+}
+
+// Connections limits the connections of the server's own address.
+type Connections struct {
+	Max        int `yaml:"max"`         // in all; 0 for as many as leave descriptors for work
+	PerAddress int `yaml:"per_address"` // of one address, loopback and trusted proxies aside; never more than a quarter of all
 }
 
 // Bodies limits the memory of the bodies of requests and the messages of sockets that are in
@@ -91,6 +98,7 @@ func Default() Config {
 		MinFreeBytes:  64 << 20,
 		ShutdownGrace: 25 * time.Second,
 		Queues:        map[string]Queue{"chat": chat, "sim": Defaults(Sim)},
+		Connections:   Connections{PerAddress: 1024},
 		Bodies:        Bodies{MaxBytes: 256 << 20, CallerBytes: 128 << 20},
 		Files:         Files{MaxBytes: 512 << 20},
 		Retention:     Retention{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour, MaxBytes: 16 << 30},

@@ -28,6 +28,7 @@ func llmKind() executorKind {
 // model first, and a call that is given up makes it begin again.
 func llmDefaults(q *Queue) {
 	q.Concurrency = 32
+	q.MaxInput = 16 << 20 // messages may have pictures
 	q.Timeouts.RunSoft, q.Timeouts.RunHard = 290*time.Second, 300*time.Second
 	q.Timeouts.Request, q.Timeouts.FirstOutput = 300*time.Second, 300*time.Second
 	q.Timeouts.IdleOutput = 60 * time.Second

@@ -14,9 +14,11 @@ type Queue struct {
 	MaxDepth    int          `yaml:"max_depth"`   // maximum of waiting jobs; further submits are refused
 	MaxBytes    int64        `yaml:"max_bytes"`   // maximum of input and files of the waiting jobs; 0 for no limit
 	PerKey      PerKey       `yaml:"per_key"`
-	MaxAttempts int          `yaml:"max_attempts"` // how often a job may fail
-	Timeouts    job.Timeouts `yaml:"timeouts"`     // by [job.Clock.Key]; 0 turns a clock off
+	MaxInput    int64        `yaml:"max_input_bytes"` // maximum size of a job's input
+	MaxAttempts int          `yaml:"max_attempts"`    // how often a job may fail
+	Timeouts    job.Timeouts `yaml:"timeouts"`        // by [job.Clock.Key]; 0 turns a clock off
 	Retry       Retry        `yaml:"retry"`
+	Limits      Limits       `yaml:"limits"`
 
 	// The keys of each executor are keys of the queue itself, allowed for that executor
 	// only.
@@ -39,6 +41,22 @@ type Retry struct {
 	AfterOutput job.AfterOutput `yaml:"after_output"`
 }
 
+// Limits bound what a submit may ask for; see [job.Ceilings]. 0 for no limit.
+type Limits struct {
+	Priority    int           `yaml:"priority"`     // the best, which is the lowest number
+	MaxAttempts int           `yaml:"max_attempts"` // at most
+	Backoff     time.Duration `yaml:"backoff_s"`    // at least
+	RetryFor    time.Duration `yaml:"retry_for_s"`  // at most
+	Delay       time.Duration `yaml:"delay_s"`      // at most, also by run_at
+	Timeouts    job.Timeouts  `yaml:"timeouts"`     // at most, by [job.Clock.Key]; a clock that is off is past its limit
+}
+
+// Ceilings returns the limits as the engine takes them.
+func (q Queue) Ceilings() job.Ceilings {
+	l := q.Limits
+	return job.Ceilings{Timeouts: l.Timeouts, Priority: l.Priority, MaxAttempts: l.MaxAttempts, Backoff: l.Backoff, RetryFor: l.RetryFor, Delay: l.Delay}
+}
+
 // Policy returns the policy of the queue's jobs.
 func (q Queue) Policy() job.Policy {
 	r := q.Retry
@@ -55,6 +73,7 @@ func Defaults(executor string) Queue {
 		Executor:    executor,
 		MaxDepth:    10_000,
 		MaxBytes:    1 << 30,
+		MaxInput:    job.MaxInput,
 		PerKey:      PerKey{Waiting: 1000},
 		MaxAttempts: job.DefaultMaxAttempts,
 		Retry: Retry{

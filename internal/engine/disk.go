@@ -37,6 +37,7 @@ type disk struct {
 	// Set once.
 	free    func() (int64, error) // nil if it cannot be measured
 	minFree int64                 // reserved bytes
+	largest int64                 // bytes of the largest submit
 	log     *slog.Logger
 
 	mu sync.Mutex
@@ -136,7 +137,7 @@ func (d *disk) reportLocked(refused bool, cause error) {
 	case refused && !d.reported:
 		d.log.Error("the disk is full: new work is refused until there is space", "reserved", d.minFree, "free", d.freeBytes, "error", cause)
 		d.reported = true
-	case !refused && d.reported && d.hasBytesLocked(d.admittedBytes+job.MaxBody, d.minFree):
+	case !refused && d.reported && d.hasBytesLocked(d.admittedBytes+d.largest, d.minFree):
 		// Not as soon as one small submit fits: the message would be logged again and again.
 		d.log.Info("the disk has space again")
 		d.reported = false
@@ -156,7 +157,7 @@ func (e *Engine) HasDiskSpace() bool {
 	d := e.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return time.Since(d.fullAt) >= measureInterval && d.fitsLocked(d.admittedBytes+job.MaxBody, d.minFree)
+	return time.Since(d.fullAt) >= measureInterval && d.fitsLocked(d.admittedBytes+d.largest, d.minFree)
 }
 
 func noSpace(cause error) error {

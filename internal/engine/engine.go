@@ -142,7 +142,10 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		e.names = append(e.names, q.Name)
 	}
 	slices.Sort(e.names)
-	e.disk = &disk{free: c.Free, minFree: c.MinFree, log: e.log}
+	e.disk = &disk{free: c.Free, minFree: c.MinFree, largest: job.MaxBody, log: e.log}
+	for i := range c.Queues {
+		e.disk.largest = max(e.disk.largest, int64(c.Queues[i].MaxInput))
+	}
 	e.commits = newCommits(e.refuseWaiting)
 	e.sweeper = newSweeper(e)
 	e.pruner = newPruner(e, c.MaxBytes)

@@ -22,6 +22,8 @@ type Queue struct {
 	KeyRunning  int    // jobs of one key running at once, further ones are parked; 0 for no limit
 	KeyWaiting  int    // waiting jobs of one key; else [job.KeyFull]; 0 for no limit
 	MaxAttempts int
+	MaxInput    int          // bytes of a job's input, files not counted; 0 for no limit
+	Ceilings    job.Ceilings // what a submit may ask for
 	Policy      job.Policy
 	Keep        time.Duration // retention of jobs that did not fail
 	KeepFailed  time.Duration // retention of failed jobs

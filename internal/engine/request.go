@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -51,6 +52,9 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 	if err != nil {
 		return nil, err
 	}
+	if q.MaxInput > 0 && len(r.Input) > q.MaxInput {
+		return nil, &job.Error{Code: job.TooLarge, Field: "/input", Message: fmt.Sprintf("the input has %d bytes; the queue %s takes at most %d", len(r.Input), job.Quote(q.Name), q.MaxInput)}
+	}
 	if q.Check != nil {
 		if err := q.Check(r.Metadata, r.Input); err != nil {
 			return nil, err
@@ -59,7 +63,11 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 	if len(r.Files) > 0 && r.ID == (job.ID{}) {
 		return nil, job.Errorf(job.Internal, "files need the id of their job")
 	}
-	op := &store.Submit{Job: r.job(&q), Input: r.Input, Delay: r.Delay, Rows: r.Rows}
+	j := r.job(&q)
+	if err := q.Ceilings.Check(&j, r.Delay); err != nil {
+		return nil, err
+	}
+	op := &store.Submit{Job: j, Input: r.Input, Delay: r.Delay, Rows: r.Rows}
 	if q.Resource != nil {
 		op.Job.Resource = q.Resource(r.Input)
 	}

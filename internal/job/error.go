@@ -12,6 +12,7 @@ type Code string
 // The reasons a call is refused.
 const (
 	Invalid             Code = "invalid_request"      // a wrong request; do not repeat it
+	PastLimit           Code = "past_limit"           // a submit past its queue's [Ceilings]
 	NotFound            Code = "not_found"            // it does not exist, or belongs to another owner
 	UnknownQueue        Code = "unknown_queue"        // the server has no such queue
 	UnknownKind         Code = "unknown_kind"         // the queue has no such kind of jobs

@@ -11,7 +11,10 @@ const (
 	DefaultMaxAttempts = 4
 	MaxAttempts        = 100 // the highest Job.MaxAttempts
 
-	MaxBody      = 1 << 20  // a JSON request
+	MaxBody      = 1 << 20  // a JSON request without an input
+	MaxInput     = 1 << 20  // a job's input; a queue may have another bound
+	LargestInput = 32 << 20 // the largest bound that a queue may have
+	MaxEnvelope  = 64 << 10 // what a submit has beside its input
 	MaxDepth     = 64       // of nested JSON
 	MaxOutput    = 16 << 20 // the entries of one attempt
 	MaxJobOutput = 64 << 20 // all of a job's entries

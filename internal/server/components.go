@@ -56,6 +56,7 @@ type components struct {
 	listener    net.Listener             // nil without an address
 
 	gate     *gate.Gate // for every listener
+	conns    *connections
 	files    *files.Dir // of jobs
 	engine   *engine.Engine
 	runners  []*runner.Runner
@@ -94,6 +95,7 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *componen
 	if c.gate, err = makeGate(cfg, c.data, log); err != nil {
 		return nil, err
 	}
+	c.conns = newConnections(limitConnections(cfg, c.gate, log), log)
 	if c.instruments, err = openInstruments(ctx, cfg, *c.gate, log); err != nil {
 		return nil, err
 	}
@@ -161,7 +163,7 @@ func (c *components) assemble(ctx context.Context) (err error) {
 	c.addMetricSources()
 	c.runners = c.makeRunners(c.executors)
 	c.apis = []httpAPI{
-		jobs.New(jobs.Config{Engine: jobs.FromEngine(c.engine), Files: c.files, Gate: c.gate, Log: c.log, Stopping: c.streams}),
+		jobs.New(jobs.Config{Engine: jobs.FromEngine(c.engine), Files: c.files, Gate: c.gate, Log: c.log, Stopping: c.streams, MaxInput: maxInput(c.cfg.Queues)}),
 	}
 	if _, ok := c.cfg.Queues[chatQueue]; ok {
 		c.apis = append(c.apis, chat.New(chat.Config{
@@ -256,10 +258,12 @@ func (c *components) listen(ctx context.Context) error {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return api.WithDirect(context.Background()) },
+		ConnState:         c.conns.track,
 		ErrorLog:          slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(c.gate.Timeouts.BoundListener(c.listener)) }()
+	go func() { failed <- srv.Serve(c.conns.listen(c.gate.Timeouts.BoundListener(c.listener))) }()
+	defer c.conns.wait()
 	select {
 	case err := <-failed:
 		return err

@@ -10,6 +10,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
 	"github.com/meanwhile-run/meanwhile/internal/exec/process"
 	"github.com/meanwhile-run/meanwhile/internal/exec/sim"
+	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/loopback"
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
@@ -83,6 +84,15 @@ func hasLLMQueue(queues map[string]config.Queue) bool {
 	return false
 }
 
+// maxInput returns the largest bound of an input over all queues.
+func maxInput(queues map[string]config.Queue) int64 {
+	largest := int64(job.MaxInput)
+	for _, q := range queues {
+		largest = max(largest, q.MaxInput)
+	}
+	return largest
+}
+
 // engineQueues returns the queues as the engine takes them.
 func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engine.Queue {
 	var list []engine.Queue
@@ -97,6 +107,8 @@ func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engin
 			KeyRunning:  q.PerKey.Running,
 			KeyWaiting:  q.PerKey.Waiting,
 			MaxAttempts: q.MaxAttempts,
+			MaxInput:    int(q.MaxInput),
+			Ceilings:    q.Ceilings(),
 			Policy:      q.Policy(),
 			Keep:        cfg.Retention.Others,
 			KeepFailed:  cfg.Retention.Failed,

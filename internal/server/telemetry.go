@@ -133,12 +133,13 @@ func (s *instruments) close() error {
 // addMetricSources sets the functions that the metrics call at each scrape.
 func (c *components) addMetricSources() {
 	c.instruments.metrics.AddSources(telemetry.Sources{
-		Queues:   c.engine.Queues,
-		Watchers: c.engine.Watchers,
-		Size:     c.store.Size,
-		Free:     c.files.Free,
-		Bodies:   c.gate.Bodies.InFlight,
-		Circuits: c.circuits,
+		Queues:      c.engine.Queues,
+		Watchers:    c.engine.Watchers,
+		Size:        c.store.Size,
+		Free:        c.files.Free,
+		Connections: c.conns.statsNow,
+		Bodies:      c.gate.Bodies.InFlight,
+		Circuits:    c.circuits,
 	})
 }
 

@@ -19,9 +19,21 @@ type Sources struct {
 	Free func() (free int64, known bool)
 	// Bodies returns the bytes of the bodies in flight, and their maximum.
 	Bodies func() (current, maximum int64)
+	// Connections returns the numbers of the server's connections.
+	Connections func() ConnectionStats
 	// Circuits reports for each model whether its circuit is open. After failures a model
 	// is not called for a while.
 	Circuits func() map[string]bool
+}
+
+// ConnectionStats are the numbers of a server's connections. The others than Open and Max
+// count since the start.
+type ConnectionStats struct {
+	Open, Max        int
+	ClosedIdle       int // idle ones that were closed to make room
+	RefusedAddress   int // past the limit of an address
+	RefusedFull      int // past the limit of the server
+	OutOfDescriptors int // times that the process could open no more files
 }
 
 // AddSources adds the metrics of the sources. It is called once.
@@ -47,6 +59,11 @@ var (
 	watchersMax      = newDesc("meanwhile_watchers_max", "Watches and held requests that there may be.")
 	bodyBytes        = newDesc("meanwhile_body_bytes", "Bytes of the bodies and messages that are in flight.")
 	bodyMaxBytes     = newDesc("meanwhile_body_max_bytes", "Bytes of bodies and messages that may be in flight.")
+	connsOpen        = newDesc("meanwhile_connections", "Connections that are open.")
+	connsMax         = newDesc("meanwhile_connections_max", "Connections that may be open.")
+	connsClosed      = newDesc("meanwhile_connections_closed_total", "Idle connections that were closed to make room for others.")
+	connsRefused     = newDesc("meanwhile_connections_refused_total", "Connections that were refused, by the limit that they were past.", "limit")
+	noDescriptors    = newDesc("meanwhile_descriptors_exhausted_total", "Times that no connection could be accepted because the process had no file descriptor left.")
 	storeBytes       = newDesc("meanwhile_store_bytes", "Bytes that the store holds, without what it could give back.")
 	diskFree         = newDesc("meanwhile_disk_free_bytes", "Bytes that are free on the disk of the data directory.")
 	circuitOpen      = newDesc("meanwhile_model_circuit_open", "1 for a model that is not called for a while, because it kept failing; else 0.", "model")
@@ -56,7 +73,7 @@ var (
 func (s *Sources) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		queueJobs, queueDepth, queueBytes, queueMaxBytes, queueOldest, queuePaused, queueConcurrency, jobsEnded,
-		watchersNow, watchersMax, bodyBytes, bodyMaxBytes, storeBytes, diskFree, circuitOpen,
+		watchersNow, watchersMax, bodyBytes, bodyMaxBytes, connsOpen, connsMax, connsClosed, connsRefused, noDescriptors, storeBytes, diskFree, circuitOpen,
 	} {
 		to <- d
 	}
@@ -79,6 +96,18 @@ func (s *Sources) Collect(to chan<- prometheus.Metric) {
 		current, maximum := s.Bodies()
 		gauge(bodyBytes, float64(current))
 		gauge(bodyMaxBytes, float64(maximum))
+	}
+	if s.Connections != nil {
+		c := s.Connections()
+		count := func(d *prometheus.Desc, n int, labels ...string) {
+			to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+		}
+		gauge(connsOpen, float64(c.Open))
+		gauge(connsMax, float64(c.Max))
+		count(connsClosed, c.ClosedIdle)
+		count(connsRefused, c.RefusedAddress, "address")
+		count(connsRefused, c.RefusedFull, "server")
+		count(noDescriptors, c.OutOfDescriptors)
 	}
 	if s.Size != nil {
 		if size, err := s.Size(ctx); err == nil {

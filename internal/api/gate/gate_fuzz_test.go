@@ -54,7 +54,7 @@ func FuzzForwardedFor(f *testing.F) {
 			return
 		}
 		from, err := netip.ParseAddrPort(peer)
-		if err != nil || !s.trusts(from.Addr()) {
+		if err != nil || !s.Trusts(from.Addr()) {
 			t.Fatalf("%q is believed", peer)
 		}
 		if strings.HasPrefix(got, "unknown, ") {

@@ -43,7 +43,7 @@ func WithUser(r *http.Request, user string) *http.Request {
 
 func (g *Gate) dropUntrustedHeaders(r *http.Request) *http.Request {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err == nil && g.trusts(peer.Addr()) {
+	if err == nil && g.Trusts(peer.Addr()) {
 		chain, forwarded := r.Header[forwardedFor]
 		if !forwarded && !isForwarded(r) {
 			return r
@@ -67,7 +67,8 @@ func (g *Gate) dropUntrustedHeaders(r *http.Request) *http.Request {
 	return &trusted
 }
 
-func (g *Gate) trusts(addr netip.Addr) bool {
+// Trusts reports whether a peer is on this machine or a trusted proxy.
+func (g *Gate) Trusts(addr netip.Addr) bool {
 	addr = addr.Unmap().WithZone("")
 	if addr.IsLoopback() {
 		return true
@@ -104,7 +105,7 @@ func (g *Gate) clientAddr(chain []string) (client netip.Addr, ok bool) {
 			return client, false
 		}
 		hops = strings.TrimSuffix(hops, last)
-		if hops == "" || !g.trusts(client) {
+		if hops == "" || !g.Trusts(client) {
 			return client, true
 		}
 		hops = strings.TrimSuffix(hops, ",")

@@ -74,6 +74,9 @@ type Config struct {
 	Files  *files.Dir   // the files of jobs; nil: submits with files are refused
 	Gate   *gate.Gate   // for watch URLs and timeouts; nil: no watch URLs, default timeouts
 	Log    *slog.Logger // nil: silent
+	// MaxInput is the largest input that any queue takes, in bytes; 0 for [job.MaxInput]. The
+	// engine refuses one that is too large for its queue.
+	MaxInput int64
 	// Stopping ends when the server begins to stop. Waiting requests are then answered with
 	// the current state, and streams end so that their clients reconnect. Nil: never.
 	Stopping context.Context
@@ -87,6 +90,8 @@ type API struct {
 	uploads  atomic.Int64 // in progress
 	gate     *gate.Gate
 	timeouts api.Timeouts // of clients
+	maxBody  int64        // bytes of a submit
+	maxBatch int64        // bytes of a batch
 	log      *slog.Logger
 	stopping context.Context
 	buffers  api.BufferPool // for responses
@@ -97,6 +102,8 @@ type API struct {
 // New returns an API.
 func New(c Config) *API {
 	f := &API{engine: c.Engine, files: c.Files, gate: c.Gate, log: c.Log, stopping: c.Stopping}
+	f.maxBody = max(c.MaxInput, job.MaxInput) + job.MaxEnvelope
+	f.maxBatch = max(job.MaxBatchBody, f.maxBody)
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}

@@ -36,7 +36,7 @@ func (a *API) submitBatch(w http.ResponseWriter, r *http.Request) error {
 	if prefer.Wait > 0 {
 		return job.Errorf(job.Invalid, "a batch is answered once its jobs are on disk: leave out Prefer: wait, and follow each job by its own URLs")
 	}
-	b, err := readBatch(r)
+	b, err := a.readBatch(r)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (a *API) submitBatch(w http.ResponseWriter, r *http.Request) error {
 }
 
 // readBatch reads a batch. Single jobs may be invalid.
-func readBatch(r *http.Request) (*batch, error) {
+func (a *API) readBatch(r *http.Request) (*batch, error) {
 	b := &batch{Jobs: api.Items[submission]{Max: job.MaxBatch}}
 	if err := api.RequireJSON(r); err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func readBatch(r *http.Request) (*batch, error) {
 	if b.key, err = api.IdempotencyKey(r.Header); err != nil {
 		return nil, err
 	}
-	body, err := api.ReadBody(r, job.MaxBatchBody)
+	body, err := api.ReadBody(r, a.maxBatch)
 	if err != nil {
 		return nil, err
 	}

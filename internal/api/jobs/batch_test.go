@@ -152,7 +152,7 @@ func TestBatchHasOwnSizeLimit(t *testing.T) {
 		t.Error("a job's input holds the body of the whole batch")
 	}
 	r := request("POST", "/v1/jobs/batch", "")
-	r.Body, r.ContentLength = unreadable{t}, job.MaxBatchBody+1
+	r.Body, r.ContentLength = unreadable{t}, job.LargestInput+job.MaxEnvelope+1
 	w := newRecorder()
 	f.handler().ServeHTTP(w, r)
 	checkProblem(t, "oversized", w.Code, w.Body.Bytes(), 413, job.TooLarge, "")

@@ -62,7 +62,7 @@ func TestBadRequestsStoreNothing(t *testing.T) {
 		{"no body", "POST", "/v1/jobs", ``, nil, 400, job.Invalid},
 		{"malformed JSON", "POST", "/v1/jobs", `{"queue":"sim","input":`, nil, 400, job.Invalid},
 		{"two values", "POST", "/v1/jobs", `{"queue":"sim","input":1} 2`, nil, 400, job.Invalid},
-		{"an oversized body", "POST", "/v1/jobs", `{"queue":"sim","input":"` + strings.Repeat("x", job.MaxBody) + `"}`, nil, 413, job.TooLarge},
+		{"an oversized body", "POST", "/v1/jobs", `{"queue":"sim","input":"` + strings.Repeat("x", job.MaxInput+job.MaxEnvelope) + `"}`, nil, 413, job.TooLarge},
 		{"invalid UTF-8", "POST", "/v1/jobs", "{\"queue\":\"sim\",\"input\":\"\xff\"}", nil, 400, job.Invalid},
 		{"a NUL", "POST", "/v1/jobs", `{"queue":"sim","input":"\u0000"}`, nil, 400, job.Invalid},
 		{"another Content-Type", "POST", "/v1/jobs", `{"queue":"sim","input":1}`, []string{"Content-Type", "text/plain"}, 415, api.UnsupportedMediaType},

@@ -132,7 +132,7 @@ func (u *upload) checkHeaders(w http.ResponseWriter) (err error) {
 	if u.key, err = api.IdempotencyKey(u.r.Header); err != nil {
 		return err
 	}
-	if limit := u.api.files.MaxJob() + job.MaxBody + (job.MaxFiles+3)*maxHeaders; u.r.ContentLength > limit {
+	if limit := u.api.files.MaxJob() + u.api.maxBody + (job.MaxFiles+3)*maxHeaders; u.r.ContentLength > limit {
 		return job.Errorf(job.TooLarge, "the body is larger than the files of a job may be together, which is %d bytes", u.api.files.MaxJob())
 	}
 	u.bodyReader = u.api.timeouts.Upload(w, u.r)
@@ -214,9 +214,9 @@ func contentTypeOf(p *multipart.Part) string {
 // readJob reads the part job. It checks the part completely before the files after it are
 // received.
 func (u *upload) readJob(p *multipart.Part) (err error) {
-	if u.jobText, err = api.AllowanceOf(u.r).ReadAll(p, -1, job.MaxBody); err != nil {
+	if u.jobText, err = api.AllowanceOf(u.r).ReadAll(p, -1, u.api.maxBody); err != nil {
 		if job.CodeOf(err) == job.TooLarge {
-			return job.Wrapf(job.TooLarge, err, "the part %s is larger than the %d bytes that this call takes", jobPart, job.MaxBody)
+			return job.Wrapf(job.TooLarge, err, "the part %s is larger than the %d bytes that this call takes", jobPart, u.api.maxBody)
 		}
 		return err
 	}

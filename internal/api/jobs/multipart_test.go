@@ -204,7 +204,7 @@ func TestRefusedFormLeavesNoFiles(t *testing.T) {
 		"two jobs":                            {parts: []part{minimalJobPart, file, minimalJobPart}, code: job.Invalid, says: "two parts job"},
 		"a job that is not JSON":              {parts: []part{file, {name: "job", text: "queue=sim"}}, code: job.Invalid},
 		"an empty job":                        {parts: []part{file, {name: "job"}}, code: job.Invalid},
-		"a job that is too large":             {parts: []part{{name: "job", text: strings.Repeat(" ", job.MaxBody) + "{}"}}, code: job.TooLarge, says: "the part job"},
+		"a job that is too large":             {parts: []part{{name: "job", text: strings.Repeat(" ", job.MaxInput+job.MaxEnvelope) + "{}"}}, code: job.TooLarge, says: "the part job"},
 		"an unknown queue":                    {parts: []part{file, {name: "job", text: `{"queue":"x"}`}}, code: job.UnknownQueue},
 		"a queue without files":               {parts: []part{{name: "job", text: `{"queue":"plain"}`}, file}, code: job.Invalid, says: "the queue plain takes no files"},
 		"a queue without files, the job last": {parts: []part{file, {name: "job", text: `{"queue":"plain"}`}}, code: job.Invalid, says: "the queue plain takes no files"},

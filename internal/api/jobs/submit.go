@@ -119,7 +119,7 @@ func (a *API) readRequest(r *http.Request) (engine.Request, error) {
 	if err != nil {
 		return engine.Request{}, err
 	}
-	body, err := api.ReadBody(r, job.MaxBody)
+	body, err := api.ReadBody(r, a.maxBody)
 	if err != nil {
 		return engine.Request{}, err
 	}

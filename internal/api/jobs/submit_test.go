@@ -198,7 +198,7 @@ func TestOversizedSubmitIsNotRead(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
 	r := request("POST", "/v1/jobs", "")
-	r.Body, r.ContentLength = unreadable{t}, job.MaxBatchBody+1
+	r.Body, r.ContentLength = unreadable{t}, job.LargestInput+job.MaxEnvelope+1
 	w := newRecorder()
 	f.handler().ServeHTTP(w, r)
 	checkProblem(t, "oversized", w.Code, w.Body.Bytes(), 413, job.TooLarge, "")
