@@ -42,7 +42,7 @@ func newActionCommand(env *Env, a action) *cobra.Command {
 	var o actionOptions
 	cmd := &cobra.Command{
 		Use: a.use, Short: a.short, Long: a.long + selectHelp,
-		Args: cobra.ArbitraryArgs,
+		Args: usageCheck(cobra.ArbitraryArgs),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			if err := o.read(cmd); err != nil {
 				return err

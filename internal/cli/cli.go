@@ -123,7 +123,21 @@ at once with an id, runs the work in the background, and lets anyone watch it.
 		newBenchFloorCommand(env),
 		newVersionCommand(env),
 	)
+	if width := env.wrapWidth(); env.OutTerminal && width > 0 {
+		wrapHelp(root, width)
+	}
 	return root
+}
+
+// wrapHelp breaks the lines of all help for a terminal of this width.
+func wrapHelp(cmd *cobra.Command, width int) {
+	cmd.Long = wrapText(cmd.Long, width)
+	if !cmd.HasParent() { // the others inherit it
+		cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", width)))
+	}
+	for _, sub := range cmd.Commands() {
+		wrapHelp(sub, width)
+	}
 }
 
 // getenv returns a variable of the environment; "" when it is not set.

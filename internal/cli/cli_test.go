@@ -188,16 +188,27 @@ func TestWrongCommandLineIsUsageError(t *testing.T) {
 		"cancel job_1 --queue sim", "cancel job_1 --all", "retry --all --status failed", "delete --all", "delete --metadata =x --yes", "cancel --yes",
 		"queues pause", "queues resume a b", "submit sim --lines", "submit sim {} --lines -", "submit sim --lines - --wait", "submit sim --lines - --watch",
 		"submit sim --lines - --follow", "submit sim --lines /does/not/exist", "submit sim {} --abandon-after soon",
-		"list --limit 0", "list --limit 5 --all", "cancel", "retry", "delete", "queues a b", "version extra",
+		"list --limit 0", `get ""`, `watch ""`, `cancel ""`, `delete "" --yes`, `queues ""`, `submit "" {}`, `queues pause ""`, "list --limit 5 --all", "cancel", "retry", "delete", "queues a b", "version extra",
 		"get job_1 --server localhost:8080", "bench nope", "bench --jobs 0", "bench --payload 1", "bench --duration -1s",
 		"bench --connections 0", "sim-upstream --fault strange", "serve --config /does/not/exist", "serve --listen nowhere",
 	} {
 		t.Run(line, func(t *testing.T) {
 			s := newTestEnv("http://127.0.0.1:1")
-			s.want(t, exitUsage, "", strings.Fields(line)...)
+			s.want(t, exitUsage, "", wordsOf(line)...)
 			s.wantErr(t, "meanwhile: ", " --help'.")
 		})
 	}
+}
+
+// wordsOf splits a command line at its spaces; "" is an empty word.
+func wordsOf(line string) []string {
+	words := strings.Fields(line)
+	for i, word := range words {
+		if word == `""` {
+			words[i] = ""
+		}
+	}
+	return words
 }
 
 func TestUsageErrorGivesAdvice(t *testing.T) {

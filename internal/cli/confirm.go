@@ -29,6 +29,7 @@ func confirm(ctx context.Context, env *Env, c *client.Client, a action, f client
 	fmt.Fprintf(env.Err, "%s selected. %s [y/N] ", counted, a.question)
 	answer, err := readLine(ctx, env.In)
 	if err != nil {
+		fmt.Fprintln(env.Err) // the question has no line break
 		return err
 	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {

@@ -72,6 +72,10 @@ func usageCheck(check cobra.PositionalArgs) cobra.PositionalArgs {
 			}
 			return usagef("use '%s'", cmd.UseLine())
 		}
+		// As by "$ID" where the shell has no such variable.
+		if len(args) > 0 && args[0] == "" {
+			return usagef("the first argument is empty; use '%s'", cmd.UseLine())
+		}
 		return nil
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -137,8 +138,11 @@ func (f *follower) showFailure(j *client.Job) {
 	}
 	f.failure = *j.Error
 	next := "the next try follows"
-	if j.Status == client.Scheduled {
+	switch j.Status {
+	case client.Scheduled:
 		next = "next try in " + formatSpan(j.RunAt.Sub(f.env.Now()))
+	case client.Running:
+		next = fmt.Sprintf("attempt %d runs", j.Attempt)
 	}
 	f.screen.noteIn(yellow, "attempt %d failed: %s; %s", j.Error.Attempt, failureText(j.Error), next)
 }

@@ -115,7 +115,7 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 	}
 	j, err := a.submit(ctx, c, s)
 	if err != nil {
-		return err
+		return o.submitError(env, f.screen, err)
 	}
 	switch {
 	case o.watch || o.follow:
@@ -135,6 +135,16 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 		fmt.Fprintln(env.Err, wrapText("To watch it: "+o.watchCommand(env, j.ID), env.wrapWidth()))
 	}
 	return nil
+}
+
+// submitError adds to an interrupt that the server may have stored the job.
+func (o *submitOptions) submitError(env *Env, s *screen, err error) error {
+	if !errors.Is(err, context.Canceled) {
+		return err
+	}
+	s.clear()
+	s.note("Interrupted. The job may have been submitted; to see the newest: %s", env.commandText("meanwhile list")+o.flagsText())
+	return quiet{err}
 }
 
 // readInput reads and parses the input of the job.

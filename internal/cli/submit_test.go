@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -236,4 +238,21 @@ func TestDurationParsesTinyValueAsOn(t *testing.T) {
 			t.Errorf("%s is %d, %v, want %d", text, got, err, want)
 		}
 	}
+}
+
+// An interrupted submit does not know whether the server has stored the job, and says so.
+func TestInterruptedSubmitSaysWhatIsUnknown(t *testing.T) {
+	t.Parallel()
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	f := newFakeServer(t)
+	f.mux.HandleFunc("POST /v1/jobs", func(_ http.ResponseWriter, r *http.Request) {
+		interrupt()
+		<-r.Context().Done()
+	})
+	s := newTestEnv(f.URL)
+	if code := Run(ctx, &s.Env, []string{"submit", "sim", "{}", "--user", "ann"}); code != exitInterrupted {
+		t.Errorf("exit status %d", code)
+	}
+	s.wantErr(t, "Interrupted. The job may have been submitted; to see the newest: meanwhile list --user ann\n")
 }

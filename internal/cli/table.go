@@ -53,18 +53,15 @@ func (t *table) flush() error {
 	}
 	var b strings.Builder
 	for n, row := range t.rows {
-		column := 0
+		column, gap := 0, "" // where the next cell begins, and the space before it
 		for i, cell := range row {
 			// A row that is wider than the terminal continues below, so that it breaks no cell.
-			if size := textWidth(cell); t.columns > 0 && column > 0 && column+size > t.columns {
-				b.WriteString("\n  ")
-				column = 2
+			if t.columns > 0 && i > 0 && column+textWidth(cell) > t.columns {
+				column, gap = 2, "\n  "
 			}
-			b.WriteString(t.style.paint(t.colours[n][i], cell))
+			b.WriteString(gap + t.style.paint(t.colours[n][i], cell))
+			gap = strings.Repeat(" ", widths[i]-textWidth(cell)+2)
 			column += widths[i] + 2
-			if i < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", widths[i]-textWidth(cell)+2))
-			}
 		}
 		b.WriteByte('\n')
 	}

@@ -242,6 +242,7 @@ func TestWatchReportsFailedAttempts(t *testing.T) {
 		{"once", first + waiting("queued", 1, "The work broke.", soon) + waiting("running", 1, "The work broke.", soon), "attempt 1 failed: The work broke (broken); next try in 2 s\n"},
 		{"each attempt", first + waiting("scheduled", 2, "The work broke.", soon),
 			"attempt 1 failed: The work broke (broken); next try in 2 s\nattempt 2 failed: The work broke (broken); next try in 2 s\n"},
+		{"an attempt before the one that runs", strings.Replace(waiting("running", 2, "No", soon), `"progress"`, `"attempt":3,"progress"`, 1), "attempt 2 failed: No (broken); attempt 3 runs\n"},
 		{"an attempt before the watch", waiting("queued", 3, "No", soon), "attempt 3 failed: No (broken); the next try follows\n"},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {

@@ -106,3 +106,34 @@ func TestErrorsAreWrapped(t *testing.T) {
 		}
 	}
 }
+
+// A row that is wider than the terminal continues below. No cell is broken, and no line ends
+// with spaces, which could make the terminal add an empty one.
+func TestWideTableBreaksBetweenCells(t *testing.T) {
+	t.Parallel()
+	s := newTestEnv("")
+	s.OutTerminal, s.Columns = true, func() int { return 20 }
+	tab := newTable(&s.Env, "ID", "STATUS", "AGE")
+	tab.row("job_0123456", "succeeded", "1s")
+	tab.row("job_1", "failed", "潮汐潮汐")
+	if err := tab.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if want := "ID           STATUS\n  AGE\njob_0123456\n  succeeded  1s\njob_1        failed\n  潮汐潮汐\n"; s.out.String() != want {
+		t.Errorf("the table is\n%s, want\n%s", &s.out, want)
+	}
+}
+
+func TestHelpIsWrapped(t *testing.T) {
+	t.Parallel()
+	s := newTestEnv("").terminal()
+	s.Columns = func() int { return 60 }
+	if code := s.run(t, "list", "--help"); code != exitOK || !strings.Contains(s.out.String(), "--created-after TIME") {
+		t.Errorf("exit status %d: %s", code, &s.out)
+	}
+	for line := range strings.Lines(s.out.String()) {
+		if len(line) > 61 {
+			t.Errorf("a line has %d characters: %s", len(line), line)
+		}
+	}
+}
