@@ -10,6 +10,7 @@ import (
 type Queue struct {
 	Name          string      `json:"name"`
 	Object        string      `json:"object"`       // "queue"
+	Configured    bool        `json:"configured"`   // false: the server has only its stored jobs, and does not run them
 	Executor      string      `json:"executor"`     // how its jobs run: "sim", "llm", "process" …
 	Concurrency   int         `json:"concurrency"`  // maximum of running jobs in the answering server process
 	Paused        bool        `json:"paused"`       // whether it gives no jobs to workers

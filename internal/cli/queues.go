@@ -106,9 +106,12 @@ func findQueues(ctx context.Context, c *client.Client, names []string) ([]client
 	return []client.Queue{*q}, nil
 }
 
-// queueLabel returns the name of a queue, marked when it is paused.
+// queueLabel returns the name of a queue, marked when it is paused or not configured.
 func queueLabel(q *client.Queue) string {
-	if q.Paused {
+	switch {
+	case !q.Configured:
+		return q.Name + " (not configured)"
+	case q.Paused:
 		return q.Name + " (paused)"
 	}
 	return q.Name

@@ -238,11 +238,12 @@ func TestCancelRetryDelete(t *testing.T) {
 
 func TestQueues(t *testing.T) {
 	t.Parallel()
-	sim := `{"name":"sim","executor":"sim","concurrency":8,"counts":{"scheduled":1,"queued":2,"parked":1,"running":3},"totals":{"succeeded":4,"failed":5},"oldest_queued_s":1.25,"limits":{"max_depth":100}}`
-	f := newFakeServer(t).respond("GET /v1/queues", 200, `{"data":[`+sim+`,{"name":"chat","executor":"llm","paused":true}]}`).respondProblem("GET /v1/queues/nope", 404, "unknown_queue")
-	want := `QUEUE          EXECUTOR  RUNNING  QUEUED  PARKED  SCHEDULED  SUCCEEDED  FAILED  OLDEST
-sim            sim       3/8      2/100   1       1          4          5       1.2s
-chat (paused)  llm       0/0      0/0     0       0          0          0       -
+	sim := `{"name":"sim","configured":true,"executor":"sim","concurrency":8,"counts":{"scheduled":1,"queued":2,"parked":1,"running":3},"totals":{"succeeded":4,"failed":5},"oldest_queued_s":1.25,"limits":{"max_depth":100}}`
+	f := newFakeServer(t).respond("GET /v1/queues", 200, `{"data":[`+sim+`,{"name":"chat","configured":true,"executor":"llm","paused":true},{"name":"old","configured":false,"executor":"","counts":{"queued":7}}]}`).respondProblem("GET /v1/queues/nope", 404, "unknown_queue")
+	want := `QUEUE                 EXECUTOR  RUNNING  QUEUED  PARKED  SCHEDULED  SUCCEEDED  FAILED  OLDEST
+sim                   sim       3/8      2/100   1       1          4          5       1.2s
+chat (paused)         llm       0/0      0/0     0       0          0          0       -
+old (not configured)            0/0      7/0     0       0          0          0       0.0s
 `
 	newTestEnv(f.URL).want(t, exitOK, want, "queues")
 	newTestEnv(f.URL).want(t, exitNotFound, "", "queues", "nope")

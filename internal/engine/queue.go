@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -38,7 +39,10 @@ type Queue struct {
 // QueueView is the view of a queue that the APIs show.
 type QueueView struct {
 	Queue
-	Counts job.Counts
+	// Unconfigured is true for a queue of stored jobs that is not configured here. Of its
+	// settings only the name is set.
+	Unconfigured bool
+	Counts       job.Counts
 	// OldestQueued is how long the oldest ready job has waited, queued or parked; 0 if no job
 	// is ready.
 	OldestQueued time.Duration
@@ -79,9 +83,24 @@ func (e *Engine) Queue(name string) (Queue, error) {
 	return q.Queue, nil
 }
 
-// Queues returns all queues, sorted by name.
+// Queues returns all queues, sorted by name: those that are configured, and others that have
+// unfinished jobs.
 func (e *Engine) Queues(ctx context.Context) ([]QueueView, error) {
+	counts, err := e.store.Counts(ctx)
+	if err != nil {
+		return nil, err
+	}
 	views := make([]QueueView, 0, len(e.names))
+	for name, c := range counts {
+		if e.queues[name] != nil || c.Unfinished() == 0 {
+			continue
+		}
+		v := QueueView{Queue: Queue{Name: name}, Unconfigured: true, Counts: c, HeldBackBy: job.HeldBackByNoWorker}
+		if v.OldestQueued, err = e.oldestQueued(ctx, name); err != nil {
+			return nil, err
+		}
+		views = append(views, v)
+	}
 	for _, name := range e.names {
 		v, err := e.queueView(ctx, name)
 		if err != nil {
@@ -89,6 +108,7 @@ func (e *Engine) Queues(ctx context.Context) ([]QueueView, error) {
 		}
 		views = append(views, v)
 	}
+	slices.SortFunc(views, func(a, b QueueView) int { return strings.Compare(a.Name, b.Name) })
 	return views, nil
 }
 
@@ -98,11 +118,18 @@ func (e *Engine) queueView(ctx context.Context, name string) (QueueView, error) 
 	if v.Counts.Queued+v.Counts.Parked == 0 {
 		return v, nil
 	}
-	since, err := e.store.OldestQueued(ctx, name)
-	if !since.IsZero() {
-		v.OldestQueued = max(e.store.Now().Sub(since), 0)
-	}
+	var err error
+	v.OldestQueued, err = e.oldestQueued(ctx, name)
 	return v, err
+}
+
+// oldestQueued returns how long the oldest ready job of a queue has waited.
+func (e *Engine) oldestQueued(ctx context.Context, name string) (time.Duration, error) {
+	since, err := e.store.OldestQueued(ctx, name)
+	if since.IsZero() {
+		return 0, err
+	}
+	return max(e.store.Now().Sub(since), 0), err
 }
 
 // view returns the view of a queue without a read.

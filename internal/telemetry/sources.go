@@ -143,7 +143,9 @@ func (s *Sources) collectQueues(ctx context.Context, to chan<- prometheus.Metric
 		for state, n := range map[string]int64{"succeeded": c.Succeeded, "failed": c.Failed, "cancelled": c.Cancelled, "expired": c.Expired} {
 			to <- prometheus.MustNewConstMetric(jobsEnded, prometheus.CounterValue, float64(n), v.Name, state)
 		}
-		gauge(queueDepth, float64(v.MaxDepth), v.Name)
+		if !v.Unconfigured {
+			gauge(queueDepth, float64(v.MaxDepth), v.Name)
+		}
 		gauge(queueBytes, float64(c.WaitingBytes), v.Name)
 		if v.MaxBytes > 0 {
 			gauge(queueMaxBytes, float64(v.MaxBytes), v.Name)

@@ -14,6 +14,7 @@ import (
 type queueObject struct {
 	Name         string          `json:"name"`
 	Object       string          `json:"object"`
+	Configured   bool            `json:"configured"` // false: only its stored jobs are left
 	Executor     string          `json:"executor"`
 	Concurrency  int             `json:"concurrency"`
 	Paused       bool            `json:"paused"`
@@ -74,7 +75,7 @@ type queueList struct {
 func newQueueObject(q *engine.QueueView) queueObject {
 	c := q.Counts
 	o := queueObject{
-		Name: q.Name, Object: "queue", Executor: q.Executor, Concurrency: q.Concurrency, Paused: c.Paused,
+		Name: q.Name, Object: "queue", Configured: !q.Unconfigured, Executor: q.Executor, Concurrency: q.Concurrency, Paused: c.Paused,
 		Counts:       queueCounts{c.Scheduled, c.Queued, c.Parked, c.Running},
 		Totals:       queueTotals{c.Succeeded, c.Failed, c.Cancelled, c.Expired, c.Retried},
 		OldestQueued: roundedSeconds(q.OldestQueued), WaitingBytes: c.WaitingBytes,
@@ -122,9 +123,6 @@ func (a *API) queue(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	name := r.PathValue("queue")
-	if _, err := a.engine.Queue(name); err != nil {
-		return err
-	}
 	views, err := a.engine.Queues(r.Context())
 	if err != nil {
 		return err
@@ -135,6 +133,9 @@ func (a *API) queue(w http.ResponseWriter, r *http.Request) error {
 			api.WriteJSON(w, http.StatusOK, newQueueObject(&views[i]))
 			return nil
 		}
+	}
+	if _, err := a.engine.Queue(name); err != nil {
+		return err
 	}
 	return job.Errorf(job.UnknownQueue, "there is no queue %s", job.Quote(name))
 }
