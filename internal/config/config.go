@@ -20,7 +20,7 @@ type Config struct {
 	Insecure       bool             `yaml:"insecure"`         // allow listening beyond loopback, where anyone who connects may do anything
 	PublicURL      string           `yaml:"public_url"`       // how browsers reach the server; "": at the host of the request
 	AllowedHosts   []string         `yaml:"allowed_hosts"`    // more names of the server in Host headers; "*" for any
-	AllowedOrigins []string         `yaml:"allowed_origins"`  // origins of pages that may follow jobs with watch tokens; "*" for all
+	AllowedOrigins []string         `yaml:"allowed_origins"`  // origins of pages that may use the server with a token; "*" for all
 	TrustedProxies []string         `yaml:"trusted_proxies"`  // addresses and networks whose forwarding headers are trusted
 	WatchTTL       time.Duration    `yaml:"watch_ttl_s"`      // how long a watch token is valid
 	Data           string           `yaml:"data"`             // the directory that holds everything

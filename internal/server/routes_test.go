@@ -63,6 +63,52 @@ func TestTokenOpensTheseRoutesAndNoOther(t *testing.T) {
 	}
 }
 
+// openToUsers lists the routes that a user's token opens, in addition to those of a watch token.
+var openToUsers = []string{
+	"POST /v1/jobs", "GET /v1/jobs", "POST /v1/tokens",
+	"POST /api/chat", "GET /api/chat/status/{task}", "POST /api/chat/cancel/{task}", "POST /api/heartbeat", "GET /ws",
+	"GET /api/conversations", "POST /api/conversations", "GET /api/conversations/{id}", "GET /api/conversations/{id}/messages",
+}
+
+// With a user's token a page asks, watches, cancels and lists, what is the user's, and no more.
+func TestUsersTokenOpensTheseRoutesAndNoOther(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	status, minted := s.call("POST", "/v1/tokens", `{}`, "X-User-ID", "ann")
+	if status != 201 {
+		t.Fatal(status, minted)
+	}
+	ids := map[string]map[string]string{}
+	for _, user := range []string{"ann", "bob"} {
+		id, _ := s.watchURL(`{}`, "X-User-ID", user)
+		_, chat := s.call("POST", "/api/chat", `{"query":"hello"}`, "X-User-ID", user)
+		ids[user] = map[string]string{"job": id, "task": chat["task_id"].(string), "conversation": chat["conversation_id"].(string)}
+	}
+	for _, pattern := range s.routes() {
+		open := slices.Contains(openToTokens, pattern) || slices.Contains(openToUsers, pattern)
+		for user, own := range ids {
+			of := own["job"]
+			switch {
+			case strings.Contains(pattern, "/conversations/{id}"):
+				of = own["conversation"]
+			case strings.Contains(pattern, "{task}"):
+				of = own["task"]
+			}
+			method, path := at(pattern, of)
+			// bob's name in the header does not count.
+			status, text := s.text(method, path, "", "Authorization", "Bearer "+minted["token"].(string), "X-User-ID", "bob")
+			switch {
+			case !open && status != 403:
+				t.Errorf("%s %s answers a user's token with %d %s, want 403", method, path, status, text)
+			case open && path != pattern[len(method)+1:] && user == "bob" && status != 404:
+				t.Errorf("%s %s answers the token of another user with %d %s, want 404", method, path, status, text)
+			case open && user == "ann" && (status == 401 || status == 403 || status == 404):
+				t.Errorf("%s %s answers its user's token with %d %s", method, path, status, text)
+			}
+		}
+	}
+}
+
 func TestJobOfAnotherUserIs404OnEveryRoute(t *testing.T) {
 	t.Parallel()
 	s := serve(t, nil)

@@ -11,6 +11,7 @@ package chat
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
@@ -77,8 +78,11 @@ func New(c Config) *API {
 
 // Register adds the API's routes to a mux.
 func (a *API) Register(mux api.Mux) {
+	wrap := func(h api.Handler, params []string) http.Handler {
+		return api.Wrap(a.log, writeError, onlyParams(params, h))
+	}
 	handle := func(pattern string, h api.Handler, params ...string) {
-		mux.Handle(pattern, api.Wrap(a.log, writeError, onlyParams(params, h)))
+		mux.Handle(pattern, gate.AllowUser(wrap(h, params)))
 	}
 	handle("POST /api/chat", a.postChat)
 	handle("GET /api/chat/status/{task}", a.getStatus)
@@ -87,7 +91,8 @@ func (a *API) Register(mux api.Mux) {
 	handle("POST /api/conversations", a.postConversation)
 	handle("GET /api/conversations/{id}", a.getConversation, "limit", "before")
 	handle("GET /api/conversations/{id}/messages", a.getMessages, "limit", "before")
-	handle("DELETE /api/conversations/{id}", a.deleteConversation)
+	// With a token a user asks, watches, cancels and lists, and deletes nothing.
+	mux.Handle("DELETE /api/conversations/{id}", wrap(a.deleteConversation, nil))
 	handle("POST /api/heartbeat", a.postHeartbeat)
 	handle("GET /ws", a.getSocket)
 }

@@ -21,6 +21,7 @@ type clientMessage struct {
 	// of watch and cancel
 	TaskID string `json:"task_id"`
 	After  int64  `json:"after"` // of watch: the last seq that the client has
+	Token  string `json:"token"` // of token: another token of the user
 }
 
 // allowedFields returns the fields that a message of a type may have; nil for an unknown
@@ -33,6 +34,8 @@ func allowedFields(kind string) []string {
 		return []string{"type", "task_id", "after"}
 	case "cancel":
 		return []string{"type", "task_id"}
+	case "token":
+		return []string{"type", "token"}
 	default:
 		return nil
 	}
@@ -54,7 +57,7 @@ func parseMessage(data []byte) (in clientMessage, err error) {
 	}
 	known := allowedFields(in.Type)
 	if known == nil {
-		return in, invalid("/type", "there is no message %s: send chat_query, watch, cancel or heartbeat", job.Quote(in.Type))
+		return in, invalid("/type", "there is no message %s: send chat_query, watch, cancel, heartbeat or token", job.Quote(in.Type))
 	}
 	for name := range fields {
 		if !slices.Contains(known, name) {

@@ -24,10 +24,17 @@ type session struct {
 	api   *API
 	owner job.Owner
 	trace string // the traceparent of the request that opened the socket, or ""
+
+	// grant is that of the user's token with which the socket was opened, or of a later one; nil
+	// without a token. Only the goroutine that reads the socket uses it.
+	grant *gate.Grant
 }
 
 func (a *API) getSocket(w http.ResponseWriter, r *http.Request) error {
 	s := &session{api: a, owner: gate.Owner(r), trace: api.Traceparent(r)}
+	if g, ok := gate.GrantOf(r); ok {
+		s.grant = &g
+	}
 	return a.sockets.Serve(w, r, maxMessage, func(socket *stream.Socket) {
 		s.Session = stream.NewSession(socket, stream.SessionConfig{MaxJobs: maxFollowed, ErrFull: errFull, AbortMessage: s.abortMessage})
 		s.run()
@@ -52,6 +59,20 @@ func (s *session) run() {
 			return
 		}
 	}
+}
+
+// renew replaces the token of the socket by another one of the same user, so that a socket may
+// live as long as its page.
+func (s *session) renew(token string) error {
+	g, err := s.api.gate.OpenToken(token)
+	if err != nil {
+		return err
+	}
+	if s.grant == nil || !g.IsUser() || g.Owner != s.owner {
+		return job.Errorf(job.Forbidden, "a socket takes another token of the user for whom it was opened with a token")
+	}
+	s.grant = &g
+	return nil
 }
 
 // errorFrame returns the reply to a message that was refused. It logs an error that is the

@@ -11,6 +11,14 @@ import (
 
 // handle does what a message asks for.
 func (s *session) handle(in clientMessage) error {
+	if in.Type == "token" {
+		return s.renew(in.Token)
+	}
+	if s.grant != nil {
+		if err := s.grant.CheckExpiry(); err != nil {
+			return err
+		}
+	}
 	switch in.Type {
 	case "chat_query":
 		return s.query(in)

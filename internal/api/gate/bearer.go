@@ -11,23 +11,30 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// AllowToken lets requests with a watch token use a handler. rights are the rights that the
-// token needs in addition to reading its job. idParam names the wildcard for the job's id in
-// the route's pattern; any job but the token's is [job.NotFound]. A route without an id passes
-// "", and its handler checks each job with [Grant.CheckJob].
+// AllowToken lets requests with a token use a handler: a watch token, and a user's token for the
+// user's own jobs. rights are the rights that a watch token needs in addition to reading its job.
+// idParam names the wildcard for the job's id in the route's pattern; any job but the watch
+// token's is [job.NotFound]. A route without an id passes "", and its handler checks each job
+// with [Grant.CheckJob].
 func AllowToken(rights Rights, idParam string, h http.Handler) http.Handler {
-	return &tokenHandler{h, rights, idParam}
+	return &tokenHandler{h, rights, idParam, false}
 }
 
-// tokenHandler is a handler that accepts watch tokens.
+// AllowUser lets requests with a user's token use a handler, and none with a watch token.
+func AllowUser(h http.Handler) http.Handler {
+	return &tokenHandler{Handler: h, onlyUsers: true}
+}
+
+// tokenHandler is a handler that accepts tokens.
 type tokenHandler struct {
 	http.Handler
-	rights  Rights
-	idParam string
+	rights    Rights
+	idParam   string
+	onlyUsers bool
 }
 
 func (h *tokenHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if g, ok := GrantOf(r); ok {
+	if g, ok := GrantOf(r); ok && !g.IsUser() {
 		if err := h.check(r, g); err != nil {
 			h.WriteError(w, err)
 			return
@@ -57,7 +64,7 @@ func (h *tokenHandler) WriteError(w http.ResponseWriter, err error) {
 
 type grantKey struct{}
 
-// GrantOf returns what the request's watch token grants; false for a request without a
+// GrantOf returns what the request's token grants; false for a request without a
 // token. [Gate.Handler] has checked the token, and [AllowToken] its job and rights.
 func GrantOf(r *http.Request) (Grant, bool) {
 	g, ok := r.Context().Value(grantKey{}).(Grant)
@@ -73,26 +80,33 @@ func (g *Gate) redeem(mux *http.ServeMux, r *http.Request, token string) (*http.
 	}
 	r = withGrant(r, grant)
 	h, pattern := mux.Handler(r)
-	// "/" answers 404 or 405, which a token may see.
-	if _, ok := h.(*tokenHandler); !ok && pattern != "/" {
+	if pattern == "/" {
+		return r, nil // answers 404 or 405, which a token may see
+	}
+	allowed, ok := h.(*tokenHandler)
+	switch {
+	case ok && (grant.IsUser() || !allowed.onlyUsers):
+		return r, nil
+	case grant.IsUser():
+		return nil, job.Errorf(job.Forbidden, "a user's token does not open this call: with it the user asks, and watches, cancels and lists what is theirs")
+	default:
 		return nil, job.Errorf(job.Forbidden, "a watch token does not open this call: it opens a job, its output, events and result, its cancel where that was asked for, and /v1/watch")
 	}
-	return r, nil
 }
 
-// OpenToken opens a watch token with [Tokens.Open]. It refuses every token where the gate
+// OpenToken opens a token with [Tokens.Open]. It refuses every token where the gate
 // has no Tokens.
 func (g *Gate) OpenToken(token string) (Grant, error) {
 	if g == nil || g.Tokens == nil {
-		return Grant{}, badToken("this server has no watch tokens")
+		return Grant{}, badToken("this server has no tokens")
 	}
 	return g.Tokens.Open(token)
 }
 
-// CheckJob returns [job.NotFound] for any job but the token's. Not [job.Forbidden]: the
+// CheckJob returns [job.NotFound] for any job but the watch token's. Not [job.Forbidden]: the
 // bearer must not learn which jobs exist.
 func (g *Grant) CheckJob(id job.ID) error {
-	if id == g.Job {
+	if id == g.Job || g.IsUser() { // whoever reads the job asks for the owner's
 		return nil
 	}
 	return job.Errorf(job.NotFound, "there is no job %s", job.Quote(id.String()))
@@ -104,12 +118,12 @@ func (g *Grant) CheckExpiry() error {
 	if time.Now().Before(g.Expires) {
 		return nil
 	}
-	return errExpired
+	return expiredToken(g)
 }
 
-// CheckRights returns [job.Forbidden] where the token lacks one of the rights.
+// CheckRights returns [job.Forbidden] where the watch token lacks one of the rights.
 func (g *Grant) CheckRights(rights Rights) error {
-	if g.Rights&rights == rights {
+	if g.Rights&rights == rights || g.IsUser() {
 		return nil
 	}
 	return job.Errorf(job.Forbidden, "this watch token may read its job, not cancel it: a submit asks for that with Prefer: watch=cancel")
@@ -129,7 +143,7 @@ func tokenOf(r *http.Request) (token string, ok bool) {
 		}
 		token, ok = token+value, true
 	}
-	if scheme, value, _ := strings.Cut(api.Header(r, "Authorization"), " "); strings.EqualFold(scheme, "Bearer") && strings.HasPrefix(value, tokenPrefix) {
+	if scheme, value, _ := strings.Cut(api.Header(r, "Authorization"), " "); strings.EqualFold(scheme, "Bearer") && (strings.HasPrefix(value, tokenPrefix) || strings.HasPrefix(value, userPrefix)) {
 		token, ok = token+value, true
 	}
 	return token, ok

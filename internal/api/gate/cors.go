@@ -6,11 +6,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
-// The CORS headers for pages of an allowed origin (Fetch standard, CORS protocol). They
-// never allow cookies or other credentials of the browser: only a watch token counts.
+// The CORS headers for pages of another origin (Fetch standard, CORS protocol). They never
+// allow cookies or other credentials of the browser: only a token counts. They allow every
+// method and header, because a request that the server refuses has a reason that a page can
+// read, while one that the browser refuses has none.
 var (
-	corsMethods = []string{"GET, HEAD, POST"}
-	corsHeaders = []string{"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer"}
+	corsMethods = []string{"GET, HEAD, POST, PUT, PATCH, DELETE"}
+	corsHeaders = []string{"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, *"}
 	corsExposed = []string{"Idempotent-Replay, Location, Preference-Applied, Retry-After, X-Request-ID"}
 	corsMaxAge  = []string{"600"} // seconds
 )

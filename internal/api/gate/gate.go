@@ -1,9 +1,9 @@
 // Package gate decides which requests may come in, and in whose name. It checks the Host
-// header, the origin of web pages, the headers of trusted proxies, and watch tokens. It
+// header, the origin of web pages, the headers of trusted proxies, and tokens. It
 // keeps web pages of other origins away from a loopback server that asks for no credentials.
 //
 // The package knows no route of any API. An API registers the routes that a token opens
-// with [AllowToken].
+// with [AllowToken] and [AllowUser].
 package gate
 
 import (
@@ -26,10 +26,10 @@ type Gate struct {
 	Listen         []string
 	PublicURL      *url.URL       // where browsers reach the server; nil: at the Host of each request
 	AllowedHosts   []string       // more host names of the server, without ports, in lower case; "*" for any
-	AllowedOrigins []string       // origins of pages that may follow jobs; "*" for all
+	AllowedOrigins []string       // origins of pages that may use the server with a token; "*" for all
 	TrustedProxies []netip.Prefix // peers that may name the client, in addition to loopback
-	Tokens         *Tokens        // nil: no watch token is given or accepted
-	TokenTTL       time.Duration  // lifetime of tokens where the submitter named none
+	Tokens         *Tokens        // nil: no token is given or accepted
+	TokenTTL       time.Duration  // lifetime of watch tokens where the submitter named none
 	Timeouts       api.Timeouts   // of clients
 	Bodies         *api.Bodies    // bounds the bodies in flight; nil: no bound
 	Log            *slog.Logger   // nil: silent
@@ -64,11 +64,12 @@ func (g *Gate) guard(mux *http.ServeMux) http.Handler {
 			return
 		}
 		origin := g.classifyOrigin(r)
-		if len(g.AllowedOrigins) > 0 {
+		if len(g.AllowedOrigins) > 0 || origin == foreignOrigin {
 			w.Header().Add("Vary", "Origin")
 		}
-		if origin == allowedOrigin {
-			// Before admit, so that the page can read why it was refused.
+		if origin != ownOrigin {
+			// Before admit, so that the page and the browser's console can show why it was refused.
+			// A foreign origin learns nothing else: admit refuses all of its requests.
 			allowOrigin(w.Header(), r)
 			if isPreflight(r) {
 				writePreflight(w)
@@ -94,12 +95,9 @@ func refuse(mux *http.ServeMux, w http.ResponseWriter, r *http.Request, err erro
 // admit checks the origin and the credentials of a request. It returns the request in the
 // name of its user.
 func (g *Gate) admit(mux *http.ServeMux, r *http.Request, origin originClass) (*http.Request, error) {
-	if origin == foreignOrigin {
-		return nil, job.Errorf(job.Forbidden, "a web page of %s may not use this server; allowed_origins in its configuration names those that may follow jobs", job.Quote(strings.Join(r.Header["Origin"], ", ")))
-	}
 	token, ok := tokenOf(r)
-	if !ok && origin == allowedOrigin {
-		return nil, job.Errorf(job.Forbidden, "a web page of %s may follow a job by its watch token, and do nothing else", job.Quote(api.Header(r, "Origin")))
+	if origin == foreignOrigin || origin == allowedOrigin && !ok {
+		return nil, refuseOrigin(r, origin, ok)
 	}
 	if ok {
 		return g.redeem(mux, r, token)
@@ -118,16 +116,21 @@ func (g *Gate) admit(mux *http.ServeMux, r *http.Request, origin originClass) (*
 // from now. The URL is absolute where the server knows its own address, else a path.
 //
 // WatchURL returns "" where the gate has no Tokens. It also returns "" to a request that
-// came with a token, because a token must not extend its own life.
+// came with a watch token, because a token must not extend its own life. To a request with a
+// user's token it gives a URL that does not outlive that token.
 func (g *Gate) WatchURL(r *http.Request, grant Grant, before, after string) string {
 	if g == nil || g.Tokens == nil {
 		return ""
 	}
-	if _, ok := GrantOf(r); ok {
+	own, ok := GrantOf(r)
+	if ok && !own.IsUser() {
 		return ""
 	}
 	if grant.Expires.IsZero() {
 		grant.Expires = g.Tokens.now().Add(g.TokenTTL)
+	}
+	if ok && own.Expires.Before(grant.Expires) {
+		grant.Expires = own.Expires
 	}
 	url := append(make([]byte, 0, 256), g.baseURL(r)...)
 	url = grant.Job.Append(append(url, before...))

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 // originClass classifies the Origin header of a request.
@@ -32,6 +34,24 @@ func (g *Gate) classifyOrigin(r *http.Request) originClass {
 		return allowedOrigin
 	default:
 		return foreignOrigin
+	}
+}
+
+// refuseOrigin refuses a page of another origin. It says what is missing: the origin in
+// allowed_origins, a token, or both.
+func refuseOrigin(r *http.Request, origin originClass, hasToken bool) error {
+	const (
+		needsOrigin = "name its origin in allowed_origins of the server's configuration"
+		needsToken  = "a user's token of POST /v1/tokens, or the watch token of a job"
+	)
+	page := job.Quote(strings.Join(r.Header["Origin"], ", "))
+	switch {
+	case origin == allowedOrigin:
+		return job.Errorf(job.Forbidden, "a web page of %s needs a token to use this server: %s; its origin is in allowed_origins", page, needsToken)
+	case hasToken:
+		return job.Errorf(job.Forbidden, "a web page of %s may not use this server: %s; it has a token", page, needsOrigin)
+	default:
+		return job.Errorf(job.Forbidden, "a web page of %s may not use this server: %s, and give it a token (%s)", page, needsOrigin, needsToken)
 	}
 }
 

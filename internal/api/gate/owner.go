@@ -16,7 +16,7 @@ const (
 	maxUser    = 128 // bytes
 )
 
-// Owner returns the owner in whose name a request is made: the owner in its watch token;
+// Owner returns the owner in whose name a request is made: the owner in its token;
 // else the user in X-User-ID; else the user "local". [Gate.Handler] has removed the header
 // of untrusted peers. It has also refused malformed names, because "local" in their place
 // would show one user the jobs of another.

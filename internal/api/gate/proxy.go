@@ -57,14 +57,24 @@ func (g *Gate) dropUntrustedHeaders(r *http.Request) *http.Request {
 		}
 		return &trusted
 	}
+	trusted := r.WithContext(context.WithValue(r.Context(), untrustedKey{}, true))
 	if api.Header(r, userHeader) == "" && api.Header(r, forwardedProto) == "" {
-		return r
+		return trusted
 	}
-	trusted := *r
 	trusted.Header = r.Header.Clone()
 	trusted.Header.Del(userHeader)
 	trusted.Header.Del(forwardedProto)
-	return &trusted
+	return trusted
+}
+
+// untrustedKey marks the requests of peers that may not name a user.
+type untrustedKey struct{}
+
+// MaySpeakForUsers reports whether the peer of a request may name the user: a program on this
+// machine, a trusted proxy, or a program that embeds the server and uses [WithUser].
+func MaySpeakForUsers(r *http.Request) bool {
+	_, named := r.Context().Value(userKey{}).(string)
+	return named || r.Context().Value(untrustedKey{}) == nil
 }
 
 // Trusts reports whether a peer is on this machine or a trusted proxy.

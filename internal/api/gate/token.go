@@ -9,10 +9,13 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -24,25 +27,49 @@ type Rights uint8
 // MayCancel allows cancelling the job.
 const MayCancel Rights = 1
 
-// Grant is the content of a watch token: an owner, a job, the rights and the expiry.
+// Grant is the content of a token. A watch token is for one job. A user's token is for all that
+// one user asks, watches, cancels and lists.
 type Grant struct {
 	Owner   job.Owner // requests with the token are made in this name
-	Job     job.ID
-	Rights  Rights
 	Expires time.Time // whole seconds
+
+	// of a watch token
+	Job    job.ID
+	Rights Rights
+
+	// of a user's token
+
+	// Renewable is until when the token may be exchanged for another; zero for a watch token.
+	// No token that comes of it lives longer.
+	Renewable time.Time
+	// Queues are the queues in which the token may submit jobs, with commas; "" for all.
+	Queues string
 }
 
-// Tokens seals grants to watch tokens and opens them. Without the key it is impossible to make,
-// change or read a token. The server stores no tokens, so it cannot revoke one before it
-// expires. Tokens is safe for concurrent use.
+// IsUser reports whether the grant is that of a user's token.
+func (g *Grant) IsUser() bool { return !g.Renewable.IsZero() }
+
+// Tokens seals grants to tokens and opens them. Without the key it is impossible to make, change
+// or read a token. The server stores no tokens, so it cannot revoke one before it expires. Tokens
+// is safe for concurrent use.
+//
+// There may be several keys: the last one seals, and each opens the tokens that it has sealed,
+// which carry its id. So a new key logs nobody out, and an old one is dropped once its tokens
+// have expired.
 //
 // A token is encrypted and authenticated with a synthetic IV: the tag is the first 16 bytes
 // of an HMAC-SHA256 of the grant, and it is also the IV with which AES-CTR encrypts the
-// grant. So the same grant always gives the same token.
+// grant. So the same grant always gives the same token. Watch tokens and users' tokens have
+// different keys, which are derived from the same one.
 type Tokens struct {
-	// set once
-	now     func() time.Time
-	sealers sync.Pool // of *sealer
+	now  func() time.Time // set once
+	keys atomic.Pointer[[]*tokenKey]
+}
+
+// tokenKey is one key of Tokens.
+type tokenKey struct {
+	id          string    // keyIDSize characters
+	watch, user sync.Pool // of *sealer
 }
 
 // sealer holds the keyed ciphers and the scratch memory for one seal or open at a time.
@@ -55,81 +82,158 @@ type sealer struct {
 	sealed       []byte // scratch; overwritten by each Seal
 }
 
-// TokenKeySize is the length of the key of [NewTokens] in bytes.
+// TokenKeySize is the length of a key of [NewTokens] in bytes.
 const TokenKeySize = 32
 
 const (
 	tokenPrefix = "wt_"
+	userPrefix  = "ut_"
+	keyIDSize   = 4              // characters
 	tagSize     = 16             // bytes
 	headSize    = 1 + 8 + 16 + 1 // rights, expiry, job, length of the tenant's name
-	maxToken    = 1024           // bytes of text
+	maxToken    = 2048           // bytes of text
 )
 
-// NewTokens returns the Tokens of a secret key, which must be [TokenKeySize] random bytes.
-func NewTokens(key []byte) (*Tokens, error) {
-	if len(key) != TokenKeySize {
-		return nil, fmt.Errorf("the key of watch tokens has %d bytes, not %d", len(key), TokenKeySize)
+// NewTokens returns the Tokens of secret keys; see [Tokens.SetKeys].
+func NewTokens(keys ...[]byte) (*Tokens, error) {
+	t := &Tokens{now: time.Now}
+	return t, t.SetKeys(keys...)
+}
+
+// SetKeys replaces the keys, oldest first. Each must be [TokenKeySize] random bytes.
+func (t *Tokens) SetKeys(keys ...[]byte) error {
+	if len(keys) == 0 {
+		return errors.New("tokens need a key")
 	}
-	keys, err := hkdf.Expand(sha256.New, key, "meanwhile watch token 1", 2*32)
+	var all []*tokenKey
+	for _, key := range keys {
+		k, err := newTokenKey(key)
+		if err != nil {
+			return err
+		}
+		all = append(all, k)
+	}
+	t.keys.Store(&all)
+	return nil
+}
+
+func newTokenKey(key []byte) (*tokenKey, error) {
+	if len(key) != TokenKeySize {
+		return nil, fmt.Errorf("a key of tokens has %d bytes, not %d", len(key), TokenKeySize)
+	}
+	id, err := hkdf.Expand(sha256.New, key, "meanwhile token key id 1", keyIDSize*6/8)
 	if err != nil {
 		return nil, err
+	}
+	k := &tokenKey{id: base64.RawURLEncoding.EncodeToString(id)}
+	return k, errors.Join(setSealers(&k.watch, key, "meanwhile watch token 1"), setSealers(&k.user, key, "meanwhile user token 1"))
+}
+
+// setSealers makes a pool make sealers with the keys that are derived for a purpose.
+func setSealers(pool *sync.Pool, key []byte, purpose string) error {
+	keys, err := hkdf.Expand(sha256.New, key, purpose, 2*32)
+	if err != nil {
+		return err
 	}
 	block, err := aes.NewCipher(keys[32:])
 	if err != nil {
-		return nil, err
+		return err
 	}
-	t := &Tokens{now: time.Now}
-	t.sealers.New = func() any {
+	pool.New = func() any {
 		return &sealer{mac: hmac.New(sha256.New, keys[:32]), block: block, sealed: make([]byte, tagSize)}
 	}
-	return t, nil
+	return nil
 }
 
-// Seal appends the token of a grant to b: "wt_" and base64url digits, which need no escaping
-// in a URL or in JSON.
+// Seal appends the token of a grant to b: its prefix, the id of the key, a point, and base64url
+// digits. It needs no escaping in a URL or in JSON.
 func (t *Tokens) Seal(b []byte, g Grant) []byte {
-	s := t.sealers.Get().(*sealer)
-	defer t.sealers.Put(s)
+	keys := *t.keys.Load()
+	key := keys[len(keys)-1]
+	prefix, pool := tokenPrefix, &key.watch
+	if g.IsUser() {
+		prefix, pool = userPrefix, &key.user
+	}
+	s := pool.Get().(*sealer)
+	defer pool.Put(s)
 	s.sealed = g.append(s.sealed[:tagSize])
 	tag, body := s.sealed[:tagSize], s.sealed[tagSize:]
 	copy(tag, s.tag(body))
 	s.crypt(tag, body)
-	return base64.RawURLEncoding.AppendEncode(append(b, tokenPrefix...), s.sealed)
+	b = append(append(append(b, prefix...), key.id...), '.')
+	return base64.RawURLEncoding.AppendEncode(b, s.sealed)
 }
 
 // Open decrypts and checks a token. An invalid or expired one is [job.BadToken]. The error does
 // not reveal the grant.
 func (t *Tokens) Open(text string) (Grant, error) {
-	sealed, ok := decodeToken(text)
-	if !ok {
-		return Grant{}, badToken("this is not a watch token: use urls.watch of a job as it is")
+	if len(text) > maxToken {
+		return Grant{}, errNoToken
 	}
-	tag, body := sealed[:tagSize], sealed[tagSize:]
-	s := t.sealers.Get().(*sealer)
-	defer t.sealers.Put(s)
-	s.crypt(tag, body)
-	if !hmac.Equal(tag, s.tag(body)) {
-		return Grant{}, badToken("this watch token was altered, or is of another server: get the job's urls.watch anew")
+	digits, isUser := strings.CutPrefix(text, userPrefix)
+	ok := isUser
+	if !isUser {
+		digits, ok = strings.CutPrefix(text, tokenPrefix)
 	}
-	g, ok := parseGrant(body)
-	if !ok {
-		return Grant{}, badToken("this watch token is of another version of the server: get the job's urls.watch anew")
+	keyID, sealedDigits, hasID := strings.Cut(digits, ".")
+	if !hasID {
+		// A watch token of a version whose tokens had no id of their key. Any key may have sealed
+		// it. Drop this when the tokens of that version have expired everywhere.
+		keyID, sealedDigits, ok = "", digits, ok && !isUser
 	}
-	if !t.now().Before(g.Expires) {
-		return Grant{}, errExpired
+	sealed, isBase64 := decodeToken(sealedDigits)
+	if !ok || !isBase64 {
+		return Grant{}, errNoToken
 	}
-	return g, nil
+	for _, key := range slices.Backward(*t.keys.Load()) {
+		if hasID && key.id != keyID {
+			continue
+		}
+		body, genuine := key.open(isUser, slices.Clone(sealed))
+		if !genuine {
+			continue
+		}
+		g, ok := parseGrant(body, isUser)
+		if !ok {
+			return Grant{}, badToken("this token is of another version of the server: get a new one")
+		}
+		if !t.now().Before(g.Expires) {
+			return Grant{}, expiredToken(&g)
+		}
+		return g, nil
+	}
+	return Grant{}, badToken("this token was altered, or is of another server: get a new one (a job's urls.watch, or POST /v1/tokens)")
 }
 
-var errExpired = badToken("this watch token has expired: get the job's urls.watch anew")
+// open decrypts a token in place. genuine is false for one that this key has not sealed.
+func (k *tokenKey) open(isUser bool, sealed []byte) (body []byte, genuine bool) {
+	pool := &k.watch
+	if isUser {
+		pool = &k.user
+	}
+	s := pool.Get().(*sealer)
+	defer pool.Put(s)
+	tag, body := sealed[:tagSize], sealed[tagSize:]
+	s.crypt(tag, body)
+	return body, hmac.Equal(tag, s.tag(body))
+}
+
+var errNoToken = badToken("this is not a token: use urls.watch of a job, or a token of POST /v1/tokens, as it is")
+
+// expiredToken refuses a token whose time is over.
+func expiredToken(g *Grant) error {
+	if g.IsUser() {
+		return badToken("this user's token has expired: get a new one from the application; a page renews its token before it expires")
+	}
+	return badToken("this watch token has expired: get the job's urls.watch anew")
+}
 
 func badToken(message string) error { return job.Errorf(job.BadToken, "%s", message) }
 
 // decodeToken decodes the base64 of a token. It accepts only one spelling of each token.
-func decodeToken(text string) (sealed []byte, ok bool) {
-	digits, ok := strings.CutPrefix(text, tokenPrefix)
+func decodeToken(digits string) (sealed []byte, ok bool) {
 	// The base64 decoder would skip line breaks.
-	if !ok || len(text) > maxToken || strings.ContainsAny(digits, "\r\n") {
+	if strings.ContainsAny(digits, "\r\n") {
 		return nil, false
 	}
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(digits)
@@ -160,24 +264,43 @@ func (s *sealer) crypt(tag, body []byte) {
 }
 
 // append encodes the grant: rights, expiry in Unix seconds, job, and the owner's tenant and
-// user.
+// user. In place of the job a user's token has the end of its renewal, in Unix seconds, and
+// zeros. After the tenant it has the length of the user's name, the user, and the queues.
 func (g Grant) append(b []byte) []byte {
 	b = append(b, byte(g.Rights))
 	b = binary.BigEndian.AppendUint64(b, uint64(g.Expires.Unix()))
-	b = append(b, g.Job[:]...)
+	if g.IsUser() {
+		b = binary.BigEndian.AppendUint64(b, uint64(g.Renewable.Unix()))
+		b = append(b, make([]byte, 8)...)
+	} else {
+		b = append(b, g.Job[:]...)
+	}
 	b = append(b, byte(len(g.Owner.Tenant)))
-	return append(append(b, g.Owner.Tenant...), g.Owner.User...)
+	b = append(b, g.Owner.Tenant...)
+	if g.IsUser() {
+		b = append(b, byte(len(g.Owner.User)))
+	}
+	return append(append(b, g.Owner.User...), g.Queues...)
 }
 
 // parseGrant decodes what append encoded. It refuses rights that this version does not
 // know.
-func parseGrant(b []byte) (Grant, bool) {
+func parseGrant(b []byte, isUser bool) (Grant, bool) {
 	g := Grant{Rights: Rights(b[0]), Expires: time.Unix(int64(binary.BigEndian.Uint64(b[1:])), 0)}
-	copy(g.Job[:], b[9:])
-	tenant, names := int(b[headSize-1]), b[headSize:]
+	tenant, names := int(b[headSize-1]), string(b[headSize:])
 	if tenant > len(names) || g.Rights&^MayCancel != 0 {
 		return Grant{}, false
 	}
-	g.Owner = job.Owner{Tenant: string(names[:tenant]), User: string(names[tenant:])}
+	g.Owner = job.Owner{Tenant: names[:tenant], User: names[tenant:]}
+	if !isUser {
+		copy(g.Job[:], b[9:])
+		return g, true
+	}
+	g.Renewable = time.Unix(int64(binary.BigEndian.Uint64(b[9:])), 0)
+	if names = g.Owner.User; len(names) == 0 || int(names[0]) > len(names)-1 {
+		return Grant{}, false
+	}
+	end := 1 + int(names[0])
+	g.Owner.User, g.Queues = names[1:end], names[end:]
 	return g, true
 }

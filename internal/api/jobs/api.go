@@ -121,16 +121,13 @@ func New(c Config) *API {
 	return f
 }
 
-// Register adds the API's routes to a mux, with the rights that a watch token needs for
-// them.
+// Register adds the API's routes to a mux, with the rights that a token needs for them.
 func (a *API) Register(mux api.Mux) {
 	for _, route := range []struct {
 		pattern string
 		handle  api.Handler
 	}{
-		{"POST /v1/jobs", a.submit},
 		{"POST /v1/jobs/batch", a.submitBatch},
-		{"GET /v1/jobs", a.list},
 		{"DELETE /v1/jobs/{id}", rejectCallNames(a.delete)},
 		{"GET /v1/jobs/{id}/files/{name}", a.file},
 		{"POST /v1/jobs/{id}/retry", a.retry},
@@ -159,6 +156,9 @@ func (a *API) Register(mux api.Mux) {
 	} {
 		mux.Handle(route.pattern, gate.AllowToken(route.rights, route.idParam, a.wrap(route.handle)))
 	}
+	mux.Handle("POST /v1/jobs", gate.AllowUser(a.wrap(a.submit)))
+	mux.Handle("GET /v1/jobs", gate.AllowUser(a.wrap(a.list)))
+	mux.Handle("POST /v1/tokens", gate.AllowUser(a.wrap(a.createToken)))
 }
 
 func (a *API) wrap(h api.Handler) http.Handler { return api.Wrap(a.log, api.WriteProblem, h) }

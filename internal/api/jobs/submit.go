@@ -144,6 +144,9 @@ func (a *API) decodeSubmission(r *http.Request, text []byte, s submission) (engi
 		return engine.Request{}, refuse("/idempotency_key", "the key of one job stands in the header Idempotency-Key")
 	}
 	req, err := a.newRequest(&s)
+	if err == nil {
+		err = restrictToUser(r, &req)
+	}
 	req.Owner, req.Trace = gate.Owner(r), api.Traceparent(r)
 	return req, err
 }

@@ -22,7 +22,7 @@ func TestMigrationPlacesConversations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.CreateFunction("unescaped", &sqlite.FunctionImpl{NArgs: 1, Deterministic: true, Scalar: unescaped}); err != nil {
+	if err := addFunctions(conn); err != nil {
 		t.Fatal(err)
 	}
 	at := slices.Index(names, "migrations/0014_conversation_places.sql")

@@ -264,10 +264,7 @@ func migrate(conn *sqlite.Conn, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := conn.CreateFunction("failure_code", &sqlite.FunctionImpl{NArgs: 1, Deterministic: true, Scalar: failureCode}); err != nil {
-		return err
-	}
-	if err := conn.CreateFunction("unescaped", &sqlite.FunctionImpl{NArgs: 1, Deterministic: true, Scalar: unescaped}); err != nil {
+	if err := addFunctions(conn); err != nil {
 		return err
 	}
 	version, err := pragma(conn, "user_version")
@@ -284,6 +281,14 @@ func migrate(conn *sqlite.Conn, log *slog.Logger) error {
 		}
 	}
 	return nil
+}
+
+// addFunctions adds the functions of the program that migrations call.
+func addFunctions(conn *sqlite.Conn) error {
+	return errors.Join(
+		conn.CreateFunction("failure_code", &sqlite.FunctionImpl{NArgs: 1, Deterministic: true, Scalar: failureCode}),
+		conn.CreateFunction("unescaped", &sqlite.FunctionImpl{NArgs: 1, Deterministic: true, Scalar: unescaped}),
+	)
 }
 
 // unescaped decodes a part of a URL path, for migration 0007.
