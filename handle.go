@@ -33,7 +33,7 @@ const KindMetadata = fn.KindMetadata
 // a-z, 0-9, _ and -, when work is nil, when an option is invalid, and when the server
 // runs.
 func Handle[In, Out any](s *Server, queue string, work func(context.Context, *Task, In) (Out, error), options ...QueueOption) *Jobs[In, Out] {
-	q := s.queueConfig(options)
+	q := configure(s.queueConfig(), options)
 	e := newExecutor("", work, s.middleware, q.middleware)
 	mustAdd(s.server.Add(queue, q.Queue, e))
 	return JobsOf[In, Out](s.Client, queue, "")
@@ -43,44 +43,56 @@ func Handle[In, Out any](s *Server, queue string, work func(context.Context, *Ta
 // share the concurrency, the limits and the order of the queue.
 type Queue struct {
 	// set once
-	server     *Server
-	name       string
-	middleware []Middleware
-	kinds      *fn.Kinds
+	server *Server
+	name   string
+	config queueConfig
+	kinds  *fn.Kinds
 }
 
 // AddQueue adds a queue for jobs of several kinds. Add each kind with [HandleKind]. It panics
 // as [Handle] does.
 func (s *Server) AddQueue(name string, options ...QueueOption) *Queue {
-	q := s.queueConfig(options)
+	q := configure(s.queueConfig(), options)
 	kinds := fn.NewKinds(name)
 	mustAdd(s.server.Add(name, q.Queue, kinds))
-	return &Queue{server: s, name: name, middleware: q.middleware, kinds: kinds}
+	return &Queue{server: s, name: name, config: q, kinds: kinds}
 }
 
 // HandleKind adds a kind of jobs to a queue and the function that runs them, which is as for
-// [Handle]. The kind of a job is in its metadata, by the name [KindMetadata], so that every
-// client can set it, see it and filter by it. The server refuses a submission without a kind
-// of the queue with [client.CodeUnknownKind]. Call HandleKind before [Server.Run].
+// [Handle]. The options change those of the queue for jobs of the kind. The kind of a job is
+// in its metadata, by the name [KindMetadata], so that every client can set it, see it and
+// filter by it. The server refuses a submission without a kind of the queue with
+// [client.CodeUnknownKind]. Call HandleKind before [Server.Run].
 //
 // HandleKind panics when the queue has the kind, when the kind is not 1 to 64 letters,
-// digits, _, -, . and :, when work is nil, and when the server runs.
-func HandleKind[In, Out any](q *Queue, kind string, work func(context.Context, *Task, In) (Out, error), middleware ...Middleware) *Jobs[In, Out] {
-	e := newExecutor(kind, work, q.server.middleware, q.middleware, middleware)
-	mustAdd(q.server.server.BeforeRun(func() error { return q.kinds.Add(kind, e) }))
+// digits, _, -, . and :, when work is nil, when an option is invalid, and when the server
+// runs.
+func HandleKind[In, Out any](q *Queue, kind string, work func(context.Context, *Task, In) (Out, error), options ...KindOption) *Jobs[In, Out] {
+	c := configure(q.config, options)
+	mustAdd(config.CheckQueue(q.name, c.Queue))
+	k := fn.Kind{
+		Executor:    newExecutor(kind, work, q.server.middleware, c.middleware),
+		MaxAttempts: c.MaxAttempts,
+		Policy:      c.Policy(),
+	}
+	mustAdd(q.server.server.BeforeRun(func() error { return q.kinds.Add(kind, k) }))
 	return JobsOf[In, Out](q.server.Client, q.name, kind)
 }
 
-// queueConfig returns the settings of a queue with its options.
-func (s *Server) queueConfig(options []QueueOption) queueConfig {
-	q := queueConfig{Queue: config.FuncQueue()}
+// queueConfig returns the settings of a queue without options.
+func (s *Server) queueConfig() queueConfig {
+	return queueConfig{Queue: config.FuncQueue(), retryAtOnce: s.retryAtOnce}
+}
+
+// configure returns the settings with options.
+func configure[O QueueOption](c queueConfig, options []O) queueConfig {
 	for _, o := range options {
-		o.configure(&q)
+		o.configure(&c)
 	}
-	if s.retryAtOnce {
-		q.Retry.Backoff = 0
+	if c.retryAtOnce {
+		c.Retry.Backoff = 0
 	}
-	return q
+	return c
 }
 
 // newExecutor returns the executor that calls work inside its middleware.

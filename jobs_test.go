@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile"
@@ -190,16 +192,48 @@ func TestKindsShareAQueue(t *testing.T) {
 		if !errors.As(err, &refusal) || refusal.Status != 400 || refusal.Code != c.code || refusal.Field != c.field {
 			t.Errorf("%v: %+v", c.metadata, err)
 		}
+		many, err2 := s.SubmitBatch(ctx, client.Batch{Jobs: []meanwhile.Submission{{Queue: "images", Input: c.input, Metadata: c.metadata}}})
+		if err2 != nil || many[0].Err == nil || many[0].Err.Code != c.code || many[0].Err.Field != "/jobs/0"+c.field {
+			t.Errorf("in a batch: %+v, %v", many, err2)
+		}
 		if c.code == client.CodeUnknownKind && !strings.Contains(err.Error(), "crop, scale") {
 			t.Errorf("it does not name the kinds: %v", err)
 		}
 	}
 }
 
+// A kind may differ from its queue, and a job from its kind, whoever submits it.
+func TestKindOptionsHoldForTheKind(t *testing.T) {
+	t.Parallel()
+	s := meanwhiletest.New(t)
+	q := s.AddQueue("images", meanwhile.MaxAttempts(3), meanwhile.QueueTimeout(time.Hour))
+	crop := meanwhile.HandleKind(q, "crop", failing)
+	scale := meanwhile.HandleKind(q, "scale", failing, meanwhile.MaxAttempts(2))
+	wait := meanwhile.HandleKind(q, "wait", waiting, meanwhile.RunTimeout(time.Millisecond))
+	for _, c := range []struct {
+		jobs     *meanwhile.Jobs[Picture, Thumbnail]
+		options  []meanwhile.SubmitOption
+		code     string
+		attempts int
+	}{
+		{crop, nil, "executor_error", 3},
+		{scale, nil, "executor_error", 2},
+		{scale, []meanwhile.SubmitOption{meanwhile.MaxAttempts(1)}, "executor_error", 1},
+		{wait, nil, "timeout", 1},
+		{wait, []meanwhile.SubmitOption{meanwhile.QueueTimeout(time.Minute)}, "timeout", 1}, // keeps the kind's other clocks
+	} {
+		_, err := c.jobs.SubmitAndWait(t.Context(), Picture{ID: 7}, c.options...)
+		var failed *meanwhile.JobError
+		if !errors.As(err, &failed) || failed.Code() != c.code || failed.Job.Attempt != c.attempts {
+			t.Errorf("want %s after %d attempts: %v", c.code, c.attempts, err)
+		}
+	}
+}
+
 func TestQueueNeedsKindsBeforeRun(t *testing.T) {
 	t.Parallel()
-	var log strings.Builder // written by Run only
-	s := openServer(t, meanwhile.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	var text strings.Builder // written by Run only
+	s := openServer(t, meanwhile.Config{Logger: slog.New(slog.NewTextHandler(&text, nil))})
 	s.AddQueue("images")
 	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), `"images" has no kinds`) {
 		t.Errorf("%v", err)
@@ -207,8 +241,8 @@ func TestQueueNeedsKindsBeforeRun(t *testing.T) {
 	if _, err := s.Queues(t.Context()); client.CodeOf(err) != "stopped" || !strings.Contains(err.Error(), `"images" has no kinds`) {
 		t.Errorf("a call after the failed Run: %v", err)
 	}
-	if !strings.Contains(log.String(), "has no kinds") {
-		t.Errorf("the log is %s", log.String())
+	if !strings.Contains(text.String(), "has no kinds") {
+		t.Errorf("the log is %s", text.String())
 	}
 }
 
@@ -232,7 +266,7 @@ func TestMiddlewareWrapsInOrder(t *testing.T) {
 	q := s.AddQueue("images", meanwhile.Concurrency(1), meanwhile.Use(wrap("3")), meanwhile.Use(wrap("4")))
 	jobs := meanwhile.HandleKind(q, "crop", func(ctx context.Context, _ *meanwhile.Task, n int) (any, error) {
 		return ctx.Value(key{}), nil
-	}, wrap("5"))
+	}, meanwhile.Use(wrap("5")))
 	if last, err := jobs.SubmitAndWait(t.Context(), 7); err != nil || last != "5" {
 		t.Errorf("the function got the context of %v, %v", last, err)
 	}
@@ -282,20 +316,60 @@ func TestMiddlewareDecidesOutcome(t *testing.T) {
 	}
 }
 
-// A forgotten Run is told after a second, from the first call on.
+// A forgotten Run is told after a second, by every call and by the log.
 func TestForgottenRunIsTold(t *testing.T) {
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("it waits a second")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var text strings.Builder
+		s := openServer(t, meanwhile.Config{Logger: slog.New(slog.NewTextHandler(&text, nil))})
+		jobs := meanwhile.Handle(s, "echo", echo)
+		ctx := t.Context()
+		const id = "job_00000000000000000000000000"
+		for name, call := range map[string]func() error{
+			"Submit":        func() error { _, err := jobs.Submit(ctx, "x"); return err },
+			"SubmitAndWait": func() error { _, err := jobs.SubmitAndWait(ctx, "x"); return err },
+			"Wait":          func() error { _, err := jobs.Wait(ctx, id); return err },
+			"Result":        func() error { _, err := jobs.Result(ctx, id); return err },
+			"Watch": func() (failed error) {
+				for _, err := range s.Watch(ctx, id, 0) {
+					failed = err
+				}
+				return failed
+			},
+		} {
+			began := time.Now()
+			err := call()
+			if client.CodeOf(err) != client.CodeUnavailable || !strings.Contains(err.Error(), "Run has not been called") || time.Since(began) != time.Second {
+				t.Errorf("%s after %s: %v", name, time.Since(began), err)
+			}
+		}
+		if !strings.Contains(text.String(), "Run has not been called") {
+			t.Errorf("the log is %q", text.String())
+		}
+		quit := startServer(t, s)
+		if out, err := jobs.SubmitAndWait(ctx, "x"); err != nil || out != "x" {
+			t.Errorf("after Run: %q, %v", out, err)
+		}
+		quit()
+	})
+}
+
+// Without a logger, warnings and errors are in the program's own log. It is not parallel,
+// because that log is the process's.
+func TestWarningsGoToDefaultLogger(t *testing.T) {
+	var text strings.Builder
+	before, writer, flags := slog.Default(), log.Writer(), log.Flags()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&text, nil)))
 	s := openServer(t, meanwhile.Config{})
-	jobs := meanwhile.Handle(s, "echo", echo)
-	_, err := jobs.Submit(t.Context(), "x")
-	if client.CodeOf(err) != client.CodeUnavailable || !strings.Contains(err.Error(), "Run has not been called") {
-		t.Error(err)
+	slog.SetDefault(before)
+	log.SetOutput(writer) // SetDefault sends package log to the logger, and not back
+	log.SetFlags(flags)
+	jobs := meanwhile.Handle(s, "echo", func(context.Context, *meanwhile.Task, int) (int, error) { panic("a defect") }, meanwhile.MaxAttempts(1))
+	quit := startServer(t, s)
+	if _, err := jobs.SubmitAndWait(t.Context(), 1); err == nil {
+		t.Error("a panic is no error")
 	}
-	startServer(t, s)
-	if out, err := jobs.SubmitAndWait(t.Context(), "x"); err != nil || out != "x" {
-		t.Errorf("after Run: %q, %v", out, err)
+	quit()
+	if got := text.String(); !strings.Contains(got, "a defect") || !strings.Contains(got, "jobs_test.go") || strings.Contains(got, "level=INFO") {
+		t.Errorf("the log is %s", got)
 	}
 }

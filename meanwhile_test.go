@@ -400,6 +400,7 @@ func TestHandlePanicsOnMisuse(t *testing.T) {
 	meanwhile.HandleKind(q, "echo", echo)
 	panics("an existing kind", func() { meanwhile.HandleKind(q, "echo", echo) })
 	panics("an invalid kind", func() { meanwhile.HandleKind(q, "", echo) })
+	panics("an invalid option of a kind", func() { meanwhile.HandleKind(q, "none", echo, meanwhile.MaxAttempts(0)) })
 	panics("a kind without a function", func() { meanwhile.HandleKind[int, int](q, "nil", nil) })
 	refused("an existing queue", "echo")
 	refused("the queue of kinds", "kinds")

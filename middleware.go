@@ -11,8 +11,8 @@ type Work func(ctx context.Context, t *Task) error
 // It returns a Work that calls next with the context it got or one derived from it. Work that
 // returns nil without calling next succeeds with the result null.
 //
-// [Config.Middleware] is outermost, then [Use] of the queue, then that of [HandleKind]; within
-// each the first is outermost. All of them run in the goroutine of the function. A panic
+// [Config.Middleware] is outermost, then [Use] of the queue, then that of the kind; within each
+// the first is outermost. All of them run in the goroutine of the function. A panic
 // passes through them before the server logs it and fails the attempt. The server has
 // accepted the input before; it decodes it inside the innermost middleware.
 type Middleware func(next Work) Work

@@ -1,6 +1,7 @@
 package meanwhile
 
 import (
+	"slices"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
@@ -12,22 +13,34 @@ type QueueOption interface{ configure(*queueConfig) }
 // SubmitOption sets a field of a submission. See [Submission] for what each field means.
 type SubmitOption interface{ set(*Submission) }
 
-// Option is a setting that a queue gives to its jobs, and that a submission may replace for
-// its own job.
-type Option interface {
+// KindOption is an option of a queue that one of its kinds may change for its own jobs.
+type KindOption interface {
 	QueueOption
+	configuresKind()
+}
+
+// Option is a setting that a queue or kind gives to its jobs, and that a submission may
+// replace for its own job.
+type Option interface {
+	KindOption
 	SubmitOption
 }
 
 // queueConfig is what the options of a queue change.
 type queueConfig struct {
 	config.Queue
-	middleware []Middleware
+	middleware  []Middleware
+	retryAtOnce bool // see [Server]
 }
 
 type queueOption func(*queueConfig)
 
 func (o queueOption) configure(q *queueConfig) { o(q) }
+
+// kindOption is a queueOption for which kinds may differ.
+type kindOption struct{ queueOption }
+
+func (kindOption) configuresKind() {}
 
 type submitOption func(*Submission)
 
@@ -35,7 +48,7 @@ func (o submitOption) set(s *Submission) { o(s) }
 
 // option is an [Option]: one function for the queue, one for a submission.
 type option struct {
-	queueOption
+	kindOption
 	submitOption
 }
 
@@ -59,17 +72,18 @@ func PerKey(running, waiting int) QueueOption {
 	return queueOption(func(q *queueConfig) { q.PerKey.Running, q.PerKey.Waiting = running, waiting })
 }
 
-// Use adds middleware to the functions of the queue, inside that of [Config.Middleware]. The
-// first one is the outermost. A second Use adds further ones, inside the first.
-func Use(middleware ...Middleware) QueueOption {
-	return queueOption(func(q *queueConfig) { q.middleware = append(q.middleware, middleware...) })
+// Use adds middleware to the functions of a queue or to that of a kind, inside that of
+// [Config.Middleware]. The first one is the outermost. A second Use adds further ones, inside
+// the first; that of a kind is inside that of its queue.
+func Use(middleware ...Middleware) KindOption {
+	return kindOption{func(q *queueConfig) { q.middleware = slices.Concat(q.middleware, middleware) }}
 }
 
 // MaxAttempts sets how many attempts of a job may fail before the job fails. The default
 // is 4. Attempts lost in a crash of the program are counted separately.
 func MaxAttempts(n int) Option {
 	return option{
-		func(q *queueConfig) { q.MaxAttempts = n },
+		kindOption{func(q *queueConfig) { q.MaxAttempts = n }},
 		func(s *Submission) { s.MaxAttempts = n },
 	}
 }
@@ -79,7 +93,7 @@ func MaxAttempts(n int) Option {
 // retries at once; in a submission 0 keeps the setting of the queue.
 func Backoff(first, longest time.Duration) Option {
 	return option{
-		func(q *queueConfig) { q.Retry.Backoff, q.Retry.BackoffMax = first, longest },
+		kindOption{func(q *queueConfig) { q.Retry.Backoff, q.Retry.BackoffMax = first, longest }},
 		func(s *Submission) { s.Retry.Backoff, s.Retry.BackoffMax = first, longest },
 	}
 }
@@ -88,7 +102,7 @@ func Backoff(first, longest time.Duration) Option {
 // the job fails. The default is 1 h.
 func RetryFor(d time.Duration) Option {
 	return option{
-		func(q *queueConfig) { q.Retry.For = d },
+		kindOption{func(q *queueConfig) { q.Retry.For = d }},
 		func(s *Submission) { s.Retry.For = d },
 	}
 }
@@ -99,7 +113,7 @@ func RunTimeout(d time.Duration) Option {
 	// The attempt is cut off when it has not stopped after the time that a cancel gives it.
 	grace := config.FuncQueue().Timeouts.CancelGrace
 	return option{
-		func(q *queueConfig) { q.Timeouts.RunSoft, q.Timeouts.RunHard = d, d+grace },
+		kindOption{func(q *queueConfig) { q.Timeouts.RunSoft, q.Timeouts.RunHard = d, d+grace }},
 		func(s *Submission) { s.Timeouts.RunSoft, s.Timeouts.RunHard = d, d+grace },
 	}
 }
@@ -108,7 +122,7 @@ func RunTimeout(d time.Duration) Option {
 // By default a job may wait for any time.
 func QueueTimeout(d time.Duration) Option {
 	return option{
-		func(q *queueConfig) { q.Timeouts.Queue = d },
+		kindOption{func(q *queueConfig) { q.Timeouts.Queue = d }},
 		func(s *Submission) { s.Timeouts.Queue = d },
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 // optionTypes are the types whose functions each need an example of their own.
 var optionTypes = map[string][]string{
-	".":      {"Option", "QueueOption", "SubmitOption"},
+	".":      {"Option", "QueueOption", "KindOption", "SubmitOption"},
 	"client": {"Option"},
 }
 

@@ -31,9 +31,22 @@ type Queue struct {
 	Files       bool          // jobs may have files
 	// Check refuses jobs that no attempt could process; nil accepts every job.
 	Check func(metadata map[string]string, input []byte) error
+	// Defaults returns the MaxAttempts and the Policy of jobs with this metadata; ok is false
+	// for those above. nil if all jobs have those above.
+	Defaults func(metadata map[string]string) (maxAttempts int, policy job.Policy, ok bool)
 	// Resource returns what an attempt with this input needs besides a slot, see
 	// [job.Job.Resource]; nil if that is nothing.
 	Resource func(input []byte) string
+}
+
+// DefaultsFor returns the MaxAttempts and the Policy of a job that sets none.
+func (q *Queue) DefaultsFor(metadata map[string]string) (maxAttempts int, policy job.Policy) {
+	if q.Defaults != nil {
+		if maxAttempts, policy, ok := q.Defaults(metadata); ok {
+			return maxAttempts, policy
+		}
+	}
+	return q.MaxAttempts, q.Policy
 }
 
 // QueueView is the view of a queue that the APIs show.

@@ -79,9 +79,10 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 
 // job makes the job of a request. Settings that the request does not set come from the queue.
 func (r *Request) job(q *Queue) job.Job {
+	maxAttempts, policy := q.DefaultsFor(r.Metadata)
 	j := job.Job{
 		ID: r.ID, Owner: r.Owner, Queue: r.Queue, Key: r.Key, Priority: r.Priority,
-		MaxAttempts: r.MaxAttempts, Metadata: r.Metadata, Policy: q.Policy, Refs: r.Refs, Tally: r.Tally,
+		MaxAttempts: r.MaxAttempts, Metadata: r.Metadata, Policy: policy, Refs: r.Refs, Tally: r.Tally,
 		Files: r.Files, InputBytes: int64(len(r.Input)), Trace: r.Trace,
 	}
 	for i := range r.Files {
@@ -94,7 +95,7 @@ func (r *Request) job(q *Queue) job.Job {
 		j.Priority = job.DefaultPriority
 	}
 	if j.MaxAttempts == 0 {
-		j.MaxAttempts = q.MaxAttempts
+		j.MaxAttempts = maxAttempts
 	}
 	if r.Policy != nil {
 		j.Policy = *r.Policy

@@ -36,11 +36,14 @@ type Executor interface {
 	Execute(ctx context.Context, t Task, out Sink) error
 }
 
-// JobChecker is an [Executor] that needs more than the input to check a job.
-type JobChecker interface {
+// Kinds is an [Executor] with several kinds of jobs, which their metadata tells apart.
+type Kinds interface {
 	// CheckJob is called in place of Check and keeps its promises. The error for the input is
 	// as of Check; any other has another code and a Field that begins at the request.
 	CheckJob(metadata map[string]string, input []byte) error
+	// Defaults returns the settings of a job that sets none; ok is false for those of the
+	// queue.
+	Defaults(metadata map[string]string) (maxAttempts int, policy job.Policy, ok bool)
 }
 
 // Task is the executor's input for one attempt.

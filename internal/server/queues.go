@@ -114,6 +114,7 @@ func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engin
 			KeepFailed:  cfg.Retention.Failed,
 			Files:       executors[name].TakesFiles(),
 			Check:       checkOf(executors[name]),
+			Defaults:    defaultsOf(executors[name]),
 		})
 	}
 	return list
@@ -121,8 +122,16 @@ func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engin
 
 // checkOf returns the check of an executor's jobs.
 func checkOf(e exec.Executor) func(metadata map[string]string, input []byte) error {
-	if c, ok := e.(exec.JobChecker); ok {
-		return c.CheckJob
+	if k, ok := e.(exec.Kinds); ok {
+		return k.CheckJob
 	}
 	return func(_ map[string]string, input []byte) error { return e.Check(input) }
+}
+
+// defaultsOf returns the settings of an executor's kinds; nil for an executor without kinds.
+func defaultsOf(e exec.Executor) func(metadata map[string]string) (int, job.Policy, bool) {
+	if k, ok := e.(exec.Kinds); ok {
+		return k.Defaults
+	}
+	return nil
 }

@@ -173,13 +173,13 @@ func (a *API) newRequest(s *submission) (engine.Request, error) {
 	return req, err
 }
 
-// policy returns the queue's policy with the submitter's values on top.
+// policy returns the policy of the queue or kind with the submitter's values on top.
 func (a *API) policy(s *submission) (*job.Policy, error) {
 	q, err := a.engine.Queue(s.Queue)
 	if err != nil {
 		return nil, err
 	}
-	p := q.Policy
+	_, p := q.DefaultsFor(s.Metadata)
 	if err := s.overlayTimeouts(&p.Timeouts); err != nil {
 		return nil, err
 	}

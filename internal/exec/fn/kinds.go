@@ -20,23 +20,31 @@ const maxKindName = 64
 // own. No kind may be added once the executor is used.
 type Kinds struct {
 	queue string
-	kinds map[string]exec.Executor
+	kinds map[string]Kind
+}
+
+// Kind is a kind of jobs: how they run, and what they have instead of the queue's settings.
+type Kind struct {
+	exec.Executor
+	MaxAttempts int
+	Policy      job.Policy
 }
 
 // NewKinds makes the executor of a queue that has no kind yet.
 func NewKinds(queue string) *Kinds {
-	return &Kinds{queue: queue, kinds: map[string]exec.Executor{}}
+	return &Kinds{queue: queue, kinds: map[string]Kind{}}
 }
 
 // Add adds a kind.
-func (k *Kinds) Add(kind string, e exec.Executor) error {
+func (k *Kinds) Add(name string, kind Kind) error {
+	_, known := k.kinds[name]
 	switch {
-	case !validKind(kind):
-		return fmt.Errorf("the kind %s must be 1 to %d letters, digits, _, -, . and :", job.Quote(kind), maxKindName)
-	case k.kinds[kind] != nil:
-		return fmt.Errorf("the queue %s has the kind %s already", job.Quote(k.queue), job.Quote(kind))
+	case !validKind(name):
+		return fmt.Errorf("the kind %s must be 1 to %d letters, digits, _, -, . and :", job.Quote(name), maxKindName)
+	case known:
+		return fmt.Errorf("the queue %s has the kind %s already", job.Quote(k.queue), job.Quote(name))
 	}
-	k.kinds[kind] = e
+	k.kinds[name] = kind
 	return nil
 }
 
@@ -66,24 +74,30 @@ func (*Kinds) Check([]byte) error { return nil }
 
 // CheckJob refuses a job without a kind of the queue, and an input that its kind refuses.
 func (k *Kinds) CheckJob(metadata map[string]string, input []byte) error {
-	e := k.kinds[metadata[KindMetadata]]
-	if e == nil {
+	kind, known := k.kinds[metadata[KindMetadata]]
+	if !known {
 		refusal := job.Errorf(job.UnknownKind, "%s", k.explain(metadata[KindMetadata]))
 		refusal.Field = "/metadata/" + KindMetadata
 		return refusal
 	}
-	return e.Check(input)
+	return kind.Check(input)
+}
+
+// Defaults returns the settings of a job that sets none.
+func (k *Kinds) Defaults(metadata map[string]string) (maxAttempts int, policy job.Policy, ok bool) {
+	kind, known := k.kinds[metadata[KindMetadata]]
+	return kind.MaxAttempts, kind.Policy, known
 }
 
 // Execute runs a job by its kind. A job that was stored by an older version of the program may
 // have a kind that is gone.
 func (k *Kinds) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
-	kind := t.Job.Metadata[KindMetadata]
-	e := k.kinds[kind]
-	if e == nil {
-		return &job.Fault{Code: "unknown_kind", Message: k.explain(kind), Class: job.Final}
+	name := t.Job.Metadata[KindMetadata]
+	kind, known := k.kinds[name]
+	if !known {
+		return &job.Fault{Code: "unknown_kind", Message: k.explain(name), Class: job.Final}
 	}
-	return e.Execute(ctx, t, out)
+	return kind.Execute(ctx, t, out)
 }
 
 // explain says why a job with the kind cannot run, with the kinds that can.

@@ -20,7 +20,7 @@ func wordKinds(t *testing.T) *fn.Kinds {
 		return strings.ToUpper(word), err
 	}
 	k := fn.NewKinds("words")
-	if err := errors.Join(k.Add("count", fn.New[order](work)), k.Add("shout", fn.New[string](shout))); err != nil {
+	if err := errors.Join(k.Add("count", fn.Kind{Executor: fn.New[order](work)}), k.Add("shout", fn.Kind{Executor: fn.New[string](shout)})); err != nil {
 		t.Fatal(err)
 	}
 	return k
@@ -72,12 +72,12 @@ func TestAddRefusesInvalidAndExistingKinds(t *testing.T) {
 	t.Parallel()
 	k := wordKinds(t)
 	for _, kind := range []string{"", "a b", "é", "a/b", strings.Repeat("x", 65), "count"} {
-		if err := k.Add(kind, fn.New[order](work)); err == nil {
+		if err := k.Add(kind, fn.Kind{Executor: fn.New[order](work)}); err == nil {
 			t.Errorf("the kind %q was added", kind)
 		}
 	}
 	for _, kind := range []string{"image:thumbnail", "Image.v2", "a-b_c", strings.Repeat("x", 64)} {
-		if err := k.Add(kind, fn.New[order](work)); err != nil {
+		if err := k.Add(kind, fn.Kind{Executor: fn.New[order](work)}); err != nil {
 			t.Error(err)
 		}
 	}
