@@ -45,6 +45,7 @@ func TestSweepEndsOverdueAttempts(t *testing.T) {
 			p := w.queues["q"].Policy
 			c.clocks.Lease, c.clocks.CancelGrace = time.Minute, time.Minute
 			p.Timeouts, p.Retry = c.clocks, c.retry
+			p.Retry.Backoff = time.Minute
 			id := w.submit(Request{Policy: &p})
 			claimed := <-w.jobs
 			lease := claimed.Lease()
