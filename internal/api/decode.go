@@ -20,8 +20,9 @@ import (
 //
 // DecodeJSON is stricter than encoding/json. It refuses a field that v does not have, a
 // field given twice, a name in the wrong case, invalid UTF-8, the character U+0000, half
-// of a surrogate pair, and nesting deeper than [job.MaxDepth]. null has the effect of a
-// missing field, except for a RawMessage, which keeps it.
+// of a surrogate pair, and nesting deeper than [job.MaxDepth]. The null of a field has the
+// effect of a missing field, except for a RawMessage, which keeps it. Elsewhere null is
+// refused: as the whole value, in an array, and in a map unless its values are pointers.
 //
 // Errors are *[job.Error] with the code [job.Invalid] and a pointer to the field.
 func DecodeJSON(data []byte, v any) error {
@@ -32,7 +33,7 @@ func DecodeJSON(data []byte, v any) error {
 	if bytes.HasPrefix(data, []byte("\ufeff")) {
 		return job.Errorf(job.Invalid, "the JSON begins with a byte order mark; send it without one")
 	}
-	if err := d.value(reflect.ValueOf(v).Elem()); err != nil {
+	if err := d.element(reflect.ValueOf(v).Elem()); err != nil {
 		return err
 	}
 	if !d.AtEnd() {
@@ -47,6 +48,37 @@ type decoder struct {
 }
 
 var rawType = reflect.TypeFor[json.RawMessage]()
+
+// element decodes a value that no null may stand for: there is no field that could be
+// missing.
+func (d *decoder) element(v reflect.Value) *job.Error {
+	if d.Peek() == 'n' && v.Type() != rawType && v.Kind() != reflect.Pointer {
+		if err := d.Skip(); err != nil {
+			return err // no null at all
+		}
+		return job.Errorf(job.Invalid, "%s must be %s, not null", d.describe(), kindFor(v))
+	}
+	return d.value(v)
+}
+
+// kindFor returns the kind of JSON value that is decoded into v.
+func kindFor(v reflect.Value) string {
+	switch v.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice:
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		if _, ok := v.Addr().Interface().(itemsDecoder); ok {
+			return "an array"
+		}
+		return "an object"
+	default:
+		return number
+	}
+}
 
 // value decodes the next value into v.
 func (d *decoder) value(v reflect.Value) *job.Error {
@@ -186,7 +218,7 @@ func (d *decoder) stringMap(v reflect.Value) *job.Error {
 		}
 		item := reflect.New(v.Type().Elem()).Elem()
 		d.name = name
-		if err := d.value(item); err != nil {
+		if err := d.element(item); err != nil {
 			return err
 		}
 		v.SetMapIndex(key, item)
@@ -202,7 +234,7 @@ func (d *decoder) slice(v reflect.Value) *job.Error {
 	return d.Array(func() *job.Error {
 		d.name = nil
 		item := reflect.New(v.Type().Elem()).Elem()
-		if err := d.value(item); err != nil {
+		if err := d.element(item); err != nil {
 			return err
 		}
 		v.Set(reflect.Append(v, item))

@@ -212,3 +212,32 @@ func checkJSON(data []byte) error {
 	}
 	return nil
 }
+
+// Where no field could be missing, null is refused with the kind that is wanted.
+func TestNullIsRefusedOutsideFields(t *testing.T) {
+	t.Parallel()
+	type body struct {
+		Texts   []string            `json:"texts"`
+		Pairs   map[string]string   `json:"pairs"`
+		Clocks  map[string]*float64 `json:"clocks"`
+		Numbers []int               `json:"numbers"`
+		Raw     []json.RawMessage   `json:"raw"`
+		Objects []struct{ A int }   `json:"objects"`
+	}
+	for text, want := range map[string]string{
+		`null`:                  "the JSON must be an object, not null",
+		`{"texts":["a",null]}`:  "it must be a string, not null",
+		`{"pairs":{"a":null}}`:  `"a" must be a string, not null`,
+		`{"numbers":[null]}`:    "it must be a number, not null",
+		`{"objects":[null]}`:    "it must be an object, not null",
+		`{"pairs":{"a":nil}}`:   "syntax",
+		`{"clocks":{"a":null}}`: "",
+		`{"texts":null}`:        "",
+		`{"raw":[null]}`:        "",
+	} {
+		err := DecodeJSON([]byte(text), new(body))
+		if want == "" && err != nil || want == "syntax" && job.CodeOf(err) != job.Invalid || want != "" && want != "syntax" && (err == nil || err.Error() != want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}

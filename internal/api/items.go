@@ -44,7 +44,7 @@ func (l *Items[T]) decode(d *decoder) *job.Error {
 func (it *Item[T]) decode(d *decoder) *job.Error {
 	d.Peek() // skips the space before the element
 	before := d.Scanner
-	if it.Err = d.value(reflect.ValueOf(&it.Value).Elem()); it.Err != nil {
+	if it.Err = d.element(reflect.ValueOf(&it.Value).Elem()); it.Err != nil {
 		// The decoder stopped inside the element. Skip all of it, to find the next one.
 		d.Scanner = before
 		if err := d.Skip(); err != nil {

@@ -17,9 +17,14 @@ const (
 	MethodNotAllowed     job.Code = "method_not_allowed"     // another method; the response has Allow
 	UnsupportedMediaType job.Code = "unsupported_media_type" // not the type of body that the call accepts
 	RequestTimeout       job.Code = "request_timeout"        // the body took too long to arrive
+	Aborted              job.Code = "request_aborted"        // the client left, or stopped sending, before the outcome was known
 	CallerBusy           job.Code = "caller_busy"            // the caller has too many bodies in flight
 	UpgradeRequired      job.Code = "upgrade_required"       // the call is a WebSocket, and this is no handshake
 )
+
+// statusAborted is the status of [Aborted]. No standard has one; servers and proxies log 499 for
+// a client that closed its request. Only a client that closed its sending side alone sees it.
+const statusAborted = 499
 
 // StatusOf returns the HTTP status of a code. No other table maps codes to statuses.
 func StatusOf(code job.Code) int {
@@ -46,6 +51,8 @@ func StatusOf(code job.Code) int {
 		return http.StatusUpgradeRequired
 	case job.IdempotencyMismatch:
 		return http.StatusUnprocessableEntity
+	case Aborted:
+		return statusAborted
 	case job.KeyFull, CallerBusy:
 		return http.StatusTooManyRequests
 	case job.QueueFull, job.Overloaded, job.NoSpace, job.ShuttingDown, job.Unavailable:
@@ -120,7 +127,9 @@ func ProblemOf(err error) Problem {
 		p.Errors = e.Errors
 	}
 	p.Status = StatusOf(p.Code)
-	p.Title = http.StatusText(p.Status)
+	if p.Title = http.StatusText(p.Status); p.Status == statusAborted {
+		p.Title = "Client Closed Request"
+	}
 	return p
 }
 

@@ -46,9 +46,20 @@ func (h *errorHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			handlePanic(h.log, res, r, p)
 		}
 	}()
-	if err := h.handle(res, r); err != nil {
+	if err := h.handle(res, detachWrite(r)); err != nil {
 		handleError(h.log, res, r, err)
 	}
+}
+
+// detachWrite returns a write whose context does not end when its client leaves. A client that
+// closes its sending side after the request seems to leave, and still reads the answer; and a
+// write that has begun is completed, so that its outcome is known. A request with a Prefer
+// header may wait for long, which ends with its client.
+func detachWrite(r *http.Request) *http.Request {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead || len(r.Header["Prefer"]) > 0 {
+		return r
+	}
+	return r.WithContext(context.WithoutCancel(r.Context()))
 }
 
 // WriteError writes an error in the format of the handler's API.
@@ -69,8 +80,9 @@ func ErrorWriterOf(h http.Handler) ErrorWriter {
 // its cause must be in the log.
 func handleError(log *slog.Logger, res *response, r *http.Request, err error) {
 	aborted := r.Context().Err() != nil
-	if aborted && job.CodeOf(err) == job.Internal {
-		if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+	cancelled := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	if aborted && (cancelled || job.CodeOf(err) == job.Internal) {
+		if !cancelled {
 			log.Error("a request failed", attributes(res, r, "error", err)...)
 		}
 		err = RequestAborted(err)
@@ -91,10 +103,10 @@ func handleError(log *slog.Logger, res *response, r *http.Request, err error) {
 }
 
 // RequestAborted returns the error of a request whose context ended before its outcome was
-// known. Most likely its client has left. It is [job.Unavailable] and not
-// [job.Internal], because it is no defect to look for.
+// known. Its client has left, or has closed its sending side. That is no fault of the server,
+// so the status is no 5xx.
 func RequestAborted(cause error) error {
-	return job.Wrapf(job.Unavailable, cause, "the request was aborted before its outcome was known: it may or may not have taken effect")
+	return job.Wrapf(Aborted, cause, "the request was aborted before its outcome was known: it may or may not have taken effect")
 }
 
 // maxDrained is how many bytes of a refused body are read: the length of the longest body

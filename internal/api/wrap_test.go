@@ -54,7 +54,7 @@ func TestWrapLogsCauseOfServerError(t *testing.T) {
 
 // A request whose context has ended does not get a 500. An error with another cause is
 // logged all the same.
-func TestWrapTreatsAbortedRequestAsUnavailable(t *testing.T) {
+func TestAbortedRequestIsNoFaultOfServer(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		err    error
@@ -70,7 +70,7 @@ func TestWrapTreatsAbortedRequestAsUnavailable(t *testing.T) {
 		cancel()
 		Wrap(slog.New(slog.NewTextHandler(&log, nil)), WriteProblem, func(http.ResponseWriter, *http.Request) error { return tt.err }).
 			ServeHTTP(w, httptest.NewRequest("GET", "/x", nil).WithContext(ctx))
-		if w.Code != 503 || !strings.Contains(w.Body.String(), "aborted") || strings.Contains(log.String(), tt.err.Error()) != tt.logged {
+		if w.Code != 499 || !strings.Contains(w.Body.String(), "aborted") || strings.Contains(log.String(), tt.err.Error()) != tt.logged {
 			t.Errorf("%v: %d %s, logged: %s", tt.err, w.Code, w.Body, &log)
 		}
 	}

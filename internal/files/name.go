@@ -20,7 +20,7 @@ func cleanName(sent string) (string, error) {
 	}, strings.ToValidUTF8(name, ""))
 	name = strings.TrimRight(strings.TrimLeft(name, ". "), ". ")
 	if name == "" {
-		return "", job.Errorf(job.Invalid, "%s is not a valid file name", job.Quote(sent))
+		return "", job.Errorf(job.Invalid, "%s is not a valid file name: it needs a printable character that is neither a dot nor a space, after its last slash", job.Quote(sent))
 	}
 	if len(name) > job.MaxFileName {
 		return "", job.Errorf(job.Invalid, "a file name has at most %d bytes; %s has more", job.MaxFileName, job.Quote(name))

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -60,8 +61,8 @@ func (s *submission) delay() (time.Duration, error) {
 	case s.RunAt == nil:
 		return 0, nil
 	}
-	at, err := time.Parse(time.RFC3339Nano, *s.RunAt)
-	if err != nil {
+	at, ok := api.ParseTime(*s.RunAt)
+	if !ok {
 		return 0, refuse("/run_at", "%s is not a time of RFC 3339, such as 2030-01-31T09:00:00Z", job.Quote(*s.RunAt))
 	}
 	delay := time.Until(at)

@@ -98,13 +98,13 @@ func parseTime(field string, text *string) (time.Time, error) {
 	if text == nil {
 		return time.Time{}, nil
 	}
-	at, err := time.Parse(time.RFC3339Nano, *text)
-	if err == nil {
+	at, ok := api.ParseTime(*text)
+	if ok {
 		return at, nil
 	}
 	hint := ""
 	// A + that is not escaped in a query arrives as a space.
-	if _, err := time.Parse(time.RFC3339Nano, strings.Replace(*text, " ", "+", 1)); err == nil {
+	if _, ok := api.ParseTime(strings.Replace(*text, " ", "+", 1)); ok {
 		hint = "; in an address + is written %2B"
 	}
 	return time.Time{}, refuse(field, "%s is not a time of RFC 3339, such as 2030-01-31T09:00:00Z%s", job.Quote(*text), hint)

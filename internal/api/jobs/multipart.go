@@ -174,6 +174,7 @@ func formError(err error) error {
 
 // readPart checks and reads one part: the job or a file.
 func (u *upload) readPart(p *multipart.Part) error {
+	fileName := fileNameOf(p.Header.Get("Content-Disposition"))
 	switch name := p.FormName(); {
 	case name == "":
 		return job.Errorf(job.Invalid, "a part has no name: each is to have Content-Disposition: form-data with a name")
@@ -183,13 +184,13 @@ func (u *upload) readPart(p *multipart.Part) error {
 		return job.Errorf(job.Invalid, "there are two parts %s; a request submits one job", jobPart)
 	case name == jobPart:
 		return u.readJob(p)
-	case p.FileName() == "":
+	case fileName == "":
 		return job.Errorf(job.Invalid, "the part %s is no file, for it has no filename; what the job is to work on stands in the part %s", job.Quote(name), jobPart)
 	}
 	if err := u.checkFilesAllowed(1); err != nil {
 		return err
 	}
-	_, err := u.stage.Receive(u.r.Context(), p.FileName(), contentTypeOf(p), p)
+	_, err := u.stage.Receive(u.r.Context(), fileName, contentTypeOf(p), p)
 	return err
 }
 

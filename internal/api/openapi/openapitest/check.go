@@ -16,6 +16,9 @@ import (
 
 // check returns how an exchange differs from the description.
 func (s *spec) check(x *exchange) error {
+	if x.status == 499 { // of any call, and only for a client that has closed its sending side
+		return s.checkResponse("/components/responses/Aborted", x)
+	}
 	call := s.operation(x.request)
 	if call == "" {
 		return s.checkUnknownPath(x)
