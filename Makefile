@@ -48,8 +48,8 @@ fuzz: ## Fuzz every parser, FUZZTIME each: a number of inputs (10000x) or a dura
 		$(GO) test "$$package" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x || exit 1; \
 	done
 
-bench: ## Measure the figures of docs/performance.md; ARGS="throughput" for one of them
-	$(GO) run ./cmd/meanwhile bench $(ARGS)
+bench: ## Measure the figures of docs/performance.md and name what got slower; ARGS="throughput" for one of them
+	$(GO) run ./cmd/meanwhile bench --baseline bench-baseline.json $(ARGS)
 
 benchmarks: ## Run every Go benchmark once, to see that it still runs
 	$(GO) test $(TIMEOUT) -run '^$$' -bench . -benchtime 1x ./...

@@ -153,31 +153,34 @@ func (o *Options) run(ctx context.Context, name string, r *Report) error {
 	case "throughput":
 		return o.runThroughput(ctx, r)
 	}
-	f := Figure{Name: name}
-	if err := o.ownServerBench(name)(ctx, &f); err != nil {
-		return err
+	for _, measure := range o.ownServerBenches(name) {
+		f := Figure{Name: name}
+		if err := measure(ctx, &f); err != nil {
+			return err
+		}
+		r.Figures = append(r.Figures, f)
 	}
-	r.Figures = append(r.Figures, f)
 	return nil
 }
 
-// ownServerBench returns a bench that starts and configures its own server.
-func (o *Options) ownServerBench(name string) func(context.Context, *Figure) error {
+// ownServerBenches returns the benches of a name, which start and configure their own servers.
+// Each adds a figure.
+func (o *Options) ownServerBenches(name string) []func(context.Context, *Figure) error {
 	switch name {
 	case "idle":
-		return o.idle
+		return []func(context.Context, *Figure) error{o.idle}
 	case "watchers":
-		return o.watchers
+		return []func(context.Context, *Figure) error{o.watchers}
 	case "isolation":
-		return o.isolation
+		return []func(context.Context, *Figure) error{o.outputIsolation, o.listIsolation}
 	case "streams":
-		return o.streams
+		return []func(context.Context, *Figure) error{o.streams}
 	case "fairness":
-		return o.fairness
+		return []func(context.Context, *Figure) error{o.fairness}
 	case "retention":
-		return o.retention
+		return []func(context.Context, *Figure) error{o.retention}
 	default:
-		return o.backlog
+		return []func(context.Context, *Figure) error{o.backlog}
 	}
 }
 

@@ -23,8 +23,8 @@ const (
 	submitters      = 32 // connections
 )
 
-// isolation measures the latency of reads while thousands of jobs write output.
-func (o *Options) isolation(ctx context.Context, f *Figure) error {
+// outputIsolation measures the latency of reads while thousands of jobs write output.
+func (o *Options) outputIsolation(ctx context.Context, f *Figure) error {
 	n := o.scaled(writingJobs)
 	f.How = fmt.Sprintf("GET /api/conversations while %d jobs of %d s write %d words a second each, beside an idle server", n, wordsPerJob/wordsPerSecond, wordsPerSecond)
 	t, err := o.startTarget(ctx, simQueue(n, 2*n+100))
@@ -39,7 +39,7 @@ func (o *Options) isolation(ctx context.Context, f *Figure) error {
 	}
 	o.Step("isolation: the idle server")
 	// Measure the idle server first: the load is compared with its latency.
-	idle, err := o.readConversations(ctx, t)
+	idle, err := o.readAll(ctx, t, conversationsPath, checkConversations)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (o *Options) isolation(ctx context.Context, f *Figure) error {
 		return err
 	}
 	began := time.Now()
-	loaded, err := o.readConversations(ctx, t)
+	loaded, err := o.readAll(ctx, t, conversationsPath, checkConversations)
 	if err != nil {
 		return err
 	}
@@ -147,9 +147,14 @@ func outputDelays(ctx context.Context, t *target, n int) ([]time.Duration, error
 	return delays, nil
 }
 
-// readConversations reads a user's conversations at fixed intervals and returns the
-// duration of each read. A slow answer delays only one of the readers.
-func (o *Options) readConversations(ctx context.Context, t *target) ([]time.Duration, error) {
+const conversationsPath = "/api/conversations"
+
+func checkConversations(body string) bool { return strings.Count(body, `"title"`) == conversations }
+
+// readAll reads a path at fixed intervals with several readers, and returns the duration of
+// each read. A slow answer delays only one of the readers. check reports whether a body is the
+// expected one.
+func (o *Options) readAll(ctx context.Context, t *target, path string, check func(body string) bool) ([]time.Duration, error) {
 	rt := newLeanTransport(host(t.url))
 	defer rt.close()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -162,7 +167,7 @@ func (o *Options) readConversations(ctx context.Context, t *target) ([]time.Dura
 			// The readers start at different times, so that their requests do not come together.
 			first := began.Add(readInterval * time.Duration(i) / readers)
 			var err error
-			if samples[i], err = o.readAtInterval(ctx, rt, t.url, first); err != nil {
+			if samples[i], err = o.readAtInterval(ctx, rt, t.url+path, first, check); err != nil {
 				cancel(err)
 			}
 		})
@@ -175,12 +180,12 @@ func (o *Options) readConversations(ctx context.Context, t *target) ([]time.Dura
 	return joined, context.Cause(ctx)
 }
 
-func (o *Options) readAtInterval(ctx context.Context, rt *leanTransport, url string, at time.Time) (samples []time.Duration, err error) {
+func (o *Options) readAtInterval(ctx context.Context, rt *leanTransport, url string, at time.Time, check func(body string) bool) (samples []time.Duration, err error) {
 	for end := at.Add(o.Duration); at.Before(end); at = at.Add(readInterval) {
 		if err := sleep(ctx, time.Until(at)); err != nil {
 			return nil, err
 		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/api/conversations", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -191,8 +196,8 @@ func (o *Options) readAtInterval(ctx context.Context, rt *leanTransport, url str
 		}
 		samples = append(samples, time.Since(start))
 		body, _ := io.ReadAll(res.Body)
-		if res.StatusCode != http.StatusOK || strings.Count(string(body), `"title"`) != conversations {
-			return nil, fmt.Errorf("the conversations are answered with %s: %.200s", res.Status, body)
+		if res.StatusCode != http.StatusOK || !check(string(body)) {
+			return nil, fmt.Errorf("GET %s is answered with %s: %.200s", url, res.Status, body)
 		}
 	}
 	return samples, nil

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -14,8 +15,9 @@ import (
 
 type benchOptions struct {
 	bench.Options
-	json    bool
-	verbose bool
+	json     bool
+	verbose  bool
+	baseline string
 }
 
 func newBenchCommand(env *Env) *cobra.Command {
@@ -32,7 +34,8 @@ func newBenchCommand(env *Env) *cobra.Command {
 
   idle         a server without work
   watchers     10,000 watchers of a waiting job, which all learn of its end
-  isolation    reads of conversations while 5,000 jobs write two words per second
+  isolation    reads of conversations while 5,000 jobs write two words per second,
+               and of a status beside 64 lists that match none of 1,000,000 jobs
   streams      1,000 answers of a model, watched token by token
   fairness     one key with 100,000 jobs, and 50 keys with one job each
   retention    600,000 ended jobs deleted under full load
@@ -44,7 +47,8 @@ a new data directory under --data that is removed afterwards. --server measures 
 running server instead. The report names the machine, the fsync setting and the
 payload. It also has two floors from the same run: a sync of 4 KiB on the data's
 disk, and the same load on an HTTP server that answers from memory. For every goal
-of the project it says whether it was met. There is no warm-up.`,
+of the project it says whether it was met. With --baseline it ends with the figures
+that are clearly worse than those of an earlier run. There is no warm-up.`,
 		ValidArgs: append(bench.Names(), bench.All),
 		Args:      usageCheck(cobra.OnlyValidArgs),
 		RunE:      func(cmd *cobra.Command, names []string) error { return runBench(cmd.Context(), env, o, names) },
@@ -62,6 +66,7 @@ of the project it says whether it was met. There is no warm-up.`,
 	f.IntVar(&o.Batch, "batch", 0, "throughput: submit this many jobs in one request")
 	f.BoolVar(&o.Idempotent, "idempotent", false, "throughput: submit with idempotency keys")
 	f.Float64Var(&o.Scale, "scale", o.Scale, "the benches after throughput: multiply their jobs and watchers by this")
+	f.StringVar(&o.baseline, "baseline", "", "name what is worse than in this `file`, which a run writes where it is missing")
 	f.BoolVar(&o.json, "json", false, "print one JSON document")
 	f.BoolVar(&o.verbose, "verbose", false, "show the log of the servers")
 	return cmd
@@ -84,13 +89,38 @@ func runBench(ctx context.Context, env *Env, o benchOptions, names []string) err
 	if err := o.Check(); err != nil {
 		return usageError{err}
 	}
+	var baseline *bench.Report
+	if o.baseline != "" {
+		if baseline, err = bench.ReadBaseline(o.baseline); err != nil {
+			return usageError{err}
+		}
+	}
 	report, err := bench.Run(ctx, o.Options)
 	// After an error the report still has the earlier figures.
 	if o.json {
-		return errors.Join(printJSON(env.Out, report), err)
+		err = errors.Join(printJSON(env.Out, report), err)
+	} else {
+		report.Print(env.Out)
 	}
-	report.Print(env.Out)
+	switch {
+	case baseline != nil:
+		out := env.Out
+		if o.json {
+			out = env.Err
+		}
+		report.PrintWorse(out, baseline)
+	case o.baseline != "" && err == nil:
+		err = writeBaseline(o.baseline, report)
+	}
 	return err
+}
+
+func writeBaseline(path string, report *bench.Report) error {
+	raw, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(raw, '\n'), 0o644)
 }
 
 // newBenchFloorCommand creates the hidden command that serves the HTTP floor for 'bench'.
