@@ -13,11 +13,13 @@
 package files
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -101,13 +103,53 @@ func (d *Dir) Path(id job.ID, f job.File) string { return filepath.Join(d.jobDir
 // jobDir is the path of a job's directory.
 func (d *Dir) jobDir(id job.ID) string { return filepath.Join(d.root, id.String()) }
 
-// Open opens a job's file for reading. It returns [job.NotFound] when the file is gone.
+// Open opens a job's file for reading. It returns [job.NotFound] when the file is gone, also when
+// something else is in its place: a command that works on the files may have put a link there,
+// to a file that does not belong to the job.
 func (d *Dir) Open(id job.ID, f job.File) (*os.File, error) {
-	file, err := os.Open(d.Path(id, f))
-	if os.IsNotExist(err) {
+	file, err := d.openRegular(id, f.Name)
+	if os.IsNotExist(err) || errors.Is(err, errReplaced) {
 		return nil, job.Wrapf(job.NotFound, err, "the file %s is gone", job.Quote(f.Name))
 	}
 	return file, err
+}
+
+// errReplaced is the reason why a file is not opened.
+var errReplaced = errors.New("files: a file or its directory was replaced by something else")
+
+// openRegular opens a file in the directory of a job. It follows no link out of that directory,
+// whatever happens there meanwhile, and does not wait for the other end of a pipe.
+func (d *Dir) openRegular(id job.ID, name string) (*os.File, error) {
+	found, err := os.Lstat(d.jobDir(id))
+	if err != nil {
+		return nil, err
+	}
+	if !found.IsDir() {
+		return nil, errReplaced
+	}
+	dir, err := os.OpenRoot(d.jobDir(id))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	// A link may have replaced it since.
+	if opened, err := dir.Stat("."); err != nil || !os.SameFile(found, opened) {
+		return nil, errors.Join(errReplaced, err)
+	}
+	if info, err := dir.Lstat(name); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, errReplaced
+	}
+	file, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		_ = file.Close()
+		return nil, errors.Join(errReplaced, err)
+	}
+	return file, nil
 }
 
 // Remove removes the files of jobs that were deleted or never stored. It logs an error; the

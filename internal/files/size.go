@@ -74,6 +74,10 @@ func (s *sizes) subtract(id job.ID, path string) {
 // bytesIn is the number of bytes of the files in a job's directory. A file that cannot be read
 // counts as empty.
 func bytesIn(path string) (total int64) {
+	// A command may have put a link or a pipe in its place.
+	if info, err := os.Lstat(path); err != nil || !info.IsDir() {
+		return 0
+	}
 	dir, err := os.Open(path)
 	if err != nil {
 		return 0

@@ -126,7 +126,7 @@ func (c *backup) linkFiles() error {
 	}
 	for _, dir := range jobs {
 		id, err := job.ParseID(dir.Name())
-		if err != nil {
+		if err != nil || !dir.IsDir() {
 			continue
 		}
 		files, err := os.ReadDir(filepath.Join(filesIn(c.from), dir.Name()))
@@ -142,12 +142,24 @@ func (c *backup) linkFiles() error {
 	return nil
 }
 
-// linkFile links a job's file into the copy, or copies it where links are not possible.
+// linkFile links a job's file into the copy, or copies it where links are not possible. What a
+// command has put in the place of a file or of its directory counts as missing.
 func (c *backup) linkFile(id job.ID, name string) error {
 	if err := c.ctx.Err(); err != nil {
 		return err
 	}
 	src, dst := filepath.Join(filesIn(c.from), id.String(), name), filepath.Join(filesIn(c.partial), id.String(), name)
+	dir, err := os.Lstat(filepath.Dir(src))
+	if err != nil {
+		return err
+	}
+	file, err := os.Lstat(src)
+	if err != nil {
+		return err
+	}
+	if !dir.IsDir() || !file.Mode().IsRegular() {
+		return fs.ErrNotExist
+	}
 	if err := os.MkdirAll(filepath.Dir(dst), 0o700); err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func missingFiles(ctx context.Context, data string, only map[string]bool) (map[s
 			if only != nil && !only[path] {
 				continue
 			}
-			if info, err := os.Stat(path); err != nil || info.Size() != f.Size {
+			if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() || info.Size() != f.Size {
 				missing[path] = true
 			}
 		}
