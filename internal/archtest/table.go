@@ -34,7 +34,7 @@ var packages = []pkg{
 
 	{path: "internal/exec", imports: []string{"internal/job"}},
 	{path: "internal/exec/sim", imports: []string{"internal/job", "internal/exec", "internal/strictjson"}},
-	{path: "internal/exec/llm", imports: []string{"internal/job", "internal/exec"}},
+	{path: "internal/exec/llm", imports: []string{"internal/job", "internal/exec"}, libraries: []string{"golang.org/x/sys/unix"}},
 	{path: "internal/exec/fn", imports: []string{"internal/job", "internal/exec"}},
 	{path: "internal/exec/process", imports: []string{"internal/job", "internal/exec"}, libraries: []string{"golang.org/x/sys/unix"}},
 	{path: "internal/exec/exectest", imports: []string{"internal/job", "internal/exec"}, libraries: []string{"go.uber.org/goleak"}},

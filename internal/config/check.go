@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -60,27 +59,6 @@ func (l *loader) checkListen(cfg *Config) {
 	}
 	l.must(cfg.Insecure || Loopback(cfg.Listen), "listen",
 		"%s can be reached from other machines, and anyone who connects may do anything; listen on 127.0.0.1, or set --insecure (in the file: insecure: true) if a proxy or firewall in front keeps strangers out", cfg.Listen)
-}
-
-// checkModels also reads the models' API keys from their variables.
-func (l *loader) checkModels(models []Model) {
-	var names []string
-	for i := range models {
-		m, key := &models[i], fmt.Sprintf("models[%d]", i)
-		_, isURL := parseBaseURL(m.BaseURL)
-		l.must(m.Name != "", key+".name", "a model needs a name")
-		l.must(!slices.Contains(names, m.Name), key+".name", "there are two models %s", job.Quote(m.Name))
-		l.must(isURL, key+".base_url",
-			"this must be the URL of an OpenAI-compatible server, up to and without /chat/completions, such as http://127.0.0.1:11434/v1")
-		l.must(!strings.HasSuffix(strings.TrimRight(m.BaseURL, "/"), "/chat/completions"), key+".base_url",
-			"leave /chat/completions out: every call adds it")
-		l.between(m.Concurrency, 0, maxRunning, key+".concurrency")
-		if m.APIKeyEnv != "" {
-			m.APIKey = l.env[m.APIKeyEnv]
-			l.must(m.APIKey != "", key+".api_key_env", "the variable %s is not set; it is to hold the model's API key", job.Quote(m.APIKeyEnv))
-		}
-		names = append(names, m.Name)
-	}
 }
 
 func (l *loader) checkQueue(q Queue, key string, cfg *Config) {

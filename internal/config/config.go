@@ -40,17 +40,21 @@ type Config struct {
 
 // Model is a model behind a server with OpenAI's chat completions API.
 type Model struct {
-	Name        string `yaml:"name"`        // the name in jobs and in calls to the upstream
-	BaseURL     string `yaml:"base_url"`    // up to and without /chat/completions
-	APIKeyEnv   string `yaml:"api_key_env"` // the variable that holds the API key; "" sends none
-	Concurrency int    `yaml:"concurrency"` // maximum of concurrent calls over all queues; 0 for only the queues' limits
+	Name        string            `yaml:"name"`        // the name in jobs
+	Upstream    string            `yaml:"upstream"`    // the name in calls to the server; "" for Name
+	BaseURL     string            `yaml:"base_url"`    // with or without /chat/completions
+	Query       map[string]string `yaml:"query"`       // added to the URL of each call
+	APIKeyEnv   string            `yaml:"api_key_env"` // the variable that holds the API key; "" sends none
+	Headers     map[string]string `yaml:"headers"`     // sent with each call
+	Concurrency int               `yaml:"concurrency"` // maximum of concurrent calls over all queues; 0 for only the queues' limits
 	// Whether to ask for streamed answers, and whether to send stream_options; nil learns it from
 	// what the upstream refuses.
 	Stream        *bool `yaml:"stream"`
 	StreamOptions *bool `yaml:"stream_options"`
 	// APIKey is the value of that variable when the configuration was loaded. It is never
-	// written to a log or a file.
-	APIKey string `yaml:"-"`
+	// written to a log or a file. Secrets are the values of variables in Headers and Query.
+	APIKey  string   `yaml:"-"`
+	Secrets []string `yaml:"-"`
 }
 
 // Connections limits the connections of the server's own address.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,27 @@ queues:
 	}
 	if sim := cfg.Queues["sim"]; sim.Concurrency != 32 || sim.Timeouts.IdleOutput != 0 || sim.Timeouts.FirstOutput != 300*time.Second {
 		t.Errorf("a queue that changes its executor begins anew: %+v", sim)
+	}
+}
+
+func TestModelHasHeadersAndQueryFromVariables(t *testing.T) {
+	t.Parallel()
+	cfg := mustLoad(t, `
+models:
+  - name: m
+    upstream: other
+    base_url: http://127.0.0.1:1?api-version=1
+    query: {key: "${KEY}"}
+    headers: {api-key: "${KEY}", Authorization: "Token ${OTHER}", X-Plain: $5}
+`, "KEY=secret", "OTHER=second")
+	m := cfg.Models[0]
+	if m.Upstream != "other" || m.Query["key"] != "secret" || m.Headers["api-key"] != "secret" || m.Headers["Authorization"] != "Token second" || m.Headers["X-Plain"] != "$5" {
+		t.Errorf("%+v", m)
+	}
+	for _, secret := range []string{"secret", "second"} {
+		if !slices.Contains(m.Secrets, secret) {
+			t.Errorf("%s is not among the secrets", secret)
+		}
 	}
 }
 
@@ -160,7 +182,16 @@ func TestProblemHasPlaceKeyAndAdvice(t *testing.T) {
 		{"queues:\n  p: {executor: process, command: [a], env: {PATH: /bin}}", `queues.p.env: this must be a list`},
 		{"queues: [chat]", `queues: this must be the names of queues`},
 		{"models: {m: {base_url: 'http://a'}}", `models: this must be a list, with a dash before each`},
-		{"models: [{name: m, base_url: 'http://a/v1/chat/completions'}]", `models[0].base_url: leave /chat/completions out`},
+		{"models: [{name: m, base_url: 'http://u:p@a/v1'}]", `models[0].base_url: this must be without a user and a fragment`},
+		{"models: [{name: m, base_url: 'http://a:70000'}]", `models[0].base_url: the port must be 1 to 65535, not 70000`},
+		{"models: [{name: m, base_url: 'http://::1/v1'}]", `models[0].base_url: this must be the URL of an OpenAI-compatible server`},
+		{"models: [{name: m, base_url: 'http://a?b=%zz'}]", `models[0].base_url: the query of this URL cannot be read`},
+		{"models: [{name: m, base_url: 'http://a', headers: {api-key: '${K}'}}]", `models[0].headers.api-key: the variable "K" is not set`},
+		{"models: [{name: m, base_url: 'http://a', headers: {Host: b}}]", `models[0].headers.Host: this header belongs to the connection`},
+		{"models: [{name: m, base_url: 'http://a', headers: {'a b': c}}]", `models[0].headers."a b": this is not the name of a header`},
+		{"models: [{name: m, base_url: 'http://a', headers: {a: 1, A: 2}}]", `models[0].headers.a: this header is there twice`},
+		{"models: [{name: m, base_url: 'http://a', headers: [a]}]", `models[0].headers: this must be names with texts`},
+		{"models: [{name: m, base_url: 'http://a', query: {k: '${}'}}]", `models[0].query.k: the variable "" is not set`},
 		{"data: a\n---\ndata: b", `m.yaml: the file must hold one YAML document`},
 		{"just words", `m.yaml:1: this must be keys with values`},
 	} {

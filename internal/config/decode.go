@@ -24,6 +24,7 @@ type decoder struct {
 var (
 	durationType = reflect.TypeFor[time.Duration]()
 	queuesType   = reflect.TypeFor[map[string]Queue]()
+	textsType    = reflect.TypeFor[map[string]string]()
 	clocksType   = reflect.TypeFor[job.Timeouts]()
 	listType     = reflect.TypeFor[[]string]()
 )
@@ -45,6 +46,8 @@ func (d *decoder) value(v reflect.Value, n *yaml.Node, key string) {
 			v.Set(reflect.New(v.Type().Elem()))
 		}
 		d.value(v.Elem(), n, key)
+	case v.Type() == textsType:
+		d.texts(v, n, key)
 	case v.Kind() == reflect.Struct:
 		d.structure(v, n, key)
 	case v.Kind() == reflect.Slice:
@@ -120,6 +123,17 @@ func scalarUnder(n *yaml.Node, name string) string {
 		}
 	}
 	return ""
+}
+
+// texts replaces a map of texts.
+func (d *decoder) texts(v reflect.Value, n *yaml.Node, key string) {
+	all := map[string]string{}
+	for at, value := range d.pairs(n, key, "names with texts, such as {name: value}") {
+		text := reflect.New(reflect.TypeFor[string]()).Elem()
+		d.value(text, value, join(key, at.Value))
+		all[at.Value] = text.String()
+	}
+	v.Set(reflect.ValueOf(all))
 }
 
 // list replaces a slice.

@@ -2,10 +2,12 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"reflect"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -83,6 +85,8 @@ func leaf(of any, key string) string {
 		return strconv.FormatFloat(x.Seconds(), 'f', -1, 64)
 	case []string:
 		return strings.Join(x, ",")
+	case map[string]string:
+		return strings.Join(slices.Sorted(maps.Keys(x)), ",")
 	default:
 		return fmt.Sprint(x)
 	}

@@ -32,6 +32,9 @@ func allKeys(t reflect.Type, prefix string) []string {
 		}
 		return keys
 	case reflect.Map:
+		if t == textsType {
+			return []string{prefix}
+		}
 		return allKeys(t.Elem(), prefix+".*")
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Struct {

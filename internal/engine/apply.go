@@ -60,6 +60,9 @@ func (e *Engine) assumeDurable(pb *pendingBatch) {
 	e.resources.recount(pb.resources, leased)
 	pb.resources = leased
 	e.reoccupySlots(pb.ops, true)
+	if len(pb.claims) > 0 && e.resources.changes.Load() != pb.roomChanges {
+		e.claimAgain() // a limit has risen since the claims were made
+	}
 	if e.needsClaim() {
 		e.lanes.signal()
 	}

@@ -23,7 +23,8 @@ type pendingBatch struct {
 
 	assumed bool // assumeDurable has used its answers
 
-	resources map[string]int // the leased jobs that the engine's resources count, by resource
+	resources   map[string]int // the leased jobs that the engine's resources count, by resource
+	roomChanges int64          // resources.changes before the batch was made
 }
 
 // claim is an op that the loop makes for a consumer with free slots.
@@ -56,6 +57,7 @@ func (e *Engine) gather() *pendingBatch {
 			e.freeSlot(f.Lease)
 		}
 	}
+	pb.roomChanges = e.resources.changes.Load()
 	room := e.resources.room()
 	for _, p := range pb.ops {
 		if p.submits == nil {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -13,6 +14,8 @@ import (
 // A job counts from the batch that leases it until its slot is free.
 type resources struct {
 	limits func() map[string]int // from Config.ResourceLimits; nil for none. Set once
+
+	changes atomic.Int64 // how often a limit may have risen
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -96,13 +99,23 @@ func (pb *pendingBatch) leasedResources() map[string]int {
 	return leased
 }
 
-// RoomChanged tells the engine that a limit of [Config.ResourceLimits] has risen. It does not
-// block.
+// RoomChanged tells the engine that a limit of [Config.ResourceLimits] may have risen. It does not
+// block, and costs little if no job waits for room.
 func (e *Engine) RoomChanged() {
+	e.resources.changes.Add(1)
+	e.claimAgain()
+}
+
+// claimAgain lets queues claim whose last claim left jobs without room.
+func (e *Engine) claimAgain() {
+	waiting := false
 	for _, q := range e.queues {
 		q.mu.Lock()
+		waiting = waiting || q.claimFellShort
 		q.claimFellShort = false
 		q.mu.Unlock()
 	}
-	e.lanes.signal()
+	if waiting {
+		e.lanes.signal()
+	}
 }

@@ -46,10 +46,36 @@ type Kinds interface {
 	Defaults(metadata map[string]string) (maxAttempts int, policy job.Policy, ok bool)
 }
 
+// Limited is an executor whose attempts need a scarce resource besides a slot of their queue,
+// such as a model. A job whose resource has no room stays in its queue, and the jobs behind it
+// pass.
+type Limited interface {
+	Executor
+	// Resource returns the name of the resource that an attempt with this input needs, the same
+	// for all executors that share it; "" for none. It is called before the job is stored.
+	Resource(input []byte) string
+	// Resources returns the state of the executor's resources. Executors that share resources
+	// return the same value, which is comparable.
+	Resources() Resources
+}
+
+// Resources are the resources of an executor in this process.
+type Resources interface {
+	// Limits returns, for each limited resource, how many attempts may be under way at once,
+	// including those that are. The caller may change the map. It is called often, so it is quick.
+	Limits() map[string]int
+	// OnRoom sets the function that is called when a limit may have risen for another reason than
+	// the end of an attempt. The function does not block and may call Limits.
+	OnRoom(func())
+}
+
 // Task is the executor's input for one attempt.
 type Task struct {
 	Job   job.Job // as claimed: Job.Attempt counts this attempt
 	Input []byte  // must not be changed
+	// Clocks are those of the queue's configuration. The job's own, in its policy, may be the
+	// submitter's: they must not change what other jobs share, such as a circuit breaker.
+	Clocks job.Timeouts
 	// Files are the files of the job. They are read-only and stay at their paths until the
 	// attempt is over.
 	Files []File
@@ -98,3 +124,7 @@ var (
 	ErrStopping  = errors.New("exec: the worker is stopping")
 	ErrLost      = errors.New("exec: the lease was lost")
 )
+
+// ErrNoRoom is returned by Execute of a [Limited] executor if the job's resource has no room after
+// all. The job goes back to its queue, and the attempt does not count.
+var ErrNoRoom = errors.New("exec: the job's resource has no room")

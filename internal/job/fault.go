@@ -25,7 +25,10 @@ type Fault struct {
 	Class   Class
 	// RetryAfter is the wait that the upstream asked for; zero when it did not ask.
 	RetryAfter time.Duration
-	Err        error
+	// ServedAgo is how long ago the upstream served another job; 0 if it did not, or that is
+	// unknown. A [Wait] before that was the line of others, and is not charged to the job.
+	ServedAgo time.Duration
+	Err       error
 }
 
 func (f *Fault) Error() string {

@@ -104,7 +104,7 @@ func (a *attempt) execute() (err error) {
 
 // task makes the executor's [exec.Task].
 func (a *attempt) task() exec.Task {
-	t := exec.Task{Job: a.claimed.Job, Input: a.claimed.Input}
+	t := exec.Task{Job: a.claimed.Job, Input: a.claimed.Input, Clocks: a.r.cfg.Clocks}
 	t.Job.Trace = a.trace
 	for _, f := range t.Job.Files {
 		t.Files = append(t.Files, exec.File{File: f, Path: a.r.cfg.Files(t.Job.ID, f)})
@@ -181,6 +181,8 @@ func (a *attempt) decideOutcome(err error) (o job.Outcome, ok bool) {
 	case a.fault != nil:
 		o.Fault = a.fault
 	case a.stopCause != nil:
+		o.Released = true
+	case errors.Is(err, exec.ErrNoRoom):
 		o.Released = true
 	default:
 		o.Fault = job.FaultOf(err)

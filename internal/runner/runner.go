@@ -50,6 +50,7 @@ type Config struct {
 	Source   Source
 	Queue    string
 	Executor exec.Executor
+	Clocks   job.Timeouts // of the queue's configuration
 	Slots    int          // maximum number of jobs that run at once
 	Name     string       // name of the worker, for display
 	Log      *slog.Logger // nil discards

@@ -37,7 +37,7 @@ func (o *outage) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // counting is an executor that counts attempts.
 type counting struct {
-	exec.Executor
+	*llm.Executor
 	tries *atomic.Int64
 }
 

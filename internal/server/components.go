@@ -144,6 +144,7 @@ func (c *components) assemble(ctx context.Context) (err error) {
 	if err := c.openFiles(ctx); err != nil {
 		return err
 	}
+	resources := resourcesOf(c.executors)
 	c.engine, err = engine.New(ctx, engine.Config{
 		Alone:       c.store.exclusive,
 		Store:       c.store.Store,
@@ -155,10 +156,13 @@ func (c *components) assemble(ctx context.Context) (err error) {
 		MinFree:     c.cfg.MinFreeBytes,
 		RemoveFiles: func(ids []job.ID) { c.files.Remove(ids...) },
 		Observer:    c.instruments.metrics,
+
+		ResourceLimits: resources.limits(),
 	})
 	if err != nil {
 		return fmt.Errorf("the store cannot be read: %w", err)
 	}
+	resources.follow(c.engine)
 	c.health.hasSpace = c.engine.HasDiskSpace
 	c.addMetricSources()
 	c.runners = c.makeRunners(c.executors)
@@ -187,6 +191,7 @@ func (c *components) makeRunners(executors map[string]exec.Executor) []*runner.R
 			Source:    c.engine,
 			Queue:     name,
 			Executor:  executor,
+			Clocks:    c.cfg.Queues[name].Timeouts,
 			Slots:     c.cfg.Queues[name].Concurrency,
 			Name:      fmt.Sprintf("server-%d", os.Getpid()),
 			Log:       c.log,

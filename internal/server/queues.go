@@ -60,7 +60,8 @@ func makeModels(cfg config.Config, onCall llm.CallHook, log *slog.Logger) (*llm.
 	c := llm.Config{OnCall: onCall, Log: log}
 	for _, m := range cfg.Models {
 		c.Models = append(c.Models, llm.Model{
-			Name: m.Name, BaseURL: m.BaseURL, APIKey: m.APIKey, APIKeyEnv: m.APIKeyEnv, Concurrency: m.Concurrency,
+			Name: m.Name, Upstream: m.Upstream, BaseURL: m.BaseURL, Query: m.Query, APIKey: m.APIKey, APIKeyEnv: m.APIKeyEnv,
+			Headers: m.Headers, Secrets: m.Secrets, Concurrency: m.Concurrency,
 			Stream: m.Stream, StreamOptions: m.StreamOptions,
 		})
 	}
@@ -97,7 +98,7 @@ func maxInput(queues map[string]config.Queue) int64 {
 func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engine.Queue {
 	var list []engine.Queue
 	for name, q := range cfg.Queues {
-		list = append(list, engine.Queue{
+		queue := engine.Queue{
 			Name:        name,
 			Executor:    executors[name].Kind(),
 			Concurrency: q.Concurrency,
@@ -115,7 +116,11 @@ func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engin
 			Files:       executors[name].TakesFiles(),
 			Check:       checkOf(executors[name]),
 			Defaults:    defaultsOf(executors[name]),
-		})
+		}
+		if limited, ok := executors[name].(exec.Limited); ok {
+			queue.Resource = limited.Resource
+		}
+		list = append(list, queue)
 	}
 	return list
 }

@@ -139,18 +139,23 @@ func (c *components) addMetricSources() {
 		Free:        c.files.Free,
 		Connections: c.conns.statsNow,
 		Bodies:      c.gate.Bodies.InFlight,
-		Circuits:    c.circuits,
+		Models:      c.modelStates,
 	})
 }
 
-// circuits reports for each model whether its circuit is open.
-func (c *components) circuits() map[string]bool {
-	open := map[string]bool{}
+// modelStates reports the state of each model's circuit and gate.
+func (c *components) modelStates() []telemetry.ModelState {
 	if c.models == nil {
-		return open
+		return nil
 	}
-	for _, c := range c.models.Circuits() {
-		open[c.Model] = c.Open
+	var list []telemetry.ModelState
+	gates := c.models.Gates()
+	for i, circuit := range c.models.Circuits() {
+		g := &gates[i]
+		list = append(list, telemetry.ModelState{
+			Model: circuit.Model, CircuitOpen: circuit.Open, Calls: g.Calls, RatePerS: g.RatePerS, Refused: g.Refused,
+			Closed: max(time.Until(g.ClosedUntil), 0),
+		})
 	}
-	return open
+	return list
 }

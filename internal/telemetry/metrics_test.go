@@ -85,7 +85,9 @@ func TestSourcesAreReadAtEachScrape(t *testing.T) {
 		Watchers: func() (int, int) { return 5, 20 },
 		Size:     func(context.Context) (int64, error) { return 4096, nil },
 		Free:     func() (int64, bool) { return 0, false },
-		Circuits: func() map[string]bool { return map[string]bool{"m": true, "n": false} },
+		Models: func() []ModelState {
+			return []ModelState{{Model: "m", CircuitOpen: true, Calls: 3, Closed: 5 * time.Second, RatePerS: 0.5, Refused: 7}, {Model: "n"}}
+		},
 	})
 	if asked != 0 {
 		t.Error("the queues were read before a scrape")
@@ -101,6 +103,8 @@ func TestSourcesAreReadAtEachScrape(t *testing.T) {
 		`meanwhile_jobs_ended_total{queue="chat",state="failed"} 4`,
 		`meanwhile_watchers 5`, `meanwhile_watchers_max 20`, `meanwhile_store_bytes 4096`,
 		`meanwhile_model_circuit_open{model="m"} 1`, `meanwhile_model_circuit_open{model="n"} 0`,
+		`meanwhile_model_calls{model="m"} 3`, `meanwhile_model_closed_seconds{model="m"} 5`, `meanwhile_model_rate{model="m"} 0.5`,
+		`meanwhile_model_refused_total{model="m"} 7`, `meanwhile_model_closed_seconds{model="n"} 0`,
 	)
 	for _, absent := range []string{"meanwhile_queue_max_bytes", "meanwhile_disk_free_bytes"} {
 		if strings.Contains(read(t, m), absent+" ") || strings.Contains(read(t, m), absent+"{") {

@@ -21,9 +21,18 @@ type Sources struct {
 	Bodies func() (current, maximum int64)
 	// Connections returns the numbers of the server's connections.
 	Connections func() ConnectionStats
-	// Circuits reports for each model whether its circuit is open. After failures a model
-	// is not called for a while.
-	Circuits func() map[string]bool
+	// Models reports the state of each model's circuit and gate.
+	Models func() []ModelState
+}
+
+// ModelState is the state of a model.
+type ModelState struct {
+	Model       string
+	CircuitOpen bool          // it is not called for a while, because it kept failing
+	Calls       int           // calls now
+	Closed      time.Duration // how long no call begins, because its server asked to wait
+	RatePerS    float64       // calls a second that its server accepts; 0 while no limit is known
+	Refused     int64         // calls that its server refused
 }
 
 // ConnectionStats are the numbers of a server's connections. The others than Open and Max
@@ -66,6 +75,10 @@ var (
 	noDescriptors    = newDesc("meanwhile_descriptors_exhausted_total", "Times that no connection could be accepted because the process had no file descriptor left.")
 	storeBytes       = newDesc("meanwhile_store_bytes", "Bytes that the store holds, without what it could give back.")
 	diskFree         = newDesc("meanwhile_disk_free_bytes", "Bytes that are free on the disk of the data directory.")
+	modelCalls       = newDesc("meanwhile_model_calls", "Calls to a model now.", "model")
+	modelClosed      = newDesc("meanwhile_model_closed_seconds", "For how long no call to a model begins, because its server asked to wait; else 0.", "model")
+	modelRate        = newDesc("meanwhile_model_rate", "Calls a second that a model's server accepts, as learned from its refusals; 0 while no limit is known.", "model")
+	modelRefused     = newDesc("meanwhile_model_refused_total", "Calls that a model's server refused with 429.", "model")
 	circuitOpen      = newDesc("meanwhile_model_circuit_open", "1 for a model that is not called for a while, because it kept failing; else 0.", "model")
 )
 
@@ -73,7 +86,7 @@ var (
 func (s *Sources) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		queueJobs, queueDepth, queueBytes, queueMaxBytes, queueOldest, queuePaused, queueConcurrency, jobsEnded,
-		watchersNow, watchersMax, bodyBytes, bodyMaxBytes, connsOpen, connsMax, connsClosed, connsRefused, noDescriptors, storeBytes, diskFree, circuitOpen,
+		watchersNow, watchersMax, bodyBytes, bodyMaxBytes, connsOpen, connsMax, connsClosed, connsRefused, noDescriptors, storeBytes, diskFree, circuitOpen, modelCalls, modelClosed, modelRate, modelRefused,
 	} {
 		to <- d
 	}
@@ -119,9 +132,13 @@ func (s *Sources) Collect(to chan<- prometheus.Metric) {
 			gauge(diskFree, float64(free))
 		}
 	}
-	if s.Circuits != nil {
-		for model, open := range s.Circuits() {
-			gauge(circuitOpen, boolValue(open), model)
+	if s.Models != nil {
+		for _, m := range s.Models() {
+			gauge(circuitOpen, boolValue(m.CircuitOpen), m.Model)
+			gauge(modelCalls, float64(m.Calls), m.Model)
+			gauge(modelClosed, m.Closed.Seconds(), m.Model)
+			gauge(modelRate, m.RatePerS, m.Model)
+			to <- prometheus.MustNewConstMetric(modelRefused, prometheus.CounterValue, float64(m.Refused), m.Model)
 		}
 	}
 }

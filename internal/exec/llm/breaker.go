@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type CircuitStatus struct {
 }
 
 // breaker is the circuit breaker of one model. While it is closed, every call is permitted. It
-// opens when too many calls fail. Then attempts go back to the queue without a call and at no
+// opens when too many calls fail, of more than one key, user or job. Then attempts go back to the queue without a call and at no
 // cost, until one call, the probe, is answered.
 //
 // An attempt waits maxWait before it is sent back. This limits the rate at which an open breaker
@@ -46,20 +47,46 @@ type breaker struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	window      []callResult // the last calls, oldest first
-	failures    int          // number of consecutive failures
-	lastFailure string       // message of the last failure
+	window      []callResult    // the last calls, oldest first
+	failures    int             // number of consecutive failures
+	failing     map[string]bool // the parties of these calls
+	lastFailure string          // message of the last failure
 	open        bool
 	since       time.Time
 	openTime    time.Duration // how long the breaker stays open before the next probe
 	retryAt     time.Time
 	probing     bool          // a probe is running
+	lastProbe   string        // the party whose probe failed last
+	turnAwayAt  time.Time     // when another attempt may be sent back without a wait
 	changed     chan struct{} // closed and replaced when a probe ends
 }
 
 type callResult struct {
 	at     time.Time
 	failed bool
+	party  string
+}
+
+// caller is the attempt that asks for a permit.
+type caller struct {
+	// party is the key or the user of the job, or else the job itself. A circuit is about the
+	// server, so the failures of one party alone do not open it.
+	party string
+	// admitted means that the engine lets jobs wait in their queue. Such an attempt is sent back
+	// at once, because it would hold a slot of its queue.
+	admitted bool
+}
+
+func callerOf(t *exec.Task, m *model) caller {
+	j := &t.Job
+	c := caller{party: "job " + j.ID.String(), admitted: j.Resource == m.Name}
+	switch {
+	case j.Key != "":
+		c.party = "key " + j.Owner.Tenant + "/" + j.Key
+	case j.Owner.User != "" && j.Owner.User != "local":
+		c.party = "user " + j.Owner.Tenant + "/" + j.Owner.User
+	}
+	return c
 }
 
 func newBreaker(model string, log *slog.Logger) *breaker {
@@ -69,23 +96,44 @@ func newBreaker(model string, log *slog.Logger) *breaker {
 // permit allows one call. One goroutine uses it.
 type permit struct {
 	breaker   *breaker
+	party     string
 	probe     bool
-	answering bool // the server has begun to answer
-	returned  bool // finish or release was called
+	answering bool        // the server has begun to answer
+	returned  bool        // finish or release was called
+	headers   http.Header // of the answer; nil before it
+
+	// Set by Execute.
+	model    *model
+	pass     *pass
+	began    time.Time
+	patience time.Duration // how long the queue's own clocks let a call be without an answer; 0 for no limit
+}
+
+// patience returns the shortest clock that bounds how long a server may take to answer.
+func patience(t *job.Timeouts) (shortest time.Duration) {
+	for _, d := range []time.Duration{t.Request, t.FirstOutput, t.RunSoft, t.RunHard} {
+		if d > 0 && (shortest == 0 || d < shortest) {
+			shortest = d
+		}
+	}
+	return shortest
 }
 
 // acquire returns a permit. While the breaker is open, it waits up to maxWait until the breaker
 // closes or this call may be the probe. After maxWait it returns a fault that sends the attempt
 // back.
-func (b *breaker) acquire(ctx context.Context, out exec.Sink) (*permit, error) {
-	p, changed := b.tryAcquire(time.Now())
+func (b *breaker) acquire(ctx context.Context, out exec.Sink, c caller) (*permit, error) {
+	p, changed := b.tryAcquire(time.Now(), c.party)
 	if p != nil {
 		return p, nil
+	}
+	if c.admitted && b.turnAway(time.Now()) {
+		return nil, b.openFault(time.Now())
 	}
 	timeout := time.NewTimer(maxWait)
 	defer timeout.Stop()
 	for {
-		probe := time.NewTimer(b.untilProbe(time.Now()))
+		probe := time.NewTimer(b.untilProbe(time.Now(), c.party))
 		select {
 		case <-changed:
 		case <-probe.C:
@@ -97,7 +145,7 @@ func (b *breaker) acquire(ctx context.Context, out exec.Sink) (*permit, error) {
 			return nil, context.Cause(ctx)
 		}
 		probe.Stop()
-		if p, changed = b.tryAcquire(time.Now()); p != nil {
+		if p, changed = b.tryAcquire(time.Now(), c.party); p != nil {
 			out.ResetTimeouts() // the wait counts for no timeout of the model
 			return p, nil
 		}
@@ -106,27 +154,67 @@ func (b *breaker) acquire(ctx context.Context, out exec.Sink) (*permit, error) {
 
 // tryAcquire returns a permit if one is available at the time now. Otherwise it returns the
 // channel to wait for.
-func (b *breaker) tryAcquire(now time.Time) (*permit, <-chan struct{}) {
+func (b *breaker) tryAcquire(now time.Time, party string) (*permit, <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case !b.open:
-		return &permit{breaker: b}, nil
-	case !b.probing && !now.Before(b.retryAt):
+		return &permit{breaker: b, party: party}, nil
+	case !b.probing && !now.Before(b.probeAtLocked(party)):
 		b.probing = true
-		return &permit{breaker: b, probe: true}, nil
+		return &permit{breaker: b, party: party, probe: true}, nil
 	}
 	return nil, b.changed
 }
 
+// probeAtLocked returns when a party may make the next probe. The party whose probe failed lets
+// others go first, because it may be the cause.
+func (b *breaker) probeAtLocked(party string) time.Time {
+	if party == b.lastProbe {
+		return b.retryAt.Add(b.openTime)
+	}
+	return b.retryAt
+}
+
+// turnAway reports whether an attempt may be sent back without a wait: one in maxWait, so that
+// most jobs keep their position.
+func (b *breaker) turnAway(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Before(b.turnAwayAt) {
+		return false
+	}
+	b.turnAwayAt = now.Add(maxWait)
+	return true
+}
+
+// available returns how many more attempts may ask for a permit while the breaker is open: the
+// probe, or one that is sent back, so that a job which has waited too long fails. at is when
+// another may ask.
+func (b *breaker) available(now time.Time) (n int, at time.Time, open bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.open {
+		return 0, time.Time{}, false
+	}
+	at = b.turnAwayAt
+	if !b.probing && b.retryAt.Before(at) {
+		at = b.retryAt
+	}
+	if !now.Before(at) {
+		return 1, time.Time{}, true
+	}
+	return 0, at, true
+}
+
 // untilProbe returns how long to wait for the next probe, unless a running probe ends earlier.
-func (b *breaker) untilProbe(now time.Time) time.Duration {
+func (b *breaker) untilProbe(now time.Time, party string) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.probing {
 		return maxWait
 	}
-	return max(b.retryAt.Sub(now), 0)
+	return max(b.probeAtLocked(party).Sub(now), 0)
 }
 
 // openFault returns the fault of an attempt that got no permit.
@@ -150,18 +238,59 @@ func (p *permit) markAnswering() {
 		return
 	}
 	p.answering = true
-	p.breaker.mu.Lock()
-	defer p.breaker.mu.Unlock()
-	p.breaker.failures = 0
-	if p.probe {
-		p.breaker.closeLocked(time.Now())
+	now := time.Now()
+	if p.pass != nil {
+		p.pass.accepted(p.headers, true, now)
+	}
+	p.breaker.answered(p.probe, now)
+	if p.model != nil {
+		p.model.changed()
+	}
+}
+
+// answered records that the server has begun to answer a call.
+func (b *breaker) answered(probe bool, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.clearFailuresLocked()
+	if probe {
+		b.closeLocked(now)
 	}
 }
 
 // finish returns the permit with the call's error, and returns the error of the attempt. While
 // the breaker is open, a failure costs no attempt.
 func (p *permit) finish(ctx context.Context, err error) error {
-	return p.finishAt(ctx, err, time.Now())
+	now := time.Now()
+	return p.finishAt(ctx, p.settlePass(err, now), now)
+}
+
+// settlePass tells the gate how the call ended. It returns the error of the attempt: a wait that
+// other jobs caused is not charged to it.
+func (p *permit) settlePass(err error, now time.Time) error {
+	f, _ := errors.AsType[*job.Fault](err)
+	switch {
+	case f != nil && f.Code == codeRateLimited:
+		refused := *f
+		if tooOften := p.pass.refused(f.RetryAfter, now); tooOften {
+			refused.Class = job.Final
+			refused.Message += fmt.Sprintf("; it has refused this job %d times while it accepted others", maxRefusals)
+		}
+		f, err = &refused, &refused
+	case f != nil && f.Class == job.Wait && f.RetryAfter > 0 && p.headers != nil:
+		p.pass.postponed(f.RetryAfter, now)
+	case p.answering:
+	case p.headers != nil:
+		p.pass.accepted(p.headers, err == nil, now)
+	default:
+		p.pass.cancel() // no answer: nothing is known
+	}
+	if f == nil || f.Class != job.Wait {
+		return err
+	}
+	waiting := *f
+	waiting.ServedAgo = p.model.gate.servedAgo(now)
+	return &waiting
 }
 
 func (p *permit) finishAt(ctx context.Context, err error, now time.Time) error {
@@ -169,24 +298,25 @@ func (p *permit) finishAt(ctx context.Context, err error, now time.Time) error {
 	b := p.breaker
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch p.classify(ctx, err) {
+	switch p.classify(ctx, err, now) {
 	case inconclusive:
 		p.releaseLocked()
 		return err
 	case answered:
-		b.recordLocked(now, false)
+		b.recordLocked(now, p.party, false)
 		if p.probe && !p.answering {
 			b.closeLocked(now)
 		}
 		return err
 	}
-	b.recordLocked(now, true)
 	f, _ := errors.AsType[*job.Fault](err)
 	if f != nil {
 		b.lastFailure = f.Message
 	}
+	b.recordLocked(now, p.evidence(f), true)
 	switch {
 	case p.probe && !p.answering:
+		b.lastProbe = p.party
 		b.openLocked(now, min(2*b.openTime, maxOpenTime), err)
 	case !b.open && b.shouldOpenLocked(now):
 		b.openLocked(now, minOpenTime, err)
@@ -201,12 +331,27 @@ func (p *permit) finishAt(ctx context.Context, err error, now time.Time) error {
 	return &waiting
 }
 
+// evidence returns the party to which a failure is due. A server that cannot be reached is not the
+// fault of a request, so each such failure counts as that of another party.
+func (p *permit) evidence(f *job.Fault) string {
+	if f != nil && f.Code == codeUnreachable {
+		return nobody
+	}
+	return p.party
+}
+
+// nobody is the party of failures that no request can cause.
+const nobody = ""
+
 // release returns a permit whose call did not finish. It does nothing after finish.
 func (p *permit) release() {
 	if p.returned {
 		return
 	}
 	p.returned = true
+	if p.pass != nil {
+		p.pass.cancel()
+	}
 	p.breaker.mu.Lock()
 	defer p.breaker.mu.Unlock()
 	p.releaseLocked()
@@ -230,49 +375,80 @@ const (
 )
 
 // classify returns the class of a call that ended with err.
-func (p *permit) classify(ctx context.Context, err error) callClass {
+func (p *permit) classify(ctx context.Context, err error, now time.Time) callClass {
 	f, isFault := errors.AsType[*job.Fault](err)
 	switch {
 	case err == nil:
 		return answered
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), exec.ErrTimeout) && !p.answering:
-		return failed // it did not begin to answer before the attempt's timeout
+		return p.classifySilence(now) // it did not begin to answer before the attempt's timeout
 	case ctx.Err() != nil || !isFault:
 		return inconclusive
+	case f.Code == codeTimeout && p.headers == nil:
+		return p.classifySilence(now)
 	case f.Class == job.Final || f.Code == codeRateLimited || f.Code == codeConflict:
 		return answered // it refuses this request or is busy, so it works
 	}
 	return failed
 }
 
-func (b *breaker) recordLocked(now time.Time, failed bool) {
+// classifySilence returns the class of a call that a clock ended before the server answered. The
+// clock may be the submitter's own, and shorter than the queue's: that proves nothing.
+func (p *permit) classifySilence(now time.Time) callClass {
+	if p.patience == 0 || now.Sub(p.began) < p.patience {
+		return inconclusive
+	}
+	return failed
+}
+
+func (b *breaker) recordLocked(now time.Time, party string, failed bool) {
 	if len(b.window) == windowSize {
 		b.window = append(b.window[:0], b.window[1:]...)
 	}
-	b.window = append(b.window, callResult{now, failed})
-	if failed {
-		b.failures++
-	} else {
-		b.failures = 0
+	b.window = append(b.window, callResult{now, failed, party})
+	if !failed {
+		b.clearFailuresLocked()
+		return
+	}
+	b.failures++
+	if b.failing == nil {
+		b.failing = map[string]bool{}
+	}
+	if len(b.failing) < windowSize {
+		b.failing[party] = true
 	}
 }
 
-// shouldOpenLocked reports whether too many of the last calls failed.
+func (b *breaker) clearFailuresLocked() {
+	b.failures = 0
+	clear(b.failing)
+}
+
+// shouldOpenLocked reports whether too many of the last calls failed, and not only those of one
+// party.
 func (b *breaker) shouldOpenLocked(now time.Time) bool {
-	if b.failures >= maxConsecutiveFailures {
+	if b.failures >= maxConsecutiveFailures && (len(b.failing) > 1 || b.failing[nobody]) {
 		return true
 	}
 	calls, failures := 0, 0
+	last := map[string]bool{} // by party, whether its last call failed
 	for _, c := range b.window {
 		if now.Sub(c.at) > windowAge {
 			continue
 		}
 		calls++
+		last[c.party] = c.failed
 		if c.failed {
 			failures++
 		}
 	}
-	return calls >= minWindowCalls && 2*failures >= calls
+	parties := 0
+	for _, failed := range last {
+		if failed {
+			parties++
+		}
+	}
+	return calls >= minWindowCalls && 2*failures >= calls && 2*parties >= len(last) && (parties > 1 || last[nobody])
 }
 
 // openLocked opens the breaker, or keeps it open, until the next probe. The time until the probe
@@ -296,7 +472,8 @@ func (b *breaker) closeLocked(now time.Time) {
 	b.log.Info("a model's server answers again", "model", b.model, "after", now.Sub(b.since).Round(time.Millisecond).String())
 	b.open, b.probing = false, false
 	b.since, b.retryAt = time.Time{}, time.Time{}
-	b.window, b.failures = b.window[:0], 0
+	b.window, b.lastProbe = b.window[:0], ""
+	b.clearFailuresLocked()
 	b.notifyLocked()
 }
 

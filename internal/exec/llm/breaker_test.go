@@ -325,6 +325,7 @@ func TestCircuitInvariants(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		b := newBreaker("m", slog.New(slog.DiscardHandler))
+		lone := rapid.Bool().Draw(t, "one party")
 		now := time.Unix(1000, 0)
 		cancelled, cancel := context.WithCancelCause(context.Background())
 		cancel(exec.ErrCancelled)
@@ -336,7 +337,11 @@ func TestCircuitInvariants(t *testing.T) {
 			}
 			if step == "ask" {
 				before := b.status()
-				if p, _ := b.tryAcquire(now); p != nil {
+				party := "a"
+				if !lone {
+					party = rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "party")
+				}
+				if p, _ := b.tryAcquire(now, party); p != nil {
 					if before.Open && (!p.probe || now.Before(before.RetryAt)) {
 						t.Fatalf("%+v permitted a call", before)
 					}
@@ -359,12 +364,12 @@ func TestCircuitInvariants(t *testing.T) {
 					permits = append(permits[:i], permits[i+1:]...)
 				}
 			}
-			checkBreaker(t, b, permits, now)
+			checkBreaker(t, b, permits, now, lone)
 		}
 	})
 }
 
-func checkBreaker(t *rapid.T, b *breaker, permits []*permit, now time.Time) {
+func checkBreaker(t *rapid.T, b *breaker, permits []*permit, now time.Time, lone bool) {
 	probes := 0
 	for _, p := range permits {
 		if p.probe && !p.returned {
@@ -376,8 +381,10 @@ func checkBreaker(t *rapid.T, b *breaker, permits []*permit, now time.Time) {
 		t.Fatalf("%d probes are running", probes)
 	case b.probing && !b.open, b.probing && probes == 0:
 		t.Fatalf("it waits for a probe that is not running: %+v", b.status())
-	case !b.open && b.failures >= maxConsecutiveFailures:
-		t.Fatalf("closed after %d failures", b.failures)
+	case !b.open && b.failures >= maxConsecutiveFailures && len(b.failing) > 1:
+		t.Fatalf("closed after %d failures of %v", b.failures, b.failing)
+	case b.open && lone:
+		t.Fatal("one party has opened the circuit")
 	case b.open && b.retryAt.Sub(now) > maxOpenTime*5/4:
 		t.Fatalf("the next probe is in %v", b.retryAt.Sub(now))
 	case len(b.window) > windowSize:

@@ -84,6 +84,7 @@ func (c *call) ask(ctx context.Context, req request, f form) error {
 	}
 	defer resp.Body.Close()
 	c.status = resp.StatusCode
+	c.permit.headers = resp.Header
 	return c.readResponse(ctx, resp)
 }
 
@@ -140,17 +141,11 @@ func (c *call) newRequest(ctx context.Context, body []byte) *http.Request {
 		Method:        http.MethodPost,
 		URL:           c.model.url,
 		Host:          c.model.url.Host,
-		Header:        make(http.Header),
+		Header:        c.model.headers.Clone(),
 		Body:          io.NopCloser(bytes.NewReader(body)),
 		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 		ContentLength: int64(len(body)),
 	}).WithContext(ctx)
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "text/event-stream, application/json")
-	req.Header.Set("User-Agent", "meanwhile")
-	if c.model.APIKey != "" {
-		req.Header.Set("Authorization", "Bearer "+c.model.APIKey)
-	}
 	if c.trace != "" {
 		req.Header.Set("Traceparent", c.trace)
 	}

@@ -238,7 +238,7 @@ func (m *model) networkFault(err error) *job.Fault {
 	var dns *net.DNSError
 	var op *net.OpError
 	var cert *tls.CertificateVerificationError
-	const unreachable, badTLS = "upstream_unreachable", "upstream_tls"
+	const unreachable, badTLS = codeUnreachable, "upstream_tls"
 	isOp := errors.As(err, &op)
 	switch {
 	// First the proxy: the server itself was not asked.

@@ -13,11 +13,12 @@
 // without that text: {"choices":[{"index":0,"delta":{"reasoning":"hm"}}]}. Each tool call in it has
 // an index, whatever the server wrote. Role, finish reason, id and usage are in the result.
 //
-// The files follow a call: llm.go (configuration and models), request.go and form.go (the request),
-// breaker.go (the circuit breaker), call.go (one call), sse.go (events), chunk.go and
-// plainchunk.go (chunks), tree.go and shape.go (JSON), completion.go and merge.go (the rebuilt
-// completion), fault.go (errors and their consequences), reason.go (what a server says about an
-// error), verdict.go (what that means), wait.go (how long to wait).
+// The files follow a call: llm.go (configuration), model.go, url.go and transport.go (models and
+// the way to them), request.go and form.go (the request), resources.go, gate.go and budget.go (the
+// line in front of a model), breaker.go (the circuit breaker), call.go (one call), sse.go (events),
+// chunk.go and plainchunk.go (chunks), tree.go and shape.go (JSON), completion.go and merge.go (the
+// rebuilt completion), fault.go (errors and their consequences), reason.go (what a server says
+// about an error), verdict.go (what that means), wait.go (how long to wait).
 //
 // The runner enforces the timeouts of the attempt and of its output. This package enforces only
 // [job.Timeouts.Request]: how long the server may take to begin a streamed answer, or to
@@ -29,11 +30,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/exec"
@@ -57,7 +55,10 @@ type Config struct {
 type Model struct {
 	Name        string            // the name that jobs use
 	Upstream    string            // the name that its server uses; "" for Name
-	BaseURL     string            // http or https; without the path "/chat/completions"
+	BaseURL     string            // http or https, with or without the path "/chat/completions"
+	Query       map[string]string // added to the URL of every call
+	Headers     map[string]string // sent with every call; they replace those of the executor
+	Secrets     []string          // further values that must not appear in a message, such as those of Headers
 	APIKey      string            // sent as a bearer token, to this server only; "" for none
 	APIKeyEnv   string            // the variable that contained the key, for error messages
 	Concurrency int               // maximum number of calls at once; further calls wait; 0 for no limit
@@ -78,6 +79,7 @@ type Executor struct {
 	defaultModel *model   // for jobs that name none
 	onCall       CallHook // nil for no hook
 	close        func()   // closes the idle connections of the executor's own transport
+	resources    *resources
 }
 
 // New makes an executor. It returns an error if the configuration is invalid.
@@ -104,6 +106,10 @@ func New(c Config) (*Executor, error) {
 	if len(e.names) == 0 {
 		return nil, errors.New("there is no model")
 	}
+	e.resources = &resources{models: e.models}
+	for _, m := range e.models {
+		m.changed = e.resources.changed
+	}
 	if c.Default == "" {
 		c.Default = e.names[0]
 	}
@@ -123,7 +129,10 @@ func (e *Executor) WithDefault(name string) (*Executor, error) {
 }
 
 // Close closes idle connections. No attempt may be running.
-func (e *Executor) Close() { e.close() }
+func (e *Executor) Close() {
+	e.resources.close()
+	e.close()
+}
 
 // Kind is "llm".
 func (e *Executor) Kind() string { return "llm" }
@@ -148,19 +157,44 @@ func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) erro
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	// First the slot, because an attempt that waits for a slot must not occupy the only probe.
-	if err := req.model.acquireSlot(ctx, out); err != nil {
+	m := req.model
+	// First the slot, then the gate, because an attempt that waits for them must not occupy the
+	// only probe.
+	if err := m.acquireSlot(ctx, out); err != nil {
 		return err
 	}
-	defer req.model.releaseSlot()
-	permit, err := req.model.breaker.acquire(ctx, out)
+	defer m.changed()
+	defer m.releaseSlot()
+	pass, err := m.passGate(ctx, &t, out)
 	if err != nil {
 		return err
 	}
+	permit, err := m.breaker.acquire(ctx, out, callerOf(&t, m))
+	if err != nil {
+		pass.cancel()
+		return err
+	}
+	permit.model, permit.pass, permit.began, permit.patience = m, pass, time.Now(), patience(&t.Clocks)
+	m.begun.Add(1)
+	defer m.begun.Add(-1)
 	defer permit.release() // in case the hook or the sink panics
-	c := call{model: req.model, permit: permit, out: out, timeout: t.Job.Policy.Timeouts.Request, trace: t.Job.Trace}
+	c := call{model: m, permit: permit, out: out, timeout: t.Job.Policy.Timeouts.Request, trace: t.Job.Trace}
 	return permit.finish(ctx, c.doWithHook(ctx, e.onCall, req))
 }
+
+// Resource implements [exec.Limited]: it returns the name of the input's model.
+func (e *Executor) Resource(input []byte) string {
+	req, refusal := e.parseRequest(input)
+	if refusal != nil {
+		return ""
+	}
+	return req.model.Name
+}
+
+// Resources implements [exec.Limited]. Executors that share models share them.
+func (e *Executor) Resources() exec.Resources { return e.resources }
+
+var _ exec.Limited = (*Executor)(nil)
 
 // Circuits returns the state of each model's circuit breaker, in the order of the
 // configuration.
@@ -172,93 +206,14 @@ func (e *Executor) Circuits() []CircuitStatus {
 	return list
 }
 
-type model struct {
-	Model
-	url    *url.URL
-	client *http.Client
-	slots  chan struct{} // one element per running call; nil without a limit
-
-	breaker *breaker
-
-	// What was learned from the server's answers.
-	givesReasons atomic.Bool // its streams have finish reasons
-	forms        forms
-}
-
-func newModel(m Model, c Config) (*model, error) {
-	if m.Name == "" {
-		return nil, errors.New("it has no name")
+// Gates returns what the gate of each model has learned, in the order of the configuration.
+func (e *Executor) Gates() []GateStatus {
+	list := make([]GateStatus, 0, len(e.names))
+	for _, name := range e.names {
+		m := e.models[name]
+		s := m.gate.status(name, time.Now())
+		s.Calls = int(m.begun.Load())
+		list = append(list, s)
 	}
-	if m.Upstream == "" {
-		m.Upstream = m.Name
-	}
-	if m.Transport == nil {
-		m.Transport = c.Transport
-	}
-	base, err := url.Parse(m.BaseURL)
-	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, errors.New("its base_url must be like https://api.example.com/v1")
-	}
-	// A secret in the URL would appear in logs and messages.
-	if base.User != nil || base.RawQuery != "" || base.Fragment != "" {
-		return nil, errors.New("its base_url must be without a user, a query and a fragment; a key goes into the variable that api_key_env names")
-	}
-	ready := &model{Model: m, url: base.JoinPath("chat/completions"), breaker: newBreaker(m.Name, c.Log)}
-	// Do not follow redirects, because one could send the API key to another host.
-	ready.client = &http.Client{Transport: m.Transport, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse
-	}}
-	if m.Concurrency > 0 {
-		ready.slots = make(chan struct{}, m.Concurrency)
-	}
-	return ready, nil
-}
-
-// newTransport returns a transport with limits against misbehaving servers, except for the size
-// of answers. It requests no compression, because a compressed stream arrives in bursts. The
-// write buffer is small because thousands of calls may be open; larger requests bypass it.
-func newTransport() *http.Transport {
-	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-		TLSHandshakeTimeout:    10 * time.Second,
-		ForceAttemptHTTP2:      true,
-		MaxIdleConnsPerHost:    64,
-		IdleConnTimeout:        90 * time.Second,
-		MaxResponseHeaderBytes: 256 << 10,
-		DisableCompression:     true,
-		WriteBufferSize:        1 << 10,
-	}
-}
-
-// acquireSlot waits for a free slot of the model. It resets the attempt's timeouts each second,
-// so that the wait counts for none of them.
-func (m *model) acquireSlot(ctx context.Context, out exec.Sink) error {
-	if m.slots == nil {
-		return nil
-	}
-	select {
-	case m.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case m.slots <- struct{}{}:
-			out.ResetTimeouts()
-			return nil
-		case <-tick.C:
-			out.ResetTimeouts()
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func (m *model) releaseSlot() {
-	if m.slots != nil {
-		<-m.slots
-	}
+	return list
 }

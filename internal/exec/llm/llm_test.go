@@ -147,7 +147,6 @@ func TestNewRefusesInvalidConfig(t *testing.T) {
 		"no scheme":          {Models: []Model{{Name: "m", BaseURL: "a.example/v1"}}},
 		"another scheme":     {Models: []Model{{Name: "m", BaseURL: "ftp://a.example/v1"}}},
 		"a password":         {Models: []Model{{Name: "m", BaseURL: "https://u:p@a.example/v1"}}},
-		"a query":            {Models: []Model{{Name: "m", BaseURL: "https://a.example/v1?key=k"}}},
 	} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%s: New accepted it", name)

@@ -243,7 +243,7 @@ func (m *model) clean(text string) string {
 // secrets returns what must not appear in a message, the longest first.
 func (m *model) secrets() []string {
 	var all []string
-	for _, secret := range []string{m.APIKey} {
+	for _, secret := range append([]string{m.APIKey}, m.Secrets...) {
 		if secret != "" {
 			all = append(all, secret, url.QueryEscape(secret))
 		}

@@ -36,6 +36,7 @@ const (
 	codeRateLimited = "upstream_rate_limited"
 	codeUnavailable = "upstream_unavailable"
 	codeConflict    = "upstream_conflict"
+	codeUnreachable = "upstream_unreachable"
 )
 
 // consequences are the code, the class and the beginning of the message of each verdict.
