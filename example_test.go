@@ -119,19 +119,25 @@ func ExampleServer_Watch() {
 	// succeeded: "Reading Scaling Writing ", result {"url":"/thumbs/7.webp"}
 }
 
+// addImages adds a queue that runs two jobs at once, of whatever kind.
+func addImages(s *meanwhile.Server) (thumbs *meanwhile.Jobs[Picture, Thumbnail], widths *meanwhile.Jobs[Picture, int]) {
+	images := s.AddQueue("images", meanwhile.Concurrency(2))
+	thumbs = meanwhile.HandleKind(images, "thumbnail", makeThumbnail)
+	widths = meanwhile.HandleKind(images, "width", func(_ context.Context, _ *meanwhile.Task, p Picture) (int, error) {
+		return 100 * p.ID, nil
+	}, meanwhile.RunTimeout(time.Minute)) // for this kind only
+	return thumbs, widths
+}
+
 // Several kinds of jobs share one queue and its concurrency.
 func ExampleHandleKind() {
 	s, run := openExample()
-	images := s.AddQueue("images", meanwhile.Concurrency(2)) // two at once, of whatever kind
-	thumbs := meanwhile.HandleKind(images, "thumbnail", makeThumbnail)
-	sizes := meanwhile.HandleKind(images, "size", func(_ context.Context, _ *meanwhile.Task, p Picture) (int, error) {
-		return 100 * p.ID, nil
-	})
+	thumbs, widths := addImages(s)
 	defer run()()
 	ctx := context.Background()
 
 	fmt.Println(thumbs.SubmitAndWait(ctx, Picture{ID: 7}))
-	fmt.Println(sizes.SubmitAndWait(ctx, Picture{ID: 7}))
+	fmt.Println(widths.SubmitAndWait(ctx, Picture{ID: 7}))
 
 	// Other clients name the kind in the metadata.
 	_, err := s.Submit(ctx, meanwhile.Submission{
@@ -141,7 +147,7 @@ func ExampleHandleKind() {
 	// Output:
 	// {/thumbs/7.webp} <nil>
 	// 700 <nil>
-	// the queue "images" has no kind "crop"; the kinds are: size, thumbnail
+	// the queue "images" has no kind "crop"; the kinds are: thumbnail, width
 }
 
 // logged writes a line about each attempt.

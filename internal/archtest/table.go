@@ -18,6 +18,7 @@ var packages = []pkg{
 	{path: ".", imports: []string{"client", "internal/config", "internal/exec", "internal/exec/fn", "internal/job", "internal/server", "internal/testmode"}},
 	{path: "meanwhiletest", imports: []string{".", "client", "internal/testmode"}},
 	{path: "client"},
+	{path: "examples/thumbnails", imports: []string{".", "client"}},
 	{path: "bench", imports: []string{"client"}},
 
 	{path: "internal/job", libraries: []string{"github.com/google/uuid"}},
