@@ -15,7 +15,7 @@ ARGS       ?=
 UNWATCHED  := -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build serve check test test-all race fuzz bench benchmarks crash lint fetch needs compiler release release-snapshot ci
+.PHONY: help build serve check test test-all race fuzz bench benchmarks crash attack notices lint fetch needs compiler release release-snapshot ci
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,12 @@ crash: ## Kill the server with kill -9 under load, ROUNDS times (20), and check 
 lint: ## Check the format, and look for mistakes: gofmt, vet, staticcheck and others
 	$(GO) vet ./...
 	$(GO) run $(LINTER) run
+
+attack: ## Attack a server on loopback, and print what was measured beside each bound
+	$(GO) run ./internal/attack $(ARGS)
+
+notices: ## Write THIRD_PARTY_NOTICES from what the program is built from
+	$(GO) run ./internal/notices > THIRD_PARTY_NOTICES.new && mv THIRD_PARTY_NOTICES.new THIRD_PARTY_NOTICES
 
 release-snapshot: ## Try a release: binaries, checksums and SBOMs in dist/, nothing published
 	$(GO) run $(RELEASER) release --snapshot --clean

@@ -67,6 +67,8 @@ var packages = []pkg{
 		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys/unix", "golang.org/x/text/width"}},
 
 	{path: "internal/crash", imports: []string{"client"}},
+	{path: "internal/attack"},
+	{path: "internal/notices"},
 	{path: "internal/archtest"},
 }
 
