@@ -74,6 +74,15 @@ type Progress struct {
 	Status  string  `json:"status,omitempty"`
 }
 
+// CurrentProgress is the progress to show: a succeeded job stands at 100, also where its executor
+// has reported nothing.
+func (j *Job) CurrentProgress() Progress {
+	if j.State == Succeeded && j.Progress.Percent < 100 {
+		return Progress{Percent: 100}
+	}
+	return j.Progress
+}
+
 // Result is the result of a job.
 type Result struct {
 	ContentType string

@@ -52,9 +52,6 @@ type call struct {
 // do sends the request and writes the answer to the sink. If the server refuses the form of the
 // request, it is asked again in a simpler one.
 func (c *call) do(ctx context.Context, req request) error {
-	if err := c.reportProgress(10, "Analyzing query"); err != nil {
-		return err
-	}
 	form := c.model.form()
 	err := c.ask(ctx, req, form)
 	for first := form; err != nil; {
@@ -399,12 +396,12 @@ func (c *call) setResult(completion []byte) error {
 	return nil
 }
 
-// reportChunk increases the progress with each chunk: quickly at first, and never to 100
-// percent, because the number of tokens is unknown.
+// reportChunk increases the progress with each chunk, towards 80 percent: quickly at first, and
+// never beyond, because the number of tokens is unknown. Before the first words it is 0.
 func (c *call) reportChunk() error {
-	n := float64(c.chunks)
 	c.chunks++
-	return c.reportProgress(float64(int(30+49*n/(n+200))), "Generating response")
+	n := float64(c.chunks)
+	return c.reportProgress(float64(int(1+79*n/(n+200))), "Generating response")
 }
 
 func (c *call) reportProgress(percent float64, status string) error {

@@ -222,8 +222,7 @@ func TestProgressIncreasesWithTokens(t *testing.T) {
 	r := run(t, newInMemory(t, simmodel.New(simmodel.Options{Tokens: 5000})), hello)
 	reports := r.Progress()
 	last := len(reports) - 1
-	if reports[0] != (job.Progress{Percent: 10, Status: "Analyzing query"}) ||
-		reports[1] != (job.Progress{Percent: 30, Status: "Generating response"}) ||
+	if reports[0] != (job.Progress{Percent: 1, Status: "Generating response"}) ||
 		reports[last] != (job.Progress{Percent: 100, Status: "Complete"}) {
 		t.Errorf("the reports are %v", reports)
 	}
@@ -234,6 +233,15 @@ func TestProgressIncreasesWithTokens(t *testing.T) {
 	}
 	if before := reports[last-1].Percent; before < 60 || before >= 80 {
 		t.Errorf("before the end the progress was %v percent", before)
+	}
+}
+
+// Before a connection, and without words, there is nothing to report.
+func TestNoProgressBeforeTheFirstWords(t *testing.T) {
+	t.Parallel()
+	_, r := runFailing(t, newInMemory(t, simmodel.New(simmodel.Options{Fault: "500"})), hello)
+	if reports := r.Progress(); len(reports) > 0 {
+		t.Errorf("the reports are %v", reports)
 	}
 }
 
