@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -213,3 +216,20 @@ func BenchmarkEcho(b *testing.B) {
 type resultSink struct{ exec.Sink }
 
 func (resultSink) Result(job.Result) {}
+
+// docs/inputs.md describes every field, and no other.
+func TestDocsDescribeEveryField(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../../docs/inputs.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	section, _, _ := strings.Cut(string(page), "## `chat`")
+	var described []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(section, -1) {
+		described = append(described, row[1])
+	}
+	if !slices.Equal(described, fieldNames) {
+		t.Errorf("the page describes %q, and the fields are %q", described, fieldNames)
+	}
+}
