@@ -172,7 +172,7 @@ func (o *Options) ownServerBenches(name string) []func(context.Context, *Figure)
 	case "watchers":
 		return []func(context.Context, *Figure) error{o.watchers}
 	case "isolation":
-		return []func(context.Context, *Figure) error{o.outputIsolation, o.listIsolation}
+		return []func(context.Context, *Figure) error{o.outputIsolation, o.listIsolation, o.commandIsolation}
 	case "streams":
 		return []func(context.Context, *Figure) error{o.streams}
 	case "fairness":
