@@ -24,8 +24,7 @@ build: ## Build bin/meanwhile
 	$(GO) build -trimpath -o bin/meanwhile ./cmd/meanwhile
 
 serve: ## Build bin/meanwhile and run the server; ARGS="--listen 127.0.0.1:9000" for flags
-	@if [ -x bin/meanwhile ]; then echo "Building bin/meanwhile…"; \
-	else echo "Building bin/meanwhile. The first time this takes minutes, and downloads modules; later seconds."; fi
+	@echo "Building bin/meanwhile: minutes the first time, seconds later."
 	@$(GO) build -trimpath -o bin/meanwhile ./cmd/meanwhile
 	@exec bin/meanwhile serve $(ARGS)
 
