@@ -48,7 +48,7 @@ const defaultGrace = 10 * time.Second
 
 // run is the attempt's goroutine. It returns after the executor has returned.
 func (a *attempt) run() {
-	err := errNotStarted
+	err := errGoexit // unless start or execute returns
 	// Deferred, because a function may end its goroutine, as FailNow of a test does.
 	defer func() {
 		if a.startFinishing() {
@@ -59,8 +59,9 @@ func (a *attempt) run() {
 		a.r.removeActive(nil)
 	}()
 	if a.start() {
-		err = goexited()
 		err = a.execute()
+	} else {
+		err = errNotStarted
 	}
 }
 

@@ -67,11 +67,9 @@ func panicked() *job.Fault {
 	}
 }
 
-// goexited is the fault of an executor that ended its goroutine.
-func goexited() *job.Fault {
-	return &job.Fault{
-		Code:    "panic",
-		Message: "The executor ended its goroutine with runtime.Goexit, which is a defect.",
-		Class:   job.Retryable,
-	}
+// errGoexit is the fault of an executor that ended its goroutine.
+var errGoexit error = &job.Fault{
+	Code:    "panic",
+	Message: "The executor ended its goroutine with runtime.Goexit, which is a defect.",
+	Class:   job.Retryable,
 }

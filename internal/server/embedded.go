@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -115,7 +116,7 @@ func (e *embedded) waitReady(r *http.Request) error {
 		begin()
 	}
 	err := e.waitFor(r, e.begun, beginTimeout, errNoRun)
-	if err == errNoRun {
+	if errors.Is(err, errNoRun) {
 		e.log.Error(errNoRun.Message, "method", r.Method, "path", r.URL.Path)
 	}
 	if err != nil {
