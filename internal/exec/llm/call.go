@@ -40,6 +40,7 @@ type call struct {
 	whole      []byte     // the answer, if it was not streamed
 	events     int        // number of events so far
 	size       int        // bytes of text and events written so far
+	held       *piece     // the last piece of an event, to which the next may be added; nil for none
 
 	loggedLogprobs int     // bytes of log probabilities written so far
 	chunks         int     // number of chunks written so far
@@ -82,7 +83,12 @@ func (c *call) ask(ctx context.Context, req request, f form) error {
 	defer resp.Body.Close()
 	c.status = resp.StatusCode
 	c.permit.headers = resp.Header
-	return c.readResponse(ctx, resp)
+	err = c.readResponse(ctx, resp)
+	// Also what came before a failure is in the log.
+	if flushErr := c.flushPiece(); err == nil {
+		err = flushErr
+	}
+	return err
 }
 
 // readResponse reads an answer whose headers have arrived: an error, or an answer in any form.
@@ -153,6 +159,12 @@ func (c *call) newRequest(ctx context.Context, body []byte) *http.Request {
 // content type. A server that ignores "stream" sends a whole completion, which is one event.
 func (c *call) readStream(ctx context.Context, body io.Reader, kind string) error {
 	for in := newEventReader(body, c.stopTimer); ; {
+		// What is held must not wait for the server.
+		if c.held != nil && in.waits() {
+			if err := c.flushPiece(); err != nil {
+				return err
+			}
+		}
 		data, err := in.next()
 		switch {
 		case errors.Is(err, errNotStream):
@@ -269,15 +281,14 @@ func (c *call) handleChunk(data []byte, isRaw bool) error {
 	if err != nil {
 		return c.strangeFault()
 	}
-	if before := c.loggedLogprobs; a.logprobs > 0 {
-		if c.loggedLogprobs += a.logprobs; before < maxLoggedLogprobs && c.loggedLogprobs >= maxLoggedLogprobs {
-			if err := c.out.Log("The log probabilities are too large for the log. All of them are in the result."); err != nil {
-				return err
-			}
-		}
-	}
 	if err := c.write(a); err != nil {
 		return err
+	}
+	before := c.loggedLogprobs
+	if c.loggedLogprobs += a.logprobs; before < maxLoggedLogprobs && c.loggedLogprobs >= maxLoggedLogprobs {
+		if err := c.out.Log("The log probabilities are too large for the log. All of them are in the result."); err != nil {
+			return err
+		}
 	}
 	if isRaw && k.isWhole() && isFirst {
 		c.whole = bytes.Clone(k.data)
@@ -295,32 +306,12 @@ func (c *call) checkFinish(k chunk) error {
 	return nil
 }
 
-// write writes what a chunk adds to the sink: first the event, then the text.
-func (c *call) write(a added) error {
-	if a.text == "" && a.event == nil {
-		return nil
-	}
-	c.size += len(a.text) + len(a.event)
-	if c.size > job.MaxOutput || c.completion.kept > job.MaxResult {
-		return c.tooLargeFault()
-	}
-	if err := c.reportChunk(); err != nil {
-		return err
-	}
-	if a.event != nil {
-		if err := c.out.Event(a.event); err != nil {
-			return err
-		}
-	}
-	if a.text == "" {
-		return nil
-	}
-	return c.out.Text(a.text)
-}
-
 // unreadable logs what cannot be read and returns its fault, which quotes it.
 func (c *call) unreadable(code string, data []byte, why error) error {
 	quote := c.model.clean(string(data))
+	if err := c.flushPiece(); err != nil {
+		return err
+	}
 	if err := c.out.Log("The model server sent: " + quote); err != nil {
 		return err
 	}
@@ -372,7 +363,7 @@ func (c *call) finishStream(done bool) error {
 	case !done || finished > 0 || c.model.givesReasons.Load() || c.completion.hasOpenCall():
 		return c.incompleteFault()
 	}
-	if err := c.write(c.completion.flush()); err != nil {
+	if err := c.writeRest(); err != nil {
 		return err
 	}
 	// Some servers omit the model.
@@ -382,7 +373,7 @@ func (c *call) finishStream(done bool) error {
 
 // finishWhole sets the result of a whole answer. It becomes the result unchanged.
 func (c *call) finishWhole() error {
-	if err := c.write(c.completion.flush()); err != nil {
+	if err := c.writeRest(); err != nil {
 		return err
 	}
 	return c.setResult(c.whole)
@@ -394,20 +385,4 @@ func (c *call) setResult(completion []byte) error {
 	}
 	c.out.Result(job.Result{ContentType: "application/json", Body: completion})
 	return nil
-}
-
-// reportChunk increases the progress with each chunk, towards 80 percent: quickly at first, and
-// never beyond, because the number of tokens is unknown. Before the first words it is 0.
-func (c *call) reportChunk() error {
-	c.chunks++
-	n := float64(c.chunks)
-	return c.reportProgress(float64(int(1+79*n/(n+200))), "Generating response")
-}
-
-func (c *call) reportProgress(percent float64, status string) error {
-	if percent <= c.percent {
-		return nil
-	}
-	c.percent = percent
-	return c.out.Progress(job.Progress{Percent: percent, Status: status})
 }

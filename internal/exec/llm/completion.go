@@ -37,6 +37,7 @@ const bytesPerValue = 64
 // added is what a chunk adds to the log.
 type added struct {
 	event    []byte // all but the text of the first choice, without what a reader does not need; nil for nothing
+	piece    *piece // instead of the event, if it is only a piece of one string
 	text     string // of the first choice
 	logprobs int    // bytes of log probabilities in the event
 }
@@ -70,11 +71,31 @@ func (c *completion) add(k chunk, withLogprobs bool) (added, error) {
 		}
 	}
 	c.kept += (maxMembers - t.budget) * bytesPerValue
-	if len(choices)+len(event) > 0 {
+	switch {
+	case len(choices) == 1 && len(event) == 0 && a.text == "":
+		if a.piece = pieceOf(choices[0].(map[string]any)); a.piece != nil {
+			return a, nil
+		}
+		fallthrough
+	case len(choices)+len(event) > 0:
 		event["choices"] = append([]any{}, choices...)
 		a.event = encodeJSON(event)
 	}
 	return a, nil
+}
+
+// pieceOf returns the piece that a shown choice consists of; nil if there is more.
+func pieceOf(shown map[string]any) *piece {
+	delta, _ := shown["delta"].(map[string]any)
+	if len(shown) != 2 || len(delta) != 1 {
+		return nil
+	}
+	for name, value := range delta {
+		if s, isString := value.(string); isString {
+			return &piece{shown["index"].(int), name, s}
+		}
+	}
+	return nil
 }
 
 // addChoice merges a choice. It returns the members of the choice that belong into the event.

@@ -80,13 +80,13 @@ func TestCompletionIsRebuiltFromItsStream(t *testing.T) {
 				delta(`"reasoning_details":[{"index":0,"type":"t","text":"a"}]`), delta(`"reasoning_details":[{"index":0,"type":"t","text":"b"}]`),
 				delta(`"reasoning_content":"","content":"Yes"`), finishChunk("stop")},
 			text:   "Yes",
-			events: []string{`{"choices":[{"delta":{"reasoning_content":"hm"},"index":0}]}`, `{"choices":[{"delta":{"reasoning_content":"m."},"index":0}]}`, `{"choices":[{"delta":{"reasoning_details":[{"index":0,"text":"a","type":"t"}]},"index":0}]}`, `{"choices":[{"delta":{"reasoning_details":[{"index":0,"text":"b","type":"t"}]},"index":0}]}`},
+			events: []string{`{"choices":[{"delta":{"reasoning_content":"hmm."},"index":0}]}`, `{"choices":[{"delta":{"reasoning_details":[{"index":0,"text":"a","type":"t"}]},"index":0}]}`, `{"choices":[{"delta":{"reasoning_details":[{"index":0,"text":"b","type":"t"}]},"index":0}]}`},
 			result: completionOf(`{"role":"assistant","content":"Yes","reasoning_content":"hmm.",
 				"reasoning_details":[{"index":0,"type":"t","text":"ab"}]}`, "stop", ""),
 		},
 		"a refusal": {
 			stream: []string{delta(`"refusal":"No, "`), delta(`"refusal":"thanks."`), finishChunk("stop")},
-			events: []string{`{"choices":[{"delta":{"refusal":"No, "},"index":0}]}`, `{"choices":[{"delta":{"refusal":"thanks."},"index":0}]}`},
+			events: []string{`{"choices":[{"delta":{"refusal":"No, thanks."},"index":0}]}`},
 			result: completionOf(`{"role":"assistant","content":null,"refusal":"No, thanks."}`, "stop", ""),
 		},
 		"a piece that is text and more": {
@@ -116,7 +116,7 @@ func TestCompletionIsRebuiltFromItsStream(t *testing.T) {
 				`{"choices":[{"index":1,"delta":{"content":"b"}}]}`, `{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`,
 				`{"choices":[{"index":1,"delta":{"content":"c"},"finish_reason":"length"}]}`},
 			text:   "a",
-			events: []string{`{"choices":[{"delta":{"content":"b"},"index":1}]}`, `{"choices":[{"delta":{"content":"c"},"index":1}]}`},
+			events: []string{`{"choices":[{"delta":{"content":"bc"},"index":1}]}`},
 			result: `{"id":"c1","object":"chat.completion","created":5,"model":"mm","choices":[
 				{"index":0,"message":{"role":"assistant","content":"a"},"logprobs":null,"finish_reason":"stop"},
 				{"index":1,"message":{"role":"assistant","content":"bc"},"logprobs":null,"finish_reason":"length"}]}`,

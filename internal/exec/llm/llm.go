@@ -11,14 +11,15 @@
 // probabilities, another choice, members that the executor does not know) is written as an event,
 // before the text of the same chunk. The event has the form of a chunk, without its wrapping and
 // without that text: {"choices":[{"index":0,"delta":{"reasoning":"hm"}}]}. Each tool call in it has
-// an index, whatever the server wrote. Role, finish reason, id and usage are in the result.
+// an index, whatever the server wrote. Pieces of one string that arrive together are one event.
+// Role, finish reason, id and usage are in the result.
 //
 // The files follow a call: llm.go (configuration), model.go, url.go and transport.go (models and
 // the way to them), request.go and form.go (the request), resources.go, gate.go and budget.go (the
 // line in front of a model), breaker.go (the circuit breaker), call.go (one call), sse.go (events),
 // chunk.go and plainchunk.go (chunks), tree.go and shape.go (JSON), completion.go and merge.go (the
-// rebuilt completion), fault.go (errors and their consequences), reason.go (what a server says
-// about an error), verdict.go (what that means), wait.go (how long to wait).
+// rebuilt completion), output.go (the log), fault.go (errors and their consequences), reason.go
+// (what a server says about an error), verdict.go (what that means), wait.go (how long to wait).
 //
 // The runner enforces the timeouts of the attempt and of its output. This package enforces only
 // [job.Timeouts.Request]: how long the server may take to begin a streamed answer, or to

@@ -67,13 +67,15 @@ func serve(t *testing.T, h http.Handler) (base string) {
 	return server.URL + "/v1"
 }
 
-// streamHandler answers every request with these events.
+// streamHandler answers every request with these events, in one write.
 func streamHandler(data ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
+		var all strings.Builder
 		for _, d := range data {
-			fmt.Fprintf(w, "data: %s\n\n", d)
+			fmt.Fprintf(&all, "data: %s\n\n", d)
 		}
+		_, _ = io.WriteString(w, all.String())
 	}
 }
 

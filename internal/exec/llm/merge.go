@@ -17,7 +17,8 @@ type (
 	}
 	mergedText struct {
 		bytes.Buffer
-		held []byte // the beginning of a character, or of a surrogate pair
+		held  []byte // the beginning of a character, or of a surrogate pair
+		shape shape  // of arguments, which are JSON
 	}
 )
 
@@ -64,7 +65,11 @@ func mergeText(name string, old any, piece text) (merged, added any) {
 			piece = piece[t.Len():]
 		}
 	}
-	return t, t.add(piece)
+	shown := t.add(piece)
+	if name == "arguments" {
+		t.shape.scan([]byte(shown))
+	}
+	return t, shown
 }
 
 // add appends a piece and returns the characters that are whole now.
@@ -225,8 +230,7 @@ func completeArguments(arguments any) bool {
 	case mergedObject:
 		return true
 	case *mergedText:
-		all := bytes.TrimSpace(v.Bytes())
-		return len(all) > 0 && all[len(all)-1] == '}' && json.Valid(all)
+		return bytes.HasPrefix(bytes.TrimLeft(v.Bytes(), " \t\r\n"), []byte("{")) && !v.shape.open()
 	}
 	return false
 }

@@ -20,6 +20,9 @@ type reason struct {
 	wait    time.Duration // how long it asks to wait; 0 if it does not
 }
 
+// maxReason limits the text of a message that is looked at, in bytes.
+const maxReason = 16 << 10
+
 // maxReasonItems limits how many members of a list of errors are read.
 const maxReasonItems = 3
 
@@ -144,9 +147,9 @@ func (in *reasonReader) readWait(plain map[string]any) {
 
 // addMessage adds a sentence unless it was said already.
 func (in *reasonReader) addMessage(text string) {
-	text = strings.TrimSpace(text)
+	text = strings.TrimSpace(text[:min(len(text), maxReason)])
 	switch {
-	case text == "" || strings.Contains(in.message, text):
+	case text == "" || len(in.message) > maxReason || strings.Contains(in.message, text):
 	case in.message == "":
 		in.message = text
 	default:
@@ -193,7 +196,7 @@ var (
 // textOfPage returns the title of a web page, or its text. It returns other text unchanged, and
 // "" for bytes that are no text.
 func textOfPage(body []byte) string {
-	text := string(body)
+	text := string(body[:min(len(body), maxErrorBody)])
 	if strings.HasPrefix(text, "<") {
 		if title := pageTitle.FindStringSubmatch(text); title != nil && strings.TrimSpace(title[1]) != "" {
 			text = title[1]
@@ -225,8 +228,7 @@ var (
 // characters, and without the secrets that were sent to it, which some servers repeat.
 func (m *model) clean(text string) string {
 	// Far more than maxQuote, so that a secret at the cut is still whole.
-	const longest = 16 << 10
-	text = text[:min(len(text), longest)]
+	text = text[:min(len(text), maxReason)]
 	for _, secret := range m.secrets() {
 		text = strings.ReplaceAll(text, secret, "[the key]")
 	}

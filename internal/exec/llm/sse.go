@@ -104,6 +104,12 @@ func (e *eventReader) next() ([]byte, error) {
 	}
 }
 
+// waits reports whether the next event has not arrived yet.
+func (e *eventReader) waits() bool {
+	buffered, _ := e.src.Peek(e.src.Buffered())
+	return bytes.IndexAny(bytes.TrimLeft(buffered, "\r\n"), "\r\n") < 0
+}
+
 func (e *eventReader) reset() {
 	if cap(e.data) > maxKeptBuffer || cap(e.line) > maxKeptBuffer {
 		e.data, e.line = nil, nil
