@@ -96,6 +96,47 @@ func BenchmarkToken(b *testing.B) {
 	}
 }
 
+const reasoningEvent = `data: {"id":"chatcmpl-0123456789","object":"chat.completion.chunk","created":1760000000,"model":"m",` +
+	`"choices":[{"index":0,"delta":{"reasoning_content":"token "},"logprobs":null,"finish_reason":null}]}` + "\n\n"
+
+// reasoningTransport is a transport whose answers have the given number of pieces of reasoning,
+// one per read.
+type reasoningTransport int
+
+func (m reasoningTransport) RoundTrip(*http.Request) (*http.Response, error) {
+	head := http.Header{"Content-Type": {"text/event-stream"}}
+	return &http.Response{StatusCode: http.StatusOK, Header: head, Body: &m}, nil
+}
+
+func (m *reasoningTransport) Read(p []byte) (int, error) {
+	switch *m--; {
+	case *m >= 0:
+		return copy(p, reasoningEvent), nil
+	case *m == -1:
+		return copy(p, lastEvents), nil
+	}
+	return 0, io.EOF
+}
+
+func (m *reasoningTransport) Close() error { return nil }
+
+// BenchmarkReasoning measures a piece of reasoning from the transport to the sink: a chunk that
+// is not plain.
+func BenchmarkReasoning(b *testing.B) {
+	const pieces = 1000
+	e, err := New(Config{Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}}, Transport: reasoningTransport(pieces)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	task := exectest.Task([]byte(hello))
+	b.ReportAllocs()
+	for n := 0; n < b.N; n += pieces {
+		if err := e.Execute(b.Context(), task, &countingSink{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // streamServer answers every connection with the beginning of a stream and keeps it open.
 type streamServer struct {
 	net.Listener

@@ -40,7 +40,7 @@ type call struct {
 	whole      []byte     // the answer, if it was not streamed
 	events     int        // number of events so far
 	size       int        // bytes of text and events written so far
-	held       *piece     // the last piece of an event, to which the next may be added; nil for none
+	held       piece      // what is not written yet of a string
 
 	loggedLogprobs int     // bytes of log probabilities written so far
 	chunks         int     // number of chunks written so far
@@ -160,7 +160,7 @@ func (c *call) newRequest(ctx context.Context, body []byte) *http.Request {
 func (c *call) readStream(ctx context.Context, body io.Reader, kind string) error {
 	for in := newEventReader(body, c.stopTimer); ; {
 		// What is held must not wait for the server.
-		if c.held != nil && in.waits() {
+		if len(c.held.text) > 0 && in.waits() {
 			if err := c.flushPiece(); err != nil {
 				return err
 			}
@@ -224,12 +224,12 @@ func (c *call) drain(body io.Reader) {
 // without the form of a stream.
 func (c *call) handleEvent(data []byte, isRaw bool) error {
 	// The fast path, for nearly every event.
-	if text, ok := c.completion.parsePlain(data); ok {
-		if err := c.write(added{text: text}); err != nil {
-			return err
+	if name, old, text, ok := c.completion.parsePlain(data); ok {
+		c.completion.addPlain(old, text)
+		if string(name) == "content" {
+			return c.write(added{text: text})
 		}
-		c.completion.addText(text)
-		return nil
+		return c.hold(0, name, text)
 	}
 	// Some servers pack several chunks into one event, one after another or as a list.
 	data = bytes.TrimSpace(data)

@@ -92,7 +92,7 @@ func pieceOf(shown map[string]any) *piece {
 	}
 	for name, value := range delta {
 		if s, isString := value.(string); isString {
-			return &piece{shown["index"].(int), name, s}
+			return &piece{shown["index"].(int), name, []byte(s)}
 		}
 	}
 	return nil

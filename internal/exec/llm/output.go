@@ -1,12 +1,16 @@
 package llm
 
-import "github.com/meanwhile-run/meanwhile/internal/job"
+import (
+	"strconv"
 
-// piece is a piece of one string of a delta, such as a word of reasoning.
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// piece is a piece of one string of a delta, such as some words of reasoning.
 type piece struct {
 	choice int
 	member string
-	text   string
+	text   []byte // empty for none
 }
 
 // maxPiece is the size at which a piece is written, in bytes.
@@ -14,14 +18,16 @@ const maxPiece = 1 << 10
 
 // event returns the piece as an event.
 func (p *piece) event() []byte {
-	return encodeJSON(map[string]any{"choices": []any{map[string]any{"index": p.choice, "delta": map[string]any{p.member: p.text}}}})
+	b := append([]byte(nil), `{"choices":[{"delta":{`...)
+	b = append(append(append(b, encodeJSON(p.member)...), ':'), encodeJSON(string(p.text))...)
+	return append(strconv.AppendInt(append(b, `},"index":`...), int64(p.choice), 10), "}]}"...)
 }
 
 // write writes what a chunk adds to the sink: first the event, then the text.
 func (c *call) write(a added) error {
 	switch {
 	case a.piece != nil:
-		return c.hold(a.piece)
+		return c.hold(a.piece.choice, []byte(a.piece.member), string(a.piece.text))
 	case a.text == "" && a.event == nil:
 		return nil
 	}
@@ -45,25 +51,29 @@ func (c *call) write(a added) error {
 // hold adds a piece to the held one. Many short pieces of the same string become one event, so
 // that words are stored and not their wrapping. A piece is held only while further bytes of the
 // answer have arrived.
-func (c *call) hold(p *piece) error {
-	if h := c.held; h != nil && h.choice == p.choice && h.member == p.member && len(h.text)+len(p.text) <= maxPiece {
-		h.text += p.text
-		return c.limit()
+func (c *call) hold(choice int, member []byte, text string) error {
+	h := &c.held
+	if len(h.text) > 0 && (h.choice != choice || h.member != string(member) || len(h.text)+len(text) > maxPiece) {
+		if err := c.flushPiece(); err != nil {
+			return err
+		}
 	}
-	if err := c.flushPiece(); err != nil {
-		return err
+	if h.member != string(member) {
+		h.member = string(member)
 	}
-	c.held = p
+	h.choice, h.text = choice, append(h.text, text...)
 	return c.limit()
 }
 
 // flushPiece writes the held piece.
 func (c *call) flushPiece() error {
-	if c.held == nil {
+	if len(c.held.text) == 0 {
 		return nil
 	}
 	event := c.held.event()
-	c.held = nil
+	if c.held.text = c.held.text[:0]; cap(c.held.text) > maxKeptBuffer {
+		c.held.text = nil
+	}
 	return c.writeEvent(event)
 }
 

@@ -6,40 +6,44 @@ import (
 	"unicode/utf8"
 )
 
-// plainChunk parses a chunk that only adds text to the first choice. Nearly every chunk does, so
-// it is parsed in place, in one pass. All other chunks are left to [decodeChunk] and
-// [completion.add], which give the same result for a plain chunk, but more slowly.
+// plainChunk parses a chunk that only adds to one string of the first choice: to its text, or to
+// its reasoning. Nearly every chunk does, so it is parsed in place, in one pass. All other chunks
+// are left to [decodeChunk] and [completion.add], which give the same result for a plain chunk,
+// but more slowly.
 type plainChunk struct {
 	scanner
-	so         *completion    // far
+	soFar      *completion
 	first      *choiceBuilder // the first choice so far
 	hasChoices bool           // "choices" was read
 	hasDelta   bool           // "delta" was read
-	content    []byte         // the quoted text; nil before it was read
+
+	// What the chunk adds, and to what.
+	content []byte // the quoted text; nil before it was read
+	name    []byte
+	old     *mergedText
 }
 
-// parsePlain returns the text of a plain chunk. The text is not empty and belongs to the first
-// choice. ok is false for any other chunk and for invalid JSON.
-func (c *completion) parsePlain(data []byte) (text string, ok bool) {
+// parsePlain returns what a plain chunk adds to a string of the first choice, which is not
+// empty, and the name and the value of that string. ok is false for any other chunk and for
+// invalid JSON.
+func (c *completion) parsePlain(data []byte) (name []byte, old *mergedText, text string, ok bool) {
 	// The first chunks of a stream create the choice and its message, so they are not plain.
 	first := c.choices[0]
 	if first == nil {
-		return "", false
+		return nil, nil, "", false
 	}
-	p := plainChunk{scanner: scanner{data}, so: c, first: first}
-	if !p.object(p.parseMember) || !p.atEnd() || p.content == nil {
-		return "", false
-	}
+	p := plainChunk{scanner: scanner{data}, soFar: c, first: first}
 	// Half a character waits for its other half.
-	if old, _ := first.message["content"].(*mergedText); len(old.held) > 0 {
-		return "", false
+	if !p.object(p.parseMember) || !p.atEnd() || p.content == nil || len(p.old.held) > 0 {
+		return nil, nil, "", false
 	}
-	return unquote(p.content)
+	text, ok = unquote(p.content)
+	return p.name, p.old, text, ok
 }
 
-// addText adds the text of a plain chunk to the first choice.
-func (c *completion) addText(s string) {
-	c.choices[0].message["content"].(*mergedText).WriteString(s)
+// addPlain adds the text of a plain chunk to a string.
+func (c *completion) addPlain(old *mergedText, s string) {
+	old.WriteString(s)
 	c.kept += len(s)
 }
 
@@ -48,11 +52,11 @@ func (c *completion) addText(s string) {
 func (p *plainChunk) parseMember(name []byte) bool {
 	switch string(name) {
 	case "id":
-		return p.so.id != "" && p.skipText()
+		return p.soFar.id != "" && p.skipText()
 	case "created":
-		return p.so.created != 0 && p.number()
+		return p.soFar.created != 0 && p.number()
 	case "model":
-		return p.so.model != "" && p.skipText()
+		return p.soFar.model != "" && p.skipText()
 	case "object", "obfuscation":
 		return p.skipText()
 	case "usage", "error":
@@ -65,7 +69,7 @@ func (p *plainChunk) parseMember(name []byte) bool {
 		// Exactly one choice: a second one needs an event.
 		return p.accept('[') && p.object(p.parseChoice) && p.accept(']')
 	}
-	return p.acceptNull() || p.acceptSame(p.so.others.value(name))
+	return p.acceptNull() || p.acceptSame(p.soFar.others.value(name))
 }
 
 // parseChoice parses a member of the only choice.
@@ -88,23 +92,36 @@ func (p *plainChunk) parseChoice(name []byte) bool {
 	return p.acceptNull() || p.acceptSame(p.first.others.value(name))
 }
 
-// parseDelta parses a member of the delta. Members other than the content must not change the
-// message.
+// parseDelta parses a member of the delta. One string may grow; other members must not change
+// the message.
 func (p *plainChunk) parseDelta(name []byte) bool {
-	old, _ := p.first.message[string(name)].(*mergedText)
-	switch {
-	case string(name) != "content" && p.acceptNull():
-		return true
-	case old == nil:
+	// The last of several members with the same name counts.
+	if p.content != nil && bytes.Equal(name, p.name) {
 		return false
-	case string(name) == "content" && p.content == nil:
-		p.content, _ = p.anyString()
-		return p.content != nil
-	case string(name) == "role":
+	}
+	if p.acceptNull() {
+		return true
+	}
+	old, _ := p.first.message[string(name)].(*mergedText)
+	if old == nil {
+		return false
+	}
+	switch string(name) {
+	case "role":
 		role, ok := p.asciiString()
 		return ok && bytes.Equal(role[1:len(role)-1], old.Bytes())
+	case "id", "type", "name", "format": // see mergeText
+		return p.acceptText([]byte(`""`))
 	}
-	return string(name) != "content" && p.acceptText([]byte(`""`))
+	quoted, ok := p.anyString()
+	if !ok || len(quoted) == 2 {
+		return ok
+	}
+	if p.content != nil {
+		return false
+	}
+	p.content, p.name, p.old = quoted, name, old
+	return true
 }
 
 func (p *plainChunk) skipText() bool {
