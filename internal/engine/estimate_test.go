@@ -235,3 +235,29 @@ func TestEstimateInEachState(t *testing.T) {
 		s.stop()
 	})
 }
+
+// A submitter's own clocks do not move the estimates of others.
+func TestEstimateIgnoresOwnClocks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := startHarness(t, newStore(t))
+		h.startWorker(2)
+		h.submit(engine.Request{})
+		c := <-h.jobs
+		time.Sleep(20 * time.Second)
+		h.finish(c, job.Outcome{})
+		own := policy()
+		own.Timeouts.RunHard = 10 * time.Millisecond
+		for range 50 {
+			h.submit(engine.Request{Policy: &own})
+			c := <-h.jobs
+			time.Sleep(10 * time.Millisecond)
+			h.finish(c, job.Outcome{Fault: job.RunTimeout(10 * time.Millisecond)})
+		}
+		views, err := h.Queues(context.Background())
+		if err != nil || views[0].Run < 15*time.Second {
+			t.Errorf("a job is expected to run for %v: %v", views[0].Run, err)
+		}
+		h.stop()
+	})
+}

@@ -134,7 +134,7 @@ func (e *Engine) finished(op *store.Finish, swept bool, fault *job.Fault) {
 			local.consumer.order(op.Lease, job.OrderLost)
 		}
 		ran = time.Since(local.startedAt)
-		local.consumer.q.recordEnd(local.startedAt, ran, op.Err == nil && (op.State == job.Succeeded || op.State == job.Failed))
+		local.consumer.q.recordEnd(local.startedAt, ran, op.Err == nil && isTypical(local, op))
 	}
 	if op.Err != nil {
 		return
@@ -147,6 +147,19 @@ func (e *Engine) finished(op *store.Finish, swept bool, fault *job.Fault) {
 		e.sweeper.scheduleAt(j.RunAt)
 	}
 	e.hub.Publish(j.ID, watch.Event{Entries: op.Entries, Progress: op.Progress, Job: j, Result: inlineResult(j, op.Result)})
+}
+
+// isTypical reports whether an attempt says how long attempts of its queue take: it ended its job,
+// and not by a clock that the submitter had set.
+func isTypical(local *localLease, op *store.Finish) bool {
+	switch op.State {
+	case job.Succeeded:
+		return true
+	case job.Failed:
+		own := local.job.Policy.Timeouts != local.consumer.q.Policy.Timeouts
+		return !own || op.Failure == nil || !job.IsClock(op.Failure.Code)
+	}
+	return false
 }
 
 // inlineResult returns the result if it is small enough to be shown with its job, else nil.

@@ -49,10 +49,23 @@ func FaultOf(err error) *Fault {
 	return &Fault{Code: "executor_error", Message: err.Error(), Class: Retryable}
 }
 
+// The codes of attempts that a clock has ended.
+const (
+	codeTimeout     = "timeout"
+	codeFirstOutput = "first_output_timeout"
+	codeIdleOutput  = "idle_output_timeout"
+	codeRequest     = "upstream_timeout"
+)
+
+// IsClock reports whether a failure's code is that of an attempt that a clock has ended.
+func IsClock(code string) bool {
+	return code == codeTimeout || code == codeFirstOutput || code == codeIdleOutput || code == codeRequest
+}
+
 // RunTimeout makes the fault of an attempt that reached its run timeout.
 func RunTimeout(limit time.Duration) *Fault {
 	return &Fault{
-		Code:    "timeout",
+		Code:    codeTimeout,
 		Message: fmt.Sprintf("The attempt ran for %g s, the limit of its run timeout; ask for less, or for a longer run timeout.", limit.Seconds()),
 		Class:   Timeout,
 	}
@@ -60,12 +73,12 @@ func RunTimeout(limit time.Duration) *Fault {
 
 // FirstOutputTimeout makes the fault of an attempt that has written no output since it began.
 func FirstOutputTimeout(limit time.Duration) *Fault {
-	return outputTimeout("first_output_timeout", "The attempt wrote no output within %g s of its start and was stopped.", limit)
+	return outputTimeout(codeFirstOutput, "The attempt wrote no output within %g s of its start and was stopped.", limit)
 }
 
 // IdleOutputTimeout makes the fault of an attempt whose output has stopped.
 func IdleOutputTimeout(limit time.Duration) *Fault {
-	return outputTimeout("idle_output_timeout", "The attempt wrote no more output for %g s and was stopped.", limit)
+	return outputTimeout(codeIdleOutput, "The attempt wrote no more output for %g s and was stopped.", limit)
 }
 
 func outputTimeout(code, format string, limit time.Duration) *Fault {

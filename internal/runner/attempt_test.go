@@ -21,6 +21,7 @@ func TestAttempt(t *testing.T) {
 		{"an attempt without a result can succeed", succeedsWithoutResult},
 		{"a fault is stored as the executor returned it, with the usage and without the result", reportsFault},
 		{"any other error is a fault to retry later", reportsError},
+		{"a job whose resource has no room is released", releasesWithoutRoom},
 		{"work that finishes after it was asked to stop has succeeded", succeedsWhenStopped},
 		{"work that finishes after its job was cancelled is cancelled", cancelsDoneWork},
 		{"work whose output was rejected has not succeeded", failsWhenOutputIsRejected},
@@ -48,6 +49,15 @@ func succeeds(t *testing.T) {
 	want(t, "the content type", o.Result.ContentType, "text/plain")
 	want(t, "the number of entries", len(rec.snapshot().entries), 0)
 	want(t, "failed, cancelled or released", o.Fault != nil || o.Cancelled || o.Released, false)
+}
+
+func releasesWithoutRoom(t *testing.T) {
+	h := newHarness(t, func(context.Context, exec.Task, exec.Sink) error { return exec.ErrNoRoom })
+	rec := h.deliver(1)
+	synctest.Wait()
+	o := h.outcome(rec)
+	want(t, "released", o.Released, true)
+	want(t, "a fault", o.Fault != nil, false)
 }
 
 func succeedsWithoutResult(t *testing.T) {

@@ -112,6 +112,9 @@ func appendPosition(b []byte, j *job.Job, snap *engine.Snapshot) []byte {
 	} else {
 		b = append(b, "null"...)
 	}
+	if j.Resource != "" {
+		b = appendString(append(b, `,"resource":`...), j.Resource)
+	}
 	b = append(b, `,"estimated_time_seconds":`...)
 	if snap != nil && snap.Estimate > 0 {
 		return appendSeconds(b, snap.Estimate)

@@ -54,6 +54,7 @@ func (s *Suite) Run(t *testing.T) {
 		{"signs of life that become no output are reported with Alive", s.reportsLife},
 		{"Execute stops when its context ends, for any cause", s.stopsWithContext},
 		{"Execute does not start when its context has ended already", s.doesNotStart},
+		{"a resource has the same name each time, and its limit counts the attempts that are under way", s.limitsResources},
 		{"an error from the sink ends the attempt, and Execute returns it", s.returnsSinkError},
 	}
 	for _, r := range rules {
@@ -196,6 +197,36 @@ func (s *Suite) doesNotStart(t *testing.T, e exec.Executor) {
 	a.start()
 	if err := a.Wait(); err == nil {
 		t.Error("an attempt whose context had ended succeeded")
+	}
+}
+
+// limitsResources holds for executors with resources only.
+func (s *Suite) limitsResources(t *testing.T, e exec.Executor) {
+	l, ok := e.(exec.Limited)
+	if !ok {
+		return
+	}
+	resource := l.Resource(s.Endless)
+	if resource == "" || l.Resource(s.Endless) != resource {
+		t.Fatalf("the resource of an input is %q", resource)
+	}
+	for _, input := range s.Invalid {
+		_ = l.Resource(input) // must not panic
+	}
+	if l.Resources() != l.Resources() {
+		t.Error("Resources returns another value each time")
+	}
+	task := Task(s.Endless)
+	task.Job.Resource = resource
+	a := Start(t, e, task)
+	a.Sink.WaitUntil(HasText)
+	if n, limited := l.Resources().Limits()[resource]; limited && n < 1 {
+		t.Errorf("one attempt is under way, and the limit is %d", n)
+	}
+	a.Stop(exec.ErrCancelled)
+	_ = a.Wait()
+	if n, limited := l.Resources().Limits()[resource]; limited && n < 1 {
+		t.Errorf("no attempt is under way, and the limit is %d", n)
 	}
 }
 

@@ -3,10 +3,12 @@ package llm
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -390,4 +392,149 @@ func checkBreaker(t *rapid.T, b *breaker, permits []*permit, now time.Time, lone
 	case len(b.window) > windowSize:
 		t.Fatalf("the window has %d calls", len(b.window))
 	}
+}
+
+// taskOf returns a task of a key.
+func taskOf(key string) exec.Task {
+	task := exectest.Task([]byte(hello))
+	task.Job.Key = key
+	return task
+}
+
+// The failures of one key, one user or one job alone never open the circuit, and a second party
+// opens it.
+func TestOnePartyOpensNoCircuit(t *testing.T) {
+	t.Parallel()
+	single := exectest.Task([]byte(hello))
+	for name, next := range map[string]func() exec.Task{
+		"a key":  func() exec.Task { return taskOf("a") },
+		"a job":  func() exec.Task { return single },
+		"a user": func() exec.Task { task := taskOf(""); task.Job.Owner.User = "mallory"; return task },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				u := newUpstream()
+				e := newInMemory(t, u)
+				u.fail("500")
+				for range 3 * windowSize {
+					if f := faultOf(t, exectest.Start(t, e, next()).Wait()); f.Class != job.Retryable {
+						t.Fatalf("a failure of its own costs an attempt: %+v", f)
+					}
+				}
+				if c := e.Circuits()[0]; c.Open {
+					t.Fatalf("the circuit is open: %+v", c)
+				}
+				_ = exectest.Start(t, e, taskOf("b")).Wait()
+				if c := e.Circuits()[0]; !c.Open {
+					t.Errorf("a second party fails too, and the circuit is closed: %+v", c)
+				}
+			})
+		})
+	}
+}
+
+// A server that cannot be reached is nobody's fault: the circuit opens for one key, too.
+func TestUnreachableServerOpensTheCircuit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := mustNew(t, Config{Models: []Model{{Name: "m", BaseURL: "http://m.invalid", Transport: failingTransport{
+			&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}}}}})
+		for range maxConsecutiveFailures {
+			_ = exectest.Start(t, e, taskOf("a")).Wait()
+		}
+		if c := e.Circuits()[0]; !c.Open {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
+// The party whose probe failed is not the next probe while another one waits. Alone it may try
+// again, later.
+func TestFailedProbeLetsOthersGoFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		u, e := openBreaker(t)
+		time.Sleep(time.Until(e.Circuits()[0].RetryAt))
+		_ = exectest.Start(t, e, taskOf("bad")).Wait()
+		called := u.calls.Load()
+		u.repair()
+		next := e.Circuits()[0].RetryAt
+		time.Sleep(time.Until(next))
+		if f := faultOf(t, exectest.Start(t, e, taskOf("bad")).Wait()); f.Code != "circuit_open" || u.calls.Load() != called {
+			t.Errorf("the failed probe is the next one: %+v after %d calls", f, u.calls.Load())
+		}
+		if err := exectest.Start(t, e, taskOf("good")).Wait(); err != nil || e.Circuits()[0].Open {
+			t.Errorf("another party's probe: %v, %+v", err, e.Circuits()[0])
+		}
+
+		u, e = openBreaker(t)
+		time.Sleep(time.Until(e.Circuits()[0].RetryAt))
+		_ = exectest.Start(t, e, taskOf("bad")).Wait()
+		u.repair()
+		time.Sleep(10 * time.Second)
+		if err := exectest.Start(t, e, taskOf("bad")).Wait(); err != nil {
+			t.Errorf("alone it is never a probe again: %v", err)
+		}
+	})
+}
+
+// A call that ends by a clock counts against the server only if it ran for as long as the queue's
+// own clocks allow.
+func TestOwnClocksProveNothing(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		queue job.Timeouts
+		opens bool
+	}{
+		{job.Timeouts{}, false},
+		{job.Timeouts{FirstOutput: time.Minute, RunHard: 5 * time.Minute}, false},
+		{job.Timeouts{FirstOutput: 10 * time.Millisecond}, true},
+	} {
+		for _, byRequest := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				u := newUpstream()
+				u.fail(simmodel.Hang)
+				e := newInMemory(t, u)
+				for range maxConsecutiveFailures {
+					task := exectest.Task([]byte(hello))
+					task.Clocks = c.queue
+					if byRequest {
+						task.Job.Policy.Timeouts.Request = 10 * time.Millisecond
+					}
+					a := exectest.Start(t, e, task)
+					time.Sleep(10 * time.Millisecond)
+					a.Stop(exec.ErrTimeout)
+					_ = a.Wait()
+				}
+				if open := e.Circuits()[0].Open; open != c.opens {
+					t.Errorf("with the queue's clocks %+v, the circuit is open: %v", c.queue, open)
+				}
+			})
+		}
+	}
+}
+
+// While its circuit is open, a job that the engine admitted is sent back at once, one a second;
+// the limit lets no other begin.
+func TestOpenCircuitLimitsAdmission(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, e := openBreaker(t)
+		time.Sleep(time.Until(e.Circuits()[0].RetryAt))
+		_ = runAttempt(t, e) // a failed probe: the next one is seconds away
+		for range 2 {
+			if n := e.Resources().Limits()["m"]; n != 1 {
+				t.Fatalf("%d attempts may be under way", n)
+			}
+			task, began := taskOf(""), time.Now()
+			task.Job.Resource = e.Resource(task.Input)
+			if f := faultOf(t, exectest.Start(t, e, task).Wait()); f.Code != "circuit_open" || time.Since(began) > 0 {
+				t.Errorf("after %v: %+v", time.Since(began), f)
+			}
+			if n := e.Resources().Limits()["m"]; n != 0 {
+				t.Fatalf("%d more attempts may be under way within the same second", n)
+			}
+			time.Sleep(maxWait)
+		}
+	})
 }
