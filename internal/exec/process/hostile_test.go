@@ -202,6 +202,24 @@ func TestMessagesAreBoundedAndPrintable(t *testing.T) {
 	}
 }
 
+// A command that prints a key of its environment tells it to nobody.
+func TestSecretsAreNotLogged(t *testing.T) {
+	t.Setenv("OCR_API_KEY", "sk-12345678")
+	t.Setenv("PLAIN", "ordinary")
+	e, err := New(Config{Command: []string{"sh"}, Env: []string{"OCR_API_KEY", "PLAIN"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := exectest.Start(t, e, exectest.Task([]byte(`echo "refused: $OCR_API_KEY $PLAIN" >&2; exit 1`)))
+	var f *job.Fault
+	if err := a.Wait(); !errors.As(err, &f) || !strings.HasSuffix(f.Message, "refused: [OCR_API_KEY] ordinary") {
+		t.Errorf("the attempt ended with %v", err)
+	}
+	if log := a.Sink.Record().OfKind(job.KindLog); len(log) != 1 || log[0] != "refused: [OCR_API_KEY] ordinary" {
+		t.Errorf("the log is %q", log)
+	}
+}
+
 // Only the goroutine that starts a command and waits for it has a thread of its own. When it is
 // done, the thread ends, so its restrictions reach no other goroutine.
 func TestCommandsRestrictionsStayOnItsThread(t *testing.T) {

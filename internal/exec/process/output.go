@@ -37,13 +37,13 @@ type budget struct {
 	note string // the log line in place of what does not fit; "" once it was written
 }
 
-func newOutput(sink exec.Sink, j *job.Job) output {
+func newOutput(sink exec.Sink, j *job.Job, secrets *strings.Replacer) output {
 	left := max(0, job.MaxJobOutput-int(j.OutputBytes))
 	return output{
 		sink: sink,
 		shown: budget{min(maxShown, left/shownShare),
 			"the rest of standard output is not shown, because it is long; the result has all of it"},
-		stderr: stderrLog{sink: sink, left: budget{min(maxLog, left/logShare),
+		stderr: stderrLog{sink: sink, secrets: secrets, left: budget{min(maxLog, left/logShare),
 			"the rest of the log is dropped, because it is long"}},
 	}
 }

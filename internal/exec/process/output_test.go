@@ -24,7 +24,7 @@ type feed struct {
 
 func newFeed(t *testing.T, j job.Job) *feed {
 	f := &feed{t: t, sink: exectest.NewRecorder(t), now: time.Unix(1000, 0)}
-	f.out = newOutput(f.sink, &j)
+	f.out = newOutput(f.sink, &j, strings.NewReplacer())
 	return f
 }
 
@@ -297,7 +297,7 @@ func TestLaterAttemptsShowLess(t *testing.T) {
 
 func TestSkippedLogIsCheap(t *testing.T) {
 	t.Parallel()
-	l := stderrLog{sink: exectest.NewRecorder(t)}
+	l := stderrLog{sink: exectest.NewRecorder(t), secrets: strings.NewReplacer()}
 	for text, want := range map[string]string{
 		"y\ny\ny\nrest":           "rest",
 		"no end":                  "no end",

@@ -140,7 +140,7 @@ func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) erro
 	if err != nil {
 		return e.startFault(err)
 	}
-	o := newOutput(out, &t.Job)
+	o := newOutput(out, &t.Job, e.secrets())
 	err = r.waitAndRelay(ctx, &o)
 	if err == nil {
 		// A nil *job.Fault must not become an error that is not nil.

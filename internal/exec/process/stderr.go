@@ -28,7 +28,9 @@ const (
 
 // stderrLog makes log lines and progress reports of standard error.
 type stderrLog struct {
-	sink exec.Sink // set once
+	// set once
+	sink    exec.Sink
+	secrets *strings.Replacer // removes secrets
 
 	left      budget
 	line      []byte    // the line that has no end yet, since its last carriage return
@@ -157,7 +159,7 @@ func (l *stderrLog) log(line []byte) error {
 	if l.left.note == "" {
 		return nil
 	}
-	text := printable(line)
+	text := l.secrets.Replace(printable(line))
 	if l.left.left -= len(text) + lineOverhead; l.left.left < 0 {
 		return l.left.exhaust(l.sink)
 	}
@@ -252,7 +254,7 @@ func parseProgress(line string) (job.Progress, bool) {
 
 // tailText returns the end of standard error, on one line.
 func (l *stderrLog) tailText() string {
-	all := []rune(oneLine(strings.ToValidUTF8(string(l.tail), "")))
+	all := []rune(oneLine(l.secrets.Replace(strings.ToValidUTF8(string(l.tail), ""))))
 	if len(all) > maxTailRunes {
 		return "…" + string(all[len(all)-maxTailRunes:])
 	}
