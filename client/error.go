@@ -44,6 +44,7 @@ const (
 	CodeNotRetryable        = "not_retryable"        // only failed, cancelled and expired jobs can be retried
 	CodeIdempotencyMismatch = "idempotency_mismatch" // the key was used before with different content
 	CodeQueueFull           = "queue_full"           // the queue has its maximum of waiting jobs or bytes
+	CodeOwnerFull           = "owner_full"           // the user stores as much as one user may
 	CodeKeyFull             = "key_full"             // the key has its maximum of waiting jobs
 	CodeCallerBusy          = "caller_busy"          // the caller sends too many bodies at once
 	CodeOverloaded          = "overloaded"           // the server has too much to do now

@@ -53,7 +53,7 @@ func StatusOf(code job.Code) int {
 		return http.StatusUnprocessableEntity
 	case Aborted:
 		return statusAborted
-	case job.KeyFull, CallerBusy:
+	case job.KeyFull, job.OwnerFull, CallerBusy:
 		return http.StatusTooManyRequests
 	case job.QueueFull, job.Overloaded, job.NoSpace, job.ShuttingDown, job.Unavailable:
 		return http.StatusServiceUnavailable

@@ -23,6 +23,7 @@ func (l *loader) check(cfg *Config) {
 	l.checkWeb(cfg)
 	l.must(cfg.Data != "", "data", "this must name a directory")
 	l.must(cfg.MinFreeBytes >= 0, "min_free_bytes", "this must be a number of bytes, not %d; 0 keeps nothing free", cfg.MinFreeBytes)
+	l.must(cfg.Retention.UserBytes >= 0, "retention.user_bytes", "this must be a number of bytes, not %d; 0 is no bound", cfg.Retention.UserBytes)
 	l.must(cfg.Retention.MaxBytes >= 0, "retention.max_bytes", "this must be a number of bytes, not %d; 0 is no bound", cfg.Retention.MaxBytes)
 	l.oneOf(cfg.Log.Level, "log.level", "debug", "info", "warn", "error")
 	l.oneOf(cfg.Log.Format, "log.format", "auto", "text", "json")

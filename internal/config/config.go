@@ -82,6 +82,9 @@ type Retention struct {
 	// MaxBytes is the maximum size of the database and the files. Above it the oldest
 	// ended jobs are deleted early. 0 is no limit.
 	MaxBytes int64 `yaml:"max_bytes"`
+	// UserBytes is how many bytes of conversations and of records of deleted jobs one user
+	// may keep. 0 is no limit.
+	UserBytes int64 `yaml:"user_bytes"`
 }
 
 // Log configures the server's log.
@@ -105,7 +108,7 @@ func Default() Config {
 		Connections:   Connections{PerAddress: 1024},
 		Bodies:        Bodies{MaxBytes: 256 << 20, CallerBytes: 128 << 20},
 		Files:         Files{MaxBytes: 512 << 20},
-		Retention:     Retention{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour, MaxBytes: 16 << 30},
+		Retention:     Retention{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour, MaxBytes: 16 << 30, UserBytes: 4 << 30},
 		Log:           Log{Level: "info", Format: "auto"},
 		Tracing:       Tracing{Ratio: 1},
 	}

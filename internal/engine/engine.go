@@ -49,6 +49,9 @@ type Config struct {
 	// MaxBytes bounds the size of the store and of the jobs' files, in bytes. Above it the
 	// oldest ended jobs are deleted before their retention is over. 0 means no bound.
 	MaxBytes int64
+	// MaxKept bounds the bytes of an owner's conversations and of the records of its deleted
+	// jobs; see [store.Batch.MaxKept]. 0 means no bound.
+	MaxKept int64
 	// FileBytes returns the size of the jobs' files in bytes; nil if jobs have no files. One
 	// goroutine calls it. It may be slow.
 	FileBytes func(context.Context) (int64, error)
@@ -81,6 +84,7 @@ type Engine struct {
 	renewEvery     time.Duration
 	idempotencyTTL time.Duration
 	maxWatchers    int
+	maxKept        int64
 	limits         map[string]job.Limits // by queue; part of each batch
 	lanes          *lanes
 	commits        *commits
@@ -124,6 +128,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		renewEvery:     c.RenewEvery,
 		idempotencyTTL: c.IdempotencyKeep,
 		maxWatchers:    c.MaxWatchers,
+		maxKept:        c.MaxKept,
 		limits:         map[string]job.Limits{},
 		lanes:          newLanes(),
 		startedAt:      time.Now(),

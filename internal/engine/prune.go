@@ -142,16 +142,23 @@ func (p *pruner) shrink(ctx context.Context) error {
 			return err
 		}
 	}
-	p.logShrink(before, size, total)
-	return nil
+	kept, err := p.e.store.Kept(ctx)
+	p.logShrink(before, size, total, &kept)
+	return err
 }
 
-func (p *pruner) logShrink(before, after int64, jobs int) {
-	p.e.log.Warn("the store was above its bound: the oldest ended jobs were deleted before their retention was over",
-		"jobs", jobs, "bytes", before, "now", after, "max", p.maxBytes)
+// logShrink logs what was deleted and why. Conversations are never deleted early, so jobs of
+// everybody make room for them: the log says whose they are.
+func (p *pruner) logShrink(before, after int64, jobs int, kept *store.Kept) {
+	sizes := []any{"jobs", jobs, "bytes", before, "now", after, "max", p.maxBytes,
+		"conversations", kept.Bytes, "most_of", kept.Most.User, "tenant", kept.Most.Tenant, "conversations_of_one", kept.MostBytes}
+	p.e.log.Warn("the store was above its bound: the oldest ended jobs were deleted before their retention was over", sizes...)
+	if kept.Bytes > p.maxBytes/2 {
+		p.e.log.Warn("conversations and records of deleted jobs take more than half of the store, so jobs are deleted for them", sizes...)
+	}
 	if after > p.maxBytes {
 		p.exhaustedAt = time.Now()
-		p.e.log.Warn("the store is still above its bound: only unfinished jobs and conversations are left", "bytes", after, "max", p.maxBytes)
+		p.e.log.Warn("the store is still above its bound: only unfinished jobs and conversations are left", sizes...)
 	}
 }
 

@@ -1,13 +1,17 @@
 package engine
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
@@ -70,6 +74,29 @@ func TestShrinkDeletesTheOldest(t *testing.T) {
 		t.Errorf("the store holds %d of the %d bytes that it may", size, p.maxBytes)
 	}
 	w.get(waiting)
+}
+
+// Conversations are never deleted early. The log says when jobs are deleted for them, and whose
+// take most.
+func TestShrinkNamesCauseInLog(t *testing.T) {
+	t.Parallel()
+	w := newSweepHarness(t, time.Hour)
+	w.runToEnd(10, 10_000)
+	var log bytes.Buffer
+	w.log = slog.New(slog.NewTextHandler(&log, nil))
+	p := newPruner(w.Engine, w.storeSize()/2)
+	if err := p.shrink(t.Context()); err != nil || strings.Contains(log.String(), "more than half") || !strings.Contains(log.String(), "conversations=0") {
+		t.Errorf("without conversations: %v, %s", err, &log)
+	}
+	log.Reset()
+	row := store.Row{Owner: job.Owner{User: "ann"}, Kind: "message", ID: "a", Body: make([]byte, 1<<20)}
+	if err := w.Write(t.Context(), row); err != nil {
+		t.Fatal(err)
+	}
+	p = newPruner(w.Engine, 1<<20)
+	if err := p.shrink(t.Context()); err != nil || !strings.Contains(log.String(), "more than half") || !strings.Contains(log.String(), "most_of=ann") {
+		t.Errorf("with conversations: %v, %s", err, &log)
+	}
 }
 
 // slowFiles are the files of jobs. Their removal takes a minute.

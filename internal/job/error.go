@@ -24,6 +24,7 @@ const (
 	LeaseLost           Code = "lease_lost"           // the lease is not the job's current one
 	QueueFull           Code = "queue_full"           // the queue is at its limit of jobs or bytes
 	KeyFull             Code = "key_full"             // the key is at its limit of waiting jobs
+	OwnerFull           Code = "owner_full"           // the user keeps as many bytes as one may
 	BatchRefused        Code = "batch_refused"        // another job of an atomic batch was refused
 	Overloaded          Code = "overloaded"           // the server has too many pending writes
 	NoSpace             Code = "no_space"             // the disk is full

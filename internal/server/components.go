@@ -151,6 +151,7 @@ func (c *components) assemble(ctx context.Context) (err error) {
 		Queues:      engineQueues(c.cfg, c.executors),
 		Log:         c.log,
 		MaxBytes:    c.cfg.Retention.MaxBytes,
+		MaxKept:     c.cfg.Retention.UserBytes,
 		FileBytes:   c.files.Size,
 		Free:        c.store.free,
 		MinFree:     c.cfg.MinFreeBytes,

@@ -67,6 +67,13 @@ type Batch struct {
 	// where they are, with their turns, and takes the jobs behind them. The store only reads it.
 	Room map[string]int
 
+	// MaxKept bounds the bytes that one owner keeps: of its side rows, and of the records of
+	// deleted jobs, each with a fixed overhead. 0 is no bound. Past it a Write that only adds
+	// rows, and a Submit with rows or an idempotency key, are refused with job.OwnerFull. A
+	// delete applies and is not remembered. Rows of [AtEnd] and writes that remove rows always
+	// apply. The bound is exact in one process.
+	MaxKept int64
+
 	Pauses    []*Pause
 	Renews    []*Renew
 	Presences []*Presence
@@ -287,7 +294,7 @@ type Retry struct {
 }
 
 // Write stores side rows that belong to no submit and no end: all of them or none.
-// Refusals: those of its rows; see [Action].
+// Refusals: those of its rows, see [Action]; job.OwnerFull, see [Batch.MaxKept].
 type Write struct {
 	Rows []Row
 
@@ -304,7 +311,7 @@ type Write struct {
 // limits are.
 // Refusals: job.IdempotencyMismatch; job.NotFound when the job of the idempotency key was
 // removed and the key is still kept; job.KeyFull; those of its rows (job.Conflict,
-// job.NotFound); job.BatchRefused.
+// job.NotFound); job.OwnerFull, see [Batch.MaxKept]; job.BatchRefused.
 type Submit struct {
 	Job   job.Job
 	Input []byte

@@ -104,5 +104,10 @@ func (op *Submit) AnswerKey(use *KeyUse, now time.Time) bool {
 	return true
 }
 
+// OwnerFull refuses to keep more bytes of an owner; see [Batch.MaxKept].
+func OwnerFull(bound int64) *job.Error {
+	return job.Errorf(job.OwnerFull, "this user's conversations and deleted jobs take as much as one user may store (%d bytes): delete conversations", bound)
+}
+
 // KeepDeletes is how long a second [Delete] of the same job applies again.
 const KeepDeletes = 24 * time.Hour

@@ -25,6 +25,16 @@ type RowSet struct {
 // Set is the set that the row belongs to.
 func (r *Row) Set() RowSet { return RowSet{r.Owner, r.Kind, r.Parent} }
 
+// AddedBytes is how many bytes of bodies the rows add, if none of them replaces another.
+func AddedBytes(rows []Row) (bytes int64) {
+	for i := range rows {
+		if a := rows[i].Action; a == Put || a == Insert {
+			bytes += int64(len(rows[i].Body))
+		}
+	}
+	return bytes
+}
+
 // Action is what an op does with a row.
 type Action uint8
 

@@ -164,10 +164,19 @@ type UpkeepReader interface {
 	// disk gets the space back. A commit that deletes lowers Size at once, by about the
 	// bytes of what it deletes: the engine prunes until Size is small enough.
 	Size(ctx context.Context) (int64, error)
+	// Kept reads what owners keep besides their jobs; see [Batch.MaxKept].
+	Kept(ctx context.Context) (Kept, error)
 	// Now reads the store's clock, to within [ClockTolerance]. Only this clock decides
 	// leases and due times. A shared store estimates it, so Now may go back by up to
 	// ClockTolerance, and by no more.
 	Now() time.Time
+}
+
+// Kept is what owners keep besides their jobs: side rows, and records of deleted jobs.
+type Kept struct {
+	Bytes     int64     // of all owners
+	Most      job.Owner // the owner that keeps most
+	MostBytes int64     // of that owner
 }
 
 // RowReader has the reads of side rows; see [Row].

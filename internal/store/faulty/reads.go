@@ -186,6 +186,14 @@ func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs 
 	return jobs, next, err
 }
 
+// Kept is [store.UpkeepReader.Kept], and fails as planned.
+func (s *Store) Kept(ctx context.Context) (k store.Kept, err error) {
+	if err = s.readFault("Kept"); err == nil {
+		k, err = s.inner.Kept(ctx)
+	}
+	return k, err
+}
+
 // Size is [store.UpkeepReader.Size], and fails as planned.
 func (s *Store) Size(ctx context.Context) (size int64, err error) {
 	if err = s.readFault("Size"); err == nil {

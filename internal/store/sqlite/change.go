@@ -67,8 +67,7 @@ func (t *tx) delete(op *store.Delete) error {
 		return err
 	}
 	// The delete is recorded now, so that a second one succeeds while the attempt still runs.
-	err = t.q.insertDeleted.id(&op.ID).text(op.Owner.Tenant).text(op.Owner.User).time(t.now.Add(store.KeepDeletes)).run()
-	if err != nil {
+	if err := t.rememberDelete(op); err != nil {
 		return err
 	}
 	if f.job.State == job.Running {
@@ -81,6 +80,16 @@ func (t *tx) delete(op *store.Delete) error {
 		}
 	}
 	return t.remove(removalOf(&f.job, f.idempotencyKey))
+}
+
+// rememberDelete records a delete, unless its owner may keep no more.
+func (t *tx) rememberDelete(op *store.Delete) error {
+	fits, err := t.fitsOwner(op.Owner, deleteBytes)
+	if err != nil || !fits {
+		return err
+	}
+	t.keep(op.Owner, deleteBytes)
+	return t.q.insertDeleted.id(&op.ID).text(op.Owner.Tenant).text(op.Owner.User).time(t.now.Add(store.KeepDeletes)).run()
 }
 
 // deleteAtEnd marks a running job as deleted. No read finds it any more, and it is removed
@@ -157,6 +166,7 @@ func (t *tx) releaseKey(o job.Owner, key string) error {
 	if !until.After(t.now) {
 		return t.q.deleteIdempotent.text(o.Tenant).text(o.User).text(key).run()
 	}
+	t.keep(o, leftoverBytes)
 	return t.q.insertLeftover.time(until).text(o.Tenant).text(o.User).text(key).run()
 }
 

@@ -27,6 +27,7 @@ type tx struct {
 	room          fairqueue.Room            // for further claims
 	freedKeys     []freedKey                // keys in which the current op freed a place
 	tallies       map[tallyKey]*tallyChange // changes to tallies
+	kept          map[job.Owner]int64       // changes of the bytes that owners keep
 	toPublish     []*runningJob             // jobs whose tailView changes with the commit
 }
 
@@ -186,6 +187,7 @@ func (t *tx) apply(b *store.Batch) error {
 		t.trimTail,
 		t.saveCounts,
 		t.saveTallies,
+		t.saveKept,
 		t.saveRunningBits,
 		func() error { return t.saveBatchID(b) },
 	} {

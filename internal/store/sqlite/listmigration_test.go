@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -17,11 +18,10 @@ import (
 const undoListMigration = `
 	DROP INDEX jobs_listed; DROP INDEX jobs_keyed; DROP INDEX jobs_coded;
 	ALTER TABLE jobs DROP COLUMN code;
-	CREATE INDEX jobs_failed ON jobs (tenant, usr, id) WHERE state = 6;
-	PRAGMA user_version = 12;`
+	CREATE INDEX jobs_failed ON jobs (tenant, usr, id) WHERE state = 6;`
 
 // The jobs of an older database are listed by every filter, also one whose failure cannot be
-// read. The log says that an update runs, because it takes a while.
+// read.
 func TestListMigrationIndexesOldJobs(t *testing.T) {
 	t.Parallel()
 	d := newHarness(t)
@@ -33,21 +33,10 @@ func TestListMigrationIndexesOldJobs(t *testing.T) {
 	d.apply(&store.Finish{Lease: lease, To: job.Scheduled, Delay: time.Hour, Failure: &job.Failure{Code: "x"}})
 	running, _ := d.running()
 	d.spoil("failure", damaged)
-	if err := sqlitex.ExecuteScript(d.conn, undoListMigration, nil); err != nil {
+	if err := sqlitex.ExecuteScript(d.conn, undoListMigration+listMigration(t), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Store.Close(); err != nil {
-		t.Fatal(err)
-	}
-	var log bytes.Buffer
-	s, err := Open(t.Context(), d.path, Options{Log: slog.New(slog.NewTextHandler(&log, nil)), Clock: func() time.Time { return d.now }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.Store = s
-	if !strings.Contains(log.String(), "0013_lists") {
-		t.Errorf("the log does not name the migration: %s", log.String())
-	}
+	d.reopenWith(nil)
 	k := "k"
 	for name, c := range map[string]struct {
 		f    job.Filter
@@ -81,8 +70,39 @@ func BenchmarkUpgradeToLists(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StartTimer()
-		if err := migrate(a.conn, slog.New(slog.DiscardHandler)); err != nil {
+		if err := sqlitex.ExecuteScript(a.conn, listMigration(b), nil); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func listMigration(tb testing.TB) string {
+	tb.Helper()
+	script, err := migrations.ReadFile("migrations/0013_lists.sql")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(script)
+}
+
+// An update of an older database is logged, because it may take a while. A new database is not
+// an update.
+func TestUpdatesAreLogged(t *testing.T) {
+	t.Parallel()
+	conn, err := sqlite.OpenConn(":memory:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var log bytes.Buffer
+	to := slog.New(slog.NewTextHandler(&log, nil))
+	if err := migrate(conn, to); err != nil || log.Len() > 0 {
+		t.Fatalf("a new database: %v, %s", err, &log)
+	}
+	if err := sqlitex.ExecuteScript(conn, "DROP TABLE owners; PRAGMA user_version = 14;", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := migrate(conn, to); err != nil || !strings.Contains(log.String(), "0015_owners") {
+		t.Errorf("an update: %v, %s", err, &log)
 	}
 }

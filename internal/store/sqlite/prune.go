@@ -152,6 +152,7 @@ func (p *pruneRun) dropLeftoverKeys(limit int) (int, error) {
 			err = p.dropExpiredKey(keys[i].owner, keys[i].key)
 		}
 		if err == nil {
+			p.keep(keys[i].owner, -leftoverBytes)
 			err = p.q.deleteLeftover.int(keys[i].row).run()
 		}
 	}
@@ -162,6 +163,7 @@ func (p *pruneRun) dropDeleteRecords(limit int) (int, error) {
 	var ids []job.ID
 	err := p.q.oldDeleted.time(p.now).int(int64(limit)).each(func(c column) error {
 		ids = append(ids, c.id(0))
+		p.keep(job.Owner{Tenant: c.text(1), User: c.text(2)}, -deleteBytes)
 		return nil
 	})
 	for i := range ids {

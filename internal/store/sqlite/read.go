@@ -36,7 +36,7 @@ type reader struct {
 	nextReady, nextExpiry    *query
 	storedBytes              *query
 	withFiles, abandonable   *query
-	tally, version           *query
+	tally, version, allKept  *query
 	listQueries
 }
 
@@ -67,6 +67,7 @@ func openReader(path string, views *tailViews) (*reader, error) {
 		{&r.result, "SELECT content_type, length(body), CASE WHEN length(body) <= ? THEN body END FROM results WHERE n = ?"},
 		{&r.output, outputSQL},
 		{&r.tally, tallySQL},
+		{&r.allKept, "SELECT tenant, usr, bytes FROM owners"},
 		{&r.version, versionSQL},
 		{&r.outputEnd, outputEndSQL},
 		{&r.turn, "SELECT queue, turn, n FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND state = 2"},

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"slices"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -65,33 +66,68 @@ func (t *tx) putRows(rows []store.Row) error {
 func (t *tx) putRow(r *store.Row) error {
 	t.wroteRows = true
 	switch r.Action {
+	case store.Put, store.Insert:
+		return t.writeRow(r.Set(), r.ID, r.Body)
 	case store.Update:
-		body, err := readSideRow(t.q.sideRow, r.Set(), r.ID)
-		if err != nil || body == nil {
+		if body, err := readSideRow(t.q.sideRow, r.Set(), r.ID); err != nil || body == nil {
 			return err
 		}
-		fallthrough
-	case store.Put, store.Insert:
-		return t.q.putSideRow.set(r.Set()).text(r.ID).blob(r.Body).run()
+		return t.writeRow(r.Set(), r.ID, r.Body)
 	case store.Move:
 		body, err := readSideRow(t.q.sideRow, r.Set(), r.ID)
 		if err != nil || body == nil {
 			return err
 		}
-		if err := t.q.deleteSideRow.set(r.Set()).text(r.ID).run(); err != nil {
+		if err := t.removeRow(r.Set(), r.ID); err != nil {
 			return err
 		}
-		return t.q.putSideRow.set(r.Set()).text(r.To).blob(body).run()
+		return t.writeRow(r.Set(), r.To, body)
 	case store.Remove:
-		return t.q.deleteSideRow.set(r.Set()).text(r.ID).run()
+		return t.removeRow(r.Set(), r.ID)
 	case store.RemoveAll:
+		_, err := t.q.sideRowBytes.set(r.Set()).first(func(c column) error {
+			t.keep(r.Owner, -c.int(0))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 		return t.q.deleteSideRows.set(r.Set()).run()
 	}
 	return nil
 }
 
+// writeRow writes a row, and counts its bytes instead of those of the row that it replaces.
+func (t *tx) writeRow(of store.RowSet, id string, body []byte) error {
+	if err := t.forgetRow(of, id); err != nil {
+		return err
+	}
+	t.keep(of.Owner, rowBytes+int64(len(body)))
+	return t.q.putSideRow.set(of).text(id).blob(body).run()
+}
+
+func (t *tx) removeRow(of store.RowSet, id string) error {
+	if err := t.forgetRow(of, id); err != nil {
+		return err
+	}
+	return t.q.deleteSideRow.set(of).text(id).run()
+}
+
+// forgetRow takes the bytes of a row off those of its owner, if the row exists.
+func (t *tx) forgetRow(of store.RowSet, id string) error {
+	_, err := t.q.sideRowLength.set(of).text(id).first(func(c column) error {
+		t.keep(of.Owner, -rowBytes-c.int(0))
+		return nil
+	})
+	return err
+}
+
 func (t *tx) write(op *store.Write) (err error) {
 	op.Conflict, op.Err, err = t.checkRows(op.Rows)
+	// A full owner can make room: what removes rows always applies.
+	if op.Err == nil && err == nil && !slices.ContainsFunc(op.Rows, func(r store.Row) bool { return r.Action == store.Remove || r.Action == store.RemoveAll }) {
+		op.Err, err = t.checkKept(op.Rows, nil, job.Owner{})
+	}
 	if op.Err != nil || err != nil {
 		return err
 	}

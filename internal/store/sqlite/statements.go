@@ -27,6 +27,7 @@ type statements struct {
 	insertLeftover, oldLeftovers, deleteLeftover                         *query
 	insertDeleted, wasDeleted, oldDeleted, deleteDeleted                 *query
 	sideRow, firstSideRow                                                *query
+	kept, addKept, deleteKept, sideRowBytes, sideRowLength               *query
 	putSideRow, deleteSideRow, deleteSideRows                            *query
 	loadCounts, saveCounts                                               *query
 	loadReady, loadDue                                                   *query
@@ -124,9 +125,14 @@ func newStatements(conn *sqlite.Conn) *statements {
 		{&q.deleteLeftover, "DELETE FROM leftovers WHERE rowid = ?"},
 		{&q.insertDeleted, "INSERT OR REPLACE INTO deleted (id, tenant, usr, until) VALUES (?,?,?,?)"},
 		{&q.wasDeleted, "SELECT tenant, usr FROM deleted WHERE id = ?"},
-		{&q.oldDeleted, "SELECT id FROM deleted WHERE until <= ? ORDER BY until LIMIT ?"},
+		{&q.oldDeleted, "SELECT id, tenant, usr FROM deleted WHERE until <= ? ORDER BY until LIMIT ?"},
 		{&q.deleteDeleted, "DELETE FROM deleted WHERE id = ?"},
 
+		{&q.kept, "SELECT bytes FROM owners WHERE tenant = ? AND usr = ?"},
+		{&q.addKept, "INSERT INTO owners (tenant, usr, bytes) VALUES (?,?,?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes"},
+		{&q.deleteKept, "DELETE FROM owners WHERE tenant = ? AND usr = ? AND bytes <= 0"},
+		{&q.sideRowLength, "SELECT length(body) FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
+		{&q.sideRowBytes, "SELECT coalesce(sum(length(body) + 100), 0) FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ?"},
 		{&q.sideRow, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
 		{&q.firstSideRow, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? ORDER BY id LIMIT 1"},
 		{&q.putSideRow, "INSERT OR REPLACE INTO records (tenant, usr, kind, parent, id, body) VALUES (?,?,?,?,?,?)"},

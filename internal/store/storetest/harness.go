@@ -33,6 +33,7 @@ type harness struct {
 	another func() *harness      // makes another harness of the same kind
 
 	limits map[string]job.Limits // of the next batches
+	kept   int64                 // the bound of the next batches, [store.Batch.MaxKept]
 	room   map[string]int        // of the next batches
 
 	micros atomic.Int64  // the clock; read by the store from any goroutine
@@ -137,6 +138,7 @@ func (w *harness) prepare(b *store.Batch) {
 	w.rememberNames(b)
 	if b.Limits == nil {
 		b.Limits = maps.Clone(w.limits)
+		b.MaxKept = w.kept
 	}
 	if b.Room == nil {
 		b.Room = w.room

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -24,6 +25,86 @@ func rowRules() []rule {
 		{"rows of different owners do not mix in reads, conditions and removals", rowsOfOwners},
 		{"bodies and names of any text are kept", rowsKept},
 		{"a submit's rows apply with it", rowsOfSubmit},
+		{"what an owner keeps is counted, and no longer when it is gone", rowsCounted},
+		{"past the bound of an owner, new rows and keys are refused, and what frees bytes applies", rowsBounded},
+		{"past the bound of an owner, deletes apply and are not remembered", deletesBounded},
+	}
+}
+
+// keeps reads what all owners keep.
+func (w *harness) keeps() store.Kept {
+	w.Helper()
+	k, err := w.store.Kept(w.ctx)
+	wantEqual(w, "the refusal of Kept", err, nil)
+	return k
+}
+
+func rowsCounted(w *harness) {
+	wantEqual(w, "what a new store keeps", w.keeps(), store.Kept{})
+	body := strings.Repeat("x", 1000)
+	w.do(newWrite(put("p", "a", body)), newWrite(put("p", "b", body)))
+	two := w.keeps()
+	if two.Most != mine || two.MostBytes != two.Bytes || two.Bytes < 2000 || two.Bytes > 3000 {
+		w.Errorf("for two rows of 1000 bytes: %+v", two)
+	}
+	w.do(newWrite(put("p", "a", body)), newWrite(withAction(store.Update, put("p", "a", body))), newWrite(withAction(store.Update, put("p", "c", body))))
+	wantEqual(w, "what is kept when rows are replaced by equal ones", w.keeps(), two)
+	moved := withAction(store.Move, put("p", "a", ""))
+	moved.To = "b"
+	w.do(newWrite(moved))
+	if one := w.keeps(); one.Bytes*2 != two.Bytes {
+		w.Errorf("for one row: %+v", one)
+	}
+	w.do(newWrite(put("p", "a", body)), newWrite(withAction(store.Remove, put("p", "a", ""))))
+	other := put("p", "a", strings.Repeat("x", 5000))
+	other.Owner = theirs
+	w.do(newWrite(other))
+	w.reopen()
+	if k := w.keeps(); k.Most != theirs || k.Bytes-k.MostBytes != two.Bytes/2 {
+		w.Errorf("of two owners: %+v", k)
+	}
+	all := withAction(store.RemoveAll, put("p", "", ""))
+	others := all
+	others.Owner = theirs
+	w.do(newWrite(all), newWrite(others))
+	wantEqual(w, "what is kept in the end", w.keeps(), store.Kept{})
+}
+
+func rowsBounded(w *harness) {
+	w.kept = 10_000
+	half := strings.Repeat("x", 5000)
+	w.do(newWrite(put("p", "a", half)))
+	w.mustRefuse(job.OwnerFull, newWrite(put("p", "b", half)))
+	withRow := w.newSubmit(withRows(put("p", "b", half)))
+	w.mustRefuse(job.OwnerFull, withRow)
+	other := put("p", "b", half)
+	other.Owner = theirs
+	w.do(newWrite(other), newWrite(withAction(store.Require, put("p", "a", ""))))
+	w.submit()
+
+	w.kept = 100
+	w.mustRefuse(job.OwnerFull, w.newSubmit(withIdempotency("k", "x")))
+	w.submit()
+	w.do(newWrite(withAction(store.Remove, put("p", "a", "")), put("p", "c", half)))
+	w.do(newWrite(withAction(store.RemoveAll, put("p", "", ""))))
+	w.kept = 1000
+	w.do(w.newSubmit(withIdempotency("k", "x")))
+}
+
+func deletesBounded(w *harness) {
+	w.do(newWrite(put("p", "a", strings.Repeat("x", 2000))))
+	remembered, forgotten := w.submit(), w.submit()
+	w.kept = 10_000
+	w.do(newDelete(remembered))
+	w.kept = 1000
+	w.do(newDelete(forgotten), newDelete(remembered))
+	w.mustRefuse(job.NotFound, newDelete(forgotten))
+	full := w.keeps()
+	w.kept = 0
+	w.advance(2 * store.KeepDeletes)
+	w.do(&store.Prune{Limit: 100})
+	if k := w.keeps(); k.Bytes >= full.Bytes {
+		w.Errorf("a record of a delete is counted when it is gone: %+v, then %+v", full, k)
 	}
 }
 
