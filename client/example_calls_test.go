@@ -145,6 +145,20 @@ func ExampleClient_Pause() {
 	// 2 false
 }
 
+// Give the page of a user who has logged in a token, with which it asks and watches itself.
+func ExampleClient_CreateToken() {
+	c, stop := callExample()
+	defer stop()
+	token, err := c.CreateToken(context.Background(), client.TokenOptions{TTL: 10 * time.Minute, Queues: []string{"chat"}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(token.User, token.Token, token.RenewableUntil)
+	// Output:
+	// ann ut_k3y1.W7mS 2030-02-01 09:00:00 +0000 UTC
+}
+
 // Set a clock by the name that a user gave.
 func ExampleTimeouts_Set() {
 	var t client.Timeouts
@@ -166,6 +180,7 @@ func callExample() (c *client.Client, stop func()) {
 		"GET /v1/queues":              `{"data":[{"name":"chat"},{"name":"ocr"}]}`,
 		"POST /v1/queues/chat/pause":  `{"name":"chat","paused":true}`,
 		"POST /v1/queues/ocr/pause":   `{"name":"ocr","paused":true}`,
+		"POST /v1/tokens":             `{"token":"ut_k3y1.W7mS","user":"ann","expires_at":"2030-01-31T09:10:00Z","renewable_until":"2030-02-01T09:00:00Z"}`,
 		"POST /v1/queues/chat/resume": `{"name":"chat"}`,
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

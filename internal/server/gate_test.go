@@ -68,7 +68,7 @@ func TestTokenIsRefusedOnOtherRoutes(t *testing.T) {
 	s.components.register(&routes)
 	for _, route := range routes {
 		method, path, _ := strings.Cut(route, " ")
-		path = strings.NewReplacer("{id}", id, "{task}", id, "{name}", "a", "{queue}", "sim").Replace(path)
+		path = strings.NewReplacer("{id}", id, "{task}", id, "{name}", "a", "{queue}", "sim", "{$}", "").Replace(path)
 		r := httptest.NewRequest(method, s.URL()+path+"?token="+token, nil)
 		r.RemoteAddr = "127.0.0.1:5000"
 		w := httptest.NewRecorder()

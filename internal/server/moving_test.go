@@ -236,3 +236,82 @@ func TestPHPOfMovedApplication(t *testing.T) {
 		}
 	}
 }
+
+// A page of another origin needs its origin in allowed_origins and a token. It reads which of the
+// two it lacks, and works with both, over every transport.
+func TestPageOfAnotherOriginInABrowser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a browser")
+	}
+	t.Parallel()
+	b := openBrowser(t)
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = io.WriteString(w, `<pre id="out"></pre><script>
+			async function ask(server, token) {
+				const headers = { 'Content-Type': 'application/json', 'X-User-ID': 'bob' }
+				if (token) headers.Authorization = 'Bearer ' + token
+				const call = async (method, path, body) => {
+					const answer = await fetch(server + path, { method, headers, body })
+					return [answer.status, await answer.json()]
+				}
+				const said = []
+				const [status, task] = await call('POST', '/api/chat', '{"query":"hello","conversation_id":"conv123"}')
+				if (status !== 202) return status + ' ' + task.error
+				await new Promise((resolve, reject) => {
+					const events = new EventSource(server + task.urls.events + '?token=' + token)
+					events.addEventListener('done', () => { events.close(); resolve() })
+				})
+				said.push((await call('GET', task.urls.status))[1].result.answer)
+				said.push((await call('GET', '/api/conversations'))[1].conversations[0].id)
+				said.push((await call('DELETE', '/api/conversations/conv123'))[0])
+				token = (await call('POST', '/v1/tokens'))[1].token
+				said.push(await new Promise(resolve => {
+					const socket = new WebSocket(server.replace('http', 'ws') + '/ws?token=' + token)
+					socket.onopen = () => socket.send('{"type":"chat_query","query":"again","conversation_id":"conv123"}')
+					socket.onmessage = e => {
+						const message = JSON.parse(e.data)
+						if (message.type === 'chat_response') { socket.close(); resolve(message.answer) }
+					}
+				}))
+				return said.join()
+			}
+			function show(server, token) {
+				document.querySelector('#out').textContent = ''
+				ask(server, token).catch(String).then(said => { document.querySelector('#out').textContent = said + '\nend' })
+			}
+		</script>`)
+	}))
+	t.Cleanup(page.Close)
+	model := httptest.NewServer(http.HandlerFunc(echoModel))
+	t.Cleanup(model.Close)
+	start := func(origins ...string) *testServer {
+		return serve(t, func(c *config.Config) {
+			c.Models = []config.Model{{Name: "echo", BaseURL: model.URL + "/v1"}}
+			c.AllowedOrigins = origins
+		})
+	}
+	allowed, strange := start(page.URL), start()
+	tab := b.open(page.URL)
+	tab.until("#out", `text === ''`)
+	said := func(s *testServer, token string) string {
+		t.Helper()
+		tab.run(fmt.Sprintf("show(%q, %q); 0", s.URL(), token))
+		tab.until("#out", `text.endsWith('end')`)
+		return tab.run(`document.querySelector('#out').textContent`)
+	}
+	strangeToken, _ := strange.mint("ann", `{}`)
+	token, _ := allowed.mint("ann", `{}`)
+	for _, c := range []struct {
+		rule, said, want, lacks string
+	}{
+		{"neither", said(strange, ""), "403 ", "it has a token"},
+		{"a token only", said(strange, strangeToken), "it has a token", "POST /v1/tokens"},
+		{"the origin only", said(allowed, ""), "its origin is in allowed_origins", "configuration"},
+		{"both", said(allowed, token), "hello (1),conv123,403,again (3)\nend", "Error"},
+	} {
+		if !strings.Contains(c.said, c.want) || strings.Contains(c.said, c.lacks) {
+			t.Errorf("with %s: %s", c.rule, c.said)
+		}
+	}
+}
