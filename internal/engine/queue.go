@@ -31,6 +31,8 @@ type Queue struct {
 	Files       bool          // jobs may have files
 	// Check refuses jobs that no attempt could process; nil accepts every job.
 	Check func(metadata map[string]string, input []byte) error
+	// CheckFiles refuses inputs that do not fit the files of their job; nil accepts all.
+	CheckFiles func(input []byte, files []job.File) error
 	// Defaults returns the MaxAttempts and the Policy of jobs with this metadata; ok is false
 	// for those above. nil if all jobs have those above.
 	Defaults func(metadata map[string]string) (maxAttempts int, policy job.Policy, ok bool)

@@ -60,6 +60,11 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 			return nil, err
 		}
 	}
+	if q.CheckFiles != nil {
+		if err := q.CheckFiles(r.Input, r.Files); err != nil {
+			return nil, err
+		}
+	}
 	if len(r.Files) > 0 && r.ID == (job.ID{}) {
 		return nil, job.Errorf(job.Internal, "files need the id of their job")
 	}

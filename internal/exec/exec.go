@@ -46,6 +46,13 @@ type Kinds interface {
 	Defaults(metadata map[string]string) (maxAttempts int, policy job.Policy, ok bool)
 }
 
+// FileChecker is an executor whose inputs name files of their jobs.
+type FileChecker interface {
+	// CheckFiles reports whether an attempt could process an input with these files. It is
+	// called before the job is stored, after Check and with its promises.
+	CheckFiles(input []byte, files []job.File) error
+}
+
 // Limited is an executor whose attempts need a scarce resource besides a slot of their queue,
 // such as a model. A job whose resource has no room stays in its queue, and the jobs behind it
 // pass.

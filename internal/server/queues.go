@@ -117,6 +117,9 @@ func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engin
 			Check:       checkOf(executors[name]),
 			Defaults:    defaultsOf(executors[name]),
 		}
+		if checker, ok := executors[name].(exec.FileChecker); ok {
+			queue.CheckFiles = checker.CheckFiles
+		}
 		if limited, ok := executors[name].(exec.Limited); ok {
 			queue.Resource = limited.Resource
 		}

@@ -138,8 +138,8 @@ func (e *Executor) Close() {
 // Kind is "llm".
 func (e *Executor) Kind() string { return "llm" }
 
-// TakesFiles is false: a chat completions body has no place for them.
-func (e *Executor) TakesFiles() bool { return false }
+// TakesFiles is true: the content parts of a message may name files of the job.
+func (e *Executor) TakesFiles() bool { return true }
 
 // Check refuses an input that is not a chat-completions request for one of the models.
 func (e *Executor) Check(input []byte) error {
@@ -168,6 +168,10 @@ func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) erro
 	defer m.releaseSlot()
 	pass, err := m.passGate(ctx, &t, out)
 	if err != nil {
+		return err
+	}
+	if err := req.attach(t.Files); err != nil {
+		pass.cancel()
 		return err
 	}
 	permit, err := m.breaker.acquire(ctx, out, callerOf(&t, m))
