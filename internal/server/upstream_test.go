@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/exec"
@@ -59,6 +60,11 @@ func TestEveryUpstreamFaultEndsTheJob(t *testing.T) {
 		"malformed-sse":      {"upstream_bad_stream", 2},
 		"enormous-line":      {"upstream_too_large", 1},
 		"wrong-content-type": {"upstream_bad_answer", 2},
+		"quota":              {"upstream_quota_exhausted", 1},
+		"no-retry":           {"upstream_rate_limited", 1},
+		"finish-error":       {"upstream_error", 2},
+		"error-in-choice":    {"upstream_error", 2},
+		"nested-event":       {"upstream_bad_stream", 1},
 	}
 	s := serveModels(t, faults) // each fails alone, without opening the circuit of another
 	for fault, want := range faults {
@@ -97,6 +103,45 @@ func TestPassingUpstreamFaultIsRetried(t *testing.T) {
 				t.Errorf("the job is %v after %v attempts (%v), want succeeded after %v", j["status"], j["attempt"], j["error"], attempts)
 			}
 		})
+	}
+}
+
+// An answer in an odd form succeeds at its first attempt.
+func TestOddAnswersSucceed(t *testing.T) {
+	faults := map[string]bool{
+		"single-newlines": true, "stream-as-json": true, "packed-stream": true, "odd-types": true, "no-stream": true, "tools-without-index": true, "cut-characters": true, "huge-usage": true,
+	}
+	s := serveModels(t, faults)
+	for fault := range faults {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			body := fmt.Sprintf(`{"queue":"chat","input":{"model":%[1]q,"messages":[{"role":"user","content":"hello"}],
+				"sim":{"fault":%[1]q,"first_token_ms":1,"tokens_per_s":5000,"tokens":20}},"max_attempts":1}`, fault)
+			_, j := s.call("POST", "/v1/jobs", body, "Prefer", "wait=60")
+			result, _ := j["result"].(map[string]any)
+			if j["status"] != "succeeded" || result["choices"] == nil || len(fmt.Sprint(j["usage"])) > 5000 {
+				t.Errorf("the job is %v with %v, the result is %.500v", j["status"], j["error"], result)
+			}
+		})
+	}
+}
+
+// A server that only shows that it is alive is not silent.
+func TestKeepAliveCommentsAreLife(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits two seconds")
+	}
+	t.Parallel()
+	o := simmodel.Options{Tokens: 3, FirstToken: 2 * time.Second, KeepAlive: 20 * time.Millisecond}
+	upstream := httptest.NewServer(simmodel.New(o))
+	t.Cleanup(upstream.Close)
+	s := serve(t, func(c *config.Config) {
+		c.Models = []config.Model{{Name: "m", BaseURL: upstream.URL + "/v1"}}
+	})
+	_, j := s.call("POST", "/v1/jobs", `{"queue":"chat","input":{"messages":[{"role":"user","content":"hello"}]},"max_attempts":1,
+		"timeouts":{"first_output_s":1,"idle_output_s":1,"request_s":60}}`, "Prefer", "wait=60")
+	if j["status"] != "succeeded" {
+		t.Errorf("the job is %v with %v", j["status"], j["error"])
 	}
 }
 
