@@ -21,7 +21,7 @@ import (
 func TestServerIsNotReadable(t *testing.T) {
 	script := `for f in environ mem maps fd/0; do cat "/proc/$PPID/$f" 2>&- && echo "$f"; done; echo end`
 	server := osexec.Command(os.Args[0])
-	server.Env = append(os.Environ(), serverScriptVar+"="+script, serverProtectVar+"=1", "SECRET_OF_THE_SERVER=xyzzy")
+	server.Env = append(os.Environ(), serverScriptVar+"="+script, serverProtectVar+"=1", "SECRET_OF_THE_SERVER=xyzzy", "TMPDIR="+t.TempDir())
 	out, err := server.Output()
 	if err != nil || string(out) != "end\n" {
 		t.Errorf("the command read %.500q, %v", out, err)

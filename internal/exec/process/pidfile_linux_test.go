@@ -22,7 +22,7 @@ import (
 func startServer(t *testing.T, script, pidFile string) *exec.Cmd {
 	t.Helper()
 	server := exec.Command(os.Args[0])
-	server.Env = append(os.Environ(), serverScriptVar+"="+script, serverPIDFileVar+"="+pidFile)
+	server.Env = append(os.Environ(), serverScriptVar+"="+script, serverPIDFileVar+"="+pidFile, "TMPDIR="+t.TempDir())
 	stdout, err := server.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

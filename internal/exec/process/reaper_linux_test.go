@@ -24,7 +24,7 @@ func TestFirstProcessReapsOrphans(t *testing.T) {
 			sleep 0.1
 		done; echo "$left zombies"`
 	server := osexec.Command("sh", "-c", `mount -t proc proc /proc && exec "$0"`, os.Args[0])
-	server.Env = append(os.Environ(), serverScriptVar+"="+script, serverProtectVar+"=1")
+	server.Env = append(os.Environ(), serverScriptVar+"="+script, serverProtectVar+"=1", "TMPDIR="+t.TempDir())
 	server.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS, Unshareflags: syscall.CLONE_NEWNS}
 	out, err := server.CombinedOutput()
 	if err != nil && (strings.Contains(err.Error(), "not permitted") || strings.Contains(string(out), "mount:")) {
