@@ -44,10 +44,13 @@ type stderrLog struct {
 // add processes a piece of standard error.
 func (l *stderrLog) add(data []byte, now time.Time) error {
 	l.sink.Alive()
-	if l.left.note == "" {
-		data = l.skip(data)
-	}
+	full := l.left.note == ""
 	for len(data) > 0 {
+		// Once, after the end of the line that the last piece has begun.
+		if full && len(l.line)+len(l.rewound) == 0 {
+			data, full = l.skip(data), false
+			continue
+		}
 		end := lineEnd(data)
 		if end < 0 {
 			return l.keep(data, now)
@@ -180,7 +183,7 @@ func (l *stderrLog) keepTail(lines []byte) {
 // end.
 func (l *stderrLog) skip(data []byte) []byte {
 	end := bytes.LastIndexByte(data, '\n')
-	if end < 0 || len(l.line)+len(l.rewound) > 0 || bytes.Contains(data, []byte(progressWord)) {
+	if end < 0 || bytes.Contains(data, []byte(progressWord)) {
 		return data
 	}
 	l.keepTail(data[:end])
