@@ -21,9 +21,10 @@ var errFull = job.Errorf(job.TooLarge, "this socket follows %d tasks and takes n
 type session struct {
 	*stream.Session
 	// set once
-	api   *API
-	owner job.Owner
-	trace string // the traceparent of the request that opened the socket, or ""
+	api    *API
+	caller api.Caller
+	owner  job.Owner
+	trace  string // the traceparent of the request that opened the socket, or ""
 
 	// grant is that of the user's token with which the socket was opened, or of a later one; nil
 	// without a token. Only the goroutine that reads the socket uses it.
@@ -31,7 +32,7 @@ type session struct {
 }
 
 func (a *API) getSocket(w http.ResponseWriter, r *http.Request) error {
-	s := &session{api: a, owner: gate.Owner(r), trace: api.Traceparent(r)}
+	s := &session{api: a, caller: gate.CallerOf(r), owner: gate.Owner(r), trace: api.Traceparent(r)}
 	if g, ok := gate.GrantOf(r); ok {
 		s.grant = &g
 	}

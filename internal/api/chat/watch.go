@@ -108,6 +108,7 @@ func (s *session) follow(ctx context.Context, task job.ID, after int64) (*stream
 		return nil, watch.Update{}, err
 	}
 	feed := stream.NewFeed(task, w, after)
+	feed.Reserve = func(bytes int) (func(), error) { return s.api.gate.ReserveResponse(s.caller, bytes) }
 	first, err := feed.First(ctx)
 	if err == nil {
 		err = checkFollow(first.Job, after)

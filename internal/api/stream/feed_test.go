@@ -104,6 +104,31 @@ func TestFeedCallsSinkInOrder(t *testing.T) {
 	}
 }
 
+// The entries of an update count while the client reads them. Where they are refused, the feed
+// ends before it sends them.
+func TestFeedReservesEntries(t *testing.T) {
+	t.Parallel()
+	up := update(job.Running, 2, 3)
+	up.Entries[0].Data, up.Entries[1].Data = make([]byte, 70), make([]byte, 30)
+	refusal := errors.New("refused")
+	for _, refused := range []error{nil, refusal} {
+		f := NewFeed(job.NewID(), &fakeWatcher{updates: []watch.Update{update(job.Succeeded, 0, 3)}}, 1)
+		events := &recordingSink{}
+		f.events = events
+		reserved, most, released := 0, 0, 0
+		f.Reserve = func(n int) (func(), error) {
+			reserved += n
+			most = max(most, reserved)
+			return func() { reserved -= n; released++ }, refused
+		}
+		err := f.run(t.Context(), up)
+		sent := strings.Contains(strings.Join(events.calls, " "), "entries")
+		if !errors.Is(err, refused) || most != 100 || sent != (refused == nil) || refused == nil && (reserved != 0 || released != 1) {
+			t.Errorf("refused with %v: %v, at most %d bytes, %d at the end; %v", refused, err, most, reserved, events.calls)
+		}
+	}
+}
+
 // When the client has left, the feed ends at once.
 func TestFeedEndsWhenClientLeaves(t *testing.T) {
 	t.Parallel()

@@ -57,6 +57,7 @@ type groupCheck struct {
 	*tx
 	keys   map[ownedKey][32]byte // hashes by idempotency key
 	limits fairqueue.Group
+	kept   int64 // bytes that the group's jobs before this one keep; a group has one owner
 }
 
 type ownedKey struct {
@@ -81,6 +82,10 @@ func (g *groupCheck) check(op *store.Submit) (err error) {
 	a := arrival(op)
 	if op.Err = g.limits.Admit(g.queue(op.Job.Queue).Queue, &a); op.Err == nil {
 		op.Conflict, op.Err, err = g.checkRows(op.Rows)
+	}
+	if op.Err == nil && err == nil {
+		g.kept += keptBytes(op)
+		op.Err, err = g.checkKept(op.Job.Owner, g.kept)
 	}
 	if k := op.Idempotency; k != nil && op.Err == nil {
 		g.keys[ownedKey{op.Job.Owner, k.Key}] = k.Hash

@@ -54,20 +54,23 @@ func (t *tx) fitsOwner(o job.Owner, more int64) (fits bool, err error) {
 	return bytes <= t.batch.MaxKept, err
 }
 
-// checkKept returns the refusal of rows and of an idempotency key that the owner may not keep.
-func (t *tx) checkKept(rows []store.Row, key *store.Idempotency, o job.Owner) (refusal, err error) {
-	added := store.AddedBytes(rows)
-	if key != nil {
-		added += leftoverBytes
-	}
-	if len(rows) > 0 {
-		o = rows[0].Owner
-	}
-	fits, err := t.fitsOwner(o, added)
+// checkKept returns the refusal of bytes that an owner may not keep.
+func (t *tx) checkKept(o job.Owner, bytes int64) (refusal, err error) {
+	fits, err := t.fitsOwner(o, bytes)
 	if err != nil || fits {
 		return nil, err
 	}
 	return store.OwnerFull(t.batch.MaxKept), nil
+}
+
+// keptBytes is how much a submit's owner keeps more with it: its rows, and its idempotency key,
+// which may outlive its job.
+func keptBytes(op *store.Submit) int64 {
+	bytes := store.AddedBytes(op.Rows)
+	if op.Idempotency != nil {
+		bytes += leftoverBytes
+	}
+	return bytes
 }
 
 // Kept reads what owners keep; see [store.UpkeepReader].

@@ -122,11 +122,13 @@ func (t *tx) forgetRow(of store.RowSet, id string) error {
 	return err
 }
 
+func removes(r store.Row) bool { return r.Action == store.Remove || r.Action == store.RemoveAll }
+
 func (t *tx) write(op *store.Write) (err error) {
 	op.Conflict, op.Err, err = t.checkRows(op.Rows)
 	// A full owner can make room: what removes rows always applies.
-	if op.Err == nil && err == nil && !slices.ContainsFunc(op.Rows, func(r store.Row) bool { return r.Action == store.Remove || r.Action == store.RemoveAll }) {
-		op.Err, err = t.checkKept(op.Rows, nil, job.Owner{})
+	if frees := slices.ContainsFunc(op.Rows, removes); op.Err == nil && err == nil && len(op.Rows) > 0 && !frees {
+		op.Err, err = t.checkKept(op.Rows[0].Owner, store.AddedBytes(op.Rows))
 	}
 	if op.Err != nil || err != nil {
 		return err

@@ -39,7 +39,7 @@ func (t *tx) submit(op *store.Submit) error {
 	if op.Conflict, op.Err, err = t.checkRows(op.Rows); op.Err != nil || err != nil {
 		return err
 	}
-	if op.Err, err = t.checkKept(op.Rows, op.Idempotency, op.Job.Owner); op.Err != nil || err != nil {
+	if op.Err, err = t.checkKept(op.Job.Owner, keptBytes(op)); op.Err != nil || err != nil {
 		return err
 	}
 	return t.create(op)

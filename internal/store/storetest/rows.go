@@ -77,6 +77,11 @@ func rowsBounded(w *harness) {
 	w.mustRefuse(job.OwnerFull, newWrite(put("p", "b", half)))
 	withRow := w.newSubmit(withRows(put("p", "b", half)))
 	w.mustRefuse(job.OwnerFull, withRow)
+	one, two := w.newSubmit(withRows(put("q", "a", half[:2600]))), w.newSubmit(withRows(put("q", "b", half[:2600])))
+	one.Group = &store.Group{Size: 2}
+	two.Group = one.Group
+	w.try(one, two)
+	wantEqual(w, "the refusals of a group that does not fit", fmt.Sprint(job.CodeOf(one.Err), job.CodeOf(two.Err)), fmt.Sprint(job.BatchRefused, job.OwnerFull))
 	other := put("p", "b", half)
 	other.Owner = theirs
 	w.do(newWrite(other), newWrite(withAction(store.Require, put("p", "a", ""))))
