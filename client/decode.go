@@ -202,6 +202,8 @@ func (s *scanner) job(j *Job) bool {
 			return 8, optional(s.int, s, &j.QueuePosition)
 		case "held_back_by":
 			return 27, s.string((*string)(&j.HeldBackBy))
+		case "resource":
+			return 28, s.string(&j.Resource)
 		case "estimated_time_seconds":
 			return 9, optional(s.float, s, &j.EstimatedTimeSeconds)
 		case "progress":

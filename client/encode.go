@@ -12,7 +12,7 @@ func (j Job) MarshalJSON() ([]byte, error) {
 	written := wireJob{
 		ID: j.ID, Object: j.Object, Queue: j.Queue, Status: j.Status, Key: j.Key, Priority: j.Priority,
 		Attempt: j.Attempt, MaxAttempts: j.MaxAttempts, AbandonAfterS: nilIfZero(j.AbandonAfterS),
-		QueuePosition: j.QueuePosition, HeldBackBy: j.HeldBackBy, EstimatedTimeSeconds: j.EstimatedTimeSeconds,
+		QueuePosition: j.QueuePosition, HeldBackBy: j.HeldBackBy, Resource: j.Resource, EstimatedTimeSeconds: j.EstimatedTimeSeconds,
 		Progress: j.Progress, Cursor: j.Cursor, Result: j.Result, Error: j.Error, Usage: j.Usage,
 		Files: j.Files, Metadata: j.Metadata,
 		CancelRequestedAt: timestamp(j.CancelRequestedAt), CreatedAt: timestamp(j.CreatedAt), RunAt: timestamp(j.RunAt),
@@ -51,6 +51,7 @@ type wireJob struct {
 	AbandonAfterS        *float64          `json:"abandon_after_s"`
 	QueuePosition        *int              `json:"queue_position"`
 	HeldBackBy           HeldBackBy        `json:"held_back_by"`
+	Resource             string            `json:"resource,omitempty"`
 	EstimatedTimeSeconds *float64          `json:"estimated_time_seconds"`
 	Progress             Progress          `json:"progress"`
 	OutputText           *string           `json:"output_text"`

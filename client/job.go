@@ -51,6 +51,9 @@ type Job struct {
 	QueuePosition *int `json:"queue_position"`
 	// HeldBackBy is the reason why a waiting job does not run yet; "" for none.
 	HeldBackBy HeldBackBy `json:"held_back_by"`
+	// Resource is what an attempt needs besides a slot of its queue: the model that it calls; ""
+	// for nothing.
+	Resource string `json:"resource"`
 	// EstimatedTimeSeconds is the estimated time in seconds until the job has ended,
 	// learned from earlier jobs; nil when unknown.
 	EstimatedTimeSeconds *float64 `json:"estimated_time_seconds"`

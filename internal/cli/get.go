@@ -150,6 +150,8 @@ func holdText(j *client.Job) string {
 	switch j.HeldBackBy {
 	case "", "turn", "delay":
 		return ""
+	case "resource":
+		return ", held back by its model " + j.Resource
 	}
 	return ", held back by " + string(j.HeldBackBy)
 }
