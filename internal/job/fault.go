@@ -25,8 +25,9 @@ type Fault struct {
 	Class   Class
 	// RetryAfter is the wait that the upstream asked for; zero when it did not ask.
 	RetryAfter time.Duration
-	// ServedAgo is how long ago the upstream served another job; 0 if it did not, or that is
-	// unknown. A [Wait] before that was the line of others, and is not charged to the job.
+	// ServedAgo is how long ago the upstream served another job, without the time in which it was
+	// not asked because it had asked to wait; 0 if it served none, or that is unknown. While it
+	// serves others, a [Wait] is their line, and is not charged to the job.
 	ServedAgo time.Duration
 	Err       error
 }

@@ -46,8 +46,8 @@ func (j *Job) DecideRetry(f *Fault, hasOutput bool, now time.Time, jitter float6
 		// The job did not cause the wait, so it costs no attempt. Only the time since the first
 		// start ends a job that keeps waiting, as far as the upstream served nobody.
 		delay := max(f.RetryAfter, r.backoff(1, jitter))
-		served := f.ServedAgo > 0 && f.ServedAgo < now.Sub(j.StartedAt)
-		if served && f.ServedAgo > r.For || !served && now.Add(delay).After(j.StartedAt.Add(r.For)) {
+		servesOthers := 0 < f.ServedAgo && f.ServedAgo <= r.For
+		if !servesOthers && now.Add(delay).After(j.StartedAt.Add(r.For)) {
 			return RetryDecision{}
 		}
 		return RetryDecision{Retry: true, Delay: delay, Refund: true}

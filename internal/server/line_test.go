@@ -29,7 +29,7 @@ func withModels(t *testing.T, models []llm.Model, test func(t *testing.T, e *eng
 		}
 		s := openServer(t, t.TempDir())
 		q := config.Defaults(config.LLM)
-		q.Retry.For = 2 * time.Minute
+		q.Retry.For = 30 * time.Second // shorter than the waits that servers ask for
 		if err := s.Add("ask", q, x); err != nil {
 			t.Fatal(err)
 		}

@@ -268,6 +268,7 @@ func (p *permit) finish(ctx context.Context, err error) error {
 // settlePass tells the gate how the call ended. It returns the error of the attempt: a wait that
 // other jobs caused is not charged to it.
 func (p *permit) settlePass(err error, now time.Time) error {
+	p.pass.end()
 	f, _ := errors.AsType[*job.Fault](err)
 	switch {
 	case f != nil && f.Code == codeRateLimited:
@@ -350,6 +351,7 @@ func (p *permit) release() {
 	}
 	p.returned = true
 	if p.pass != nil {
+		p.pass.end()
 		p.pass.cancel()
 	}
 	p.breaker.mu.Lock()

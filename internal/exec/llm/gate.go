@@ -42,13 +42,15 @@ type gate struct {
 	budget      int       // calls that the server's headers still allow until budgetUntil
 	budgetUntil time.Time
 	window      float64
+	active      int     // calls that have begun and not ended
 	fresh       []*pass // calls that began less than provenAfter ago, in order
 	unproven    int     // of these
 	refusals    int     // in a row
 	refusedAt   time.Time
-	servedAt    time.Time // when the server last accepted a call
-	counted     period    // since the gate last opened
-	before      period    // the last period in which calls were accepted
+	servedAt    time.Time     // when the server last accepted a call
+	waited      time.Duration // how long the gate was or will be closed since then
+	counted     period        // since the gate last opened
+	before      period        // the last period in which calls were accepted
 	refusedJobs map[job.ID]int
 	changed     chan struct{} // closed and replaced when more calls may begin
 
@@ -67,6 +69,7 @@ type pass struct {
 	job    job.ID
 	at     time.Time
 	proven bool // guarded by the gate's mu
+	ended  bool // guarded by the gate's mu
 }
 
 // GateStatus is what a model's gate has learned.
@@ -92,6 +95,7 @@ func (g *gate) begin(id job.ID, now time.Time) (p *pass, at time.Time, changed <
 		return nil, at, g.changed
 	}
 	p = &pass{gate: g, job: id, at: now}
+	g.active++
 	g.fresh = append(g.fresh, p)
 	g.unproven++
 	if g.rate > 0 {
@@ -178,6 +182,17 @@ func (g *gate) proveLocked(p *pass) {
 	}
 }
 
+// end records that the call is over, however it ended.
+func (p *pass) end() {
+	g := p.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !p.ended {
+		p.ended = true
+		g.active--
+	}
+}
+
 // cancel ends a call that did not reach the server, as if it had not begun.
 func (p *pass) cancel() {
 	g := p.gate
@@ -204,7 +219,7 @@ func (p *pass) accepted(h http.Header, served bool, now time.Time) {
 		g.proveLocked(p)
 	}
 	if served {
-		g.servedAt = now
+		g.servedAt, g.waited = now, max(g.closedUntil.Sub(now), 0)
 	}
 	g.refusals = 0
 	g.counted.accepted++
@@ -237,7 +252,7 @@ func (p *pass) refused(wait time.Duration, now time.Time) (tooOften bool) {
 		g.learnLocked(wait, now)
 	}
 	// Jitter, so that several processes do not come back at the same moment.
-	g.closedUntil = later(g.closedUntil, now.Add(wait+rand.N(wait/20+1)))
+	g.closeLocked(wait+rand.N(wait/20+1), now)
 	g.next = g.closedUntil
 	g.notifyLocked()
 	return g.countRefusalLocked(p.job)
@@ -253,9 +268,16 @@ func (p *pass) postponed(wait time.Duration, now time.Time) {
 		p.proven = true
 		g.unproven--
 	}
-	g.closedUntil = later(g.closedUntil, now.Add(min(wait, maxClosed)))
+	g.closeLocked(min(wait, maxClosed), now)
 	g.window = 1
 	g.notifyLocked()
+}
+
+// closeLocked closes the gate for a time, unless it is closed for longer.
+func (g *gate) closeLocked(wait time.Duration, now time.Time) {
+	until := later(g.closedUntil, now.Add(wait))
+	g.waited += until.Sub(later(g.closedUntil, now))
+	g.closedUntil = until
 }
 
 // learnLocked computes the rate from what the server has accepted since the gate last opened, and
@@ -302,14 +324,19 @@ func (g *gate) readBudgetLocked(h http.Header, now time.Time) {
 	g.budget, g.budgetUntil = max(b.remaining-g.unproven, 0), now.Add(min(reset, maxClosed))
 }
 
-// servedAgo returns how long ago the server last accepted a call; 0 if it never did.
+// servedAgo returns how long ago the server last accepted a call, without the time for which the
+// gate was closed; 0 if it never did. Calls that the server has not refused count as accepted.
 func (g *gate) servedAgo(now time.Time) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.active > 0 {
+		return 1
+	}
 	if g.servedAt.IsZero() {
 		return 0
 	}
-	return max(now.Sub(g.servedAt), 1)
+	closed := g.waited - max(g.closedUntil.Sub(now), 0)
+	return max(now.Sub(g.servedAt)-closed, 1)
 }
 
 func (g *gate) notifyLocked() {

@@ -176,6 +176,7 @@ func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) erro
 	}
 	permit, err := m.breaker.acquire(ctx, out, callerOf(&t, m))
 	if err != nil {
+		pass.end()
 		pass.cancel()
 		return err
 	}
