@@ -83,6 +83,10 @@ func (e *Engine) finishFor(j *job.Job, o job.Outcome, hasOutput bool) *store.Fin
 		op.To = job.Cancelled
 	case o.Fault == nil:
 		op.To, op.Result = job.Succeeded, o.Result
+		// A worker completes the progress that it has reported. Many report none.
+		if op.Progress == nil && j.Progress.Percent < 100 {
+			op.Progress = &job.Progress{Percent: 100}
+		}
 	default:
 		v := j.DecideRetry(o.Fault, hasOutput, e.store.Now(), rand.Float64())
 		op.Failure = &job.Failure{Code: o.Fault.Code, Message: o.Fault.Message, Retryable: o.Fault.Class != job.Final, Attempt: j.Attempt}

@@ -67,20 +67,11 @@ func CheckEntries(entries []Entry, p *Progress, start, cursor int64) (repeated b
 	return repeated, nil
 }
 
-// Progress is the last progress report of an attempt. Percent never falls within an attempt. An
-// attempt that reported progress and succeeds ends at 100.
+// Progress is the last progress report of an attempt. Percent never falls within an attempt. A
+// job that succeeds stands at 100, also where its executor has reported nothing.
 type Progress struct {
 	Percent float64 `json:"percent"` // 0 to 100
 	Status  string  `json:"status,omitempty"`
-}
-
-// CurrentProgress is the progress to show: a succeeded job stands at 100, also where its executor
-// has reported nothing.
-func (j *Job) CurrentProgress() Progress {
-	if j.State == Succeeded && j.Progress.Percent < 100 {
-		return Progress{Percent: 100}
-	}
-	return j.Progress
 }
 
 // Result is the result of a job.

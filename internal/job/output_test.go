@@ -38,22 +38,3 @@ func TestCheckEntries(t *testing.T) {
 		}
 	}
 }
-
-func TestSucceededJobStandsAt100(t *testing.T) {
-	t.Parallel()
-	half := job.Progress{Percent: 50, Status: "half"}
-	for _, c := range []struct {
-		state      job.State
-		last, want job.Progress
-	}{
-		{job.Running, half, half},
-		{job.Failed, half, half},
-		{job.Succeeded, half, job.Progress{Percent: 100}},
-		{job.Succeeded, job.Progress{}, job.Progress{Percent: 100}},
-		{job.Succeeded, job.Progress{Percent: 100, Status: "Complete"}, job.Progress{Percent: 100, Status: "Complete"}},
-	} {
-		if got := (&job.Job{State: c.state, Progress: c.last}).CurrentProgress(); got != c.want {
-			t.Errorf("%s after %+v it is %+v, want %+v", c.state, c.last, got, c.want)
-		}
-	}
-}

@@ -337,3 +337,21 @@ func TestQuestionSurvivesARestart(t *testing.T) {
 	}
 	second.quit()
 }
+
+// A job that succeeded stands at 100 percent, also where its executor has reported nothing.
+func TestSucceededJobStandsAt100(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	for _, input := range []string{`{}`, `{"tokens":3}`} {
+		id, _ := s.watchURL(input)
+		_, j := s.call("GET", "/v1/jobs/"+id, "", "Prefer", "wait=20")
+		if progress, _ := j["progress"].(map[string]any); j["status"] != "succeeded" || progress["percent"] != 100.0 {
+			t.Errorf("%s: %v", input, j)
+		}
+	}
+	id, _ := s.watchURL(`{"fail_attempts":1,"fail_code":"final:x"}`)
+	_, j := s.call("GET", "/v1/jobs/"+id, "", "Prefer", "wait=20")
+	if progress, _ := j["progress"].(map[string]any); j["status"] != "failed" || progress["percent"] != 0.0 {
+		t.Errorf("a failed job: %v", j)
+	}
+}

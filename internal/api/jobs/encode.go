@@ -77,7 +77,7 @@ func appendJob(b []byte, j *job.Job, snap *engine.Snapshot, watch string) []byte
 	b = strconv.AppendInt(append(b, `,"max_attempts":`...), int64(j.MaxAttempts), 10)
 	b = appendAbandon(append(b, `,"abandon_after_s":`...), j.Policy.Timeouts.Abandon)
 	b = appendPosition(b, j, snap)
-	b = appendProgress(append(b, `,"progress":`...), j.CurrentProgress())
+	b = appendProgress(append(b, `,"progress":`...), j.Progress)
 	b = appendContent(b, j, snap)
 	b = appendFailure(append(b, `,"error":`...), j.Failure)
 	b = appendValue(append(b, `,"usage":`...), j.Usage)
