@@ -17,7 +17,7 @@ type query struct {
 	conn *sqlite.Conn
 	sql  string
 	stmt *sqlite.Stmt // nil until the first use
-	err  error        // why it could not be prepared
+	err  error        // why it could not be prepared, until row or run returns it
 	next int          // the next parameter to bind
 }
 
@@ -25,12 +25,20 @@ func newQuery(conn *sqlite.Conn, sql string) *query {
 	return &query{conn: conn, sql: sql, next: 1}
 }
 
-// prepared reports whether the statement can be used. If not, err says why.
+// prepared reports whether the statement can be used. If not, err says why. It does not try again
+// before row or run: a parameter that was not bound would leave its place to the next one.
 func (q *query) prepared() bool {
-	if q.stmt == nil {
+	if q.stmt == nil && q.err == nil {
 		q.stmt, q.err = q.conn.Prepare(q.sql)
 	}
 	return q.err == nil
+}
+
+// takeErr returns why the statement could not be prepared, and lets the next use try again.
+func (q *query) takeErr() error {
+	err := q.err
+	q.err = nil
+	return err
 }
 
 func (q *query) int(v int64) *query {
@@ -107,7 +115,7 @@ func (q *query) orNull(v string) *query {
 // row steps to the next row. After false or an error the query can be bound again.
 func (q *query) row() (bool, error) {
 	if !q.prepared() {
-		return false, q.err
+		return false, q.takeErr()
 	}
 	more, err := q.stmt.Step()
 	if !more || err != nil {
@@ -119,7 +127,7 @@ func (q *query) row() (bool, error) {
 // run executes a statement that returns no rows.
 func (q *query) run() error {
 	if !q.prepared() {
-		return q.err
+		return q.takeErr()
 	}
 	_, err := q.stmt.Step()
 	q.reset()
