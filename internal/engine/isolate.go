@@ -6,6 +6,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -28,6 +29,7 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until
 		return nil, err
 	}
 	if err == nil {
+		second.Room = roomLeft(first)
 		applied, err = e.applyDurably(ctx, second, until)
 		if err == nil {
 			joinAnswers(b, first, second)
@@ -114,6 +116,17 @@ func halves(b *store.Batch) (first, second *store.Batch) {
 	split(b.Prunes, &first.Prunes, &second.Prunes, &left)
 	split(b.Claims, &first.Claims, &second.Claims, &left)
 	return first, second
+}
+
+// roomLeft returns the room of an applied batch without what its claims have taken.
+func roomLeft(b *store.Batch) map[string]int {
+	left := fairqueue.Room(maps.Clone(b.Room))
+	for _, c := range b.Claims {
+		for i := range c.Claimed {
+			left.Take(c.Claimed[i].Job.Resource)
+		}
+	}
+	return left
 }
 
 // split divides the ops of one kind between the halves.

@@ -173,6 +173,9 @@ func (e *Engine) dropLease(l job.Lease) *localLease {
 		e.releaseSlot(local)
 		e.lanes.signal() // no batch of this process fills the slot by itself
 	}
+	if free && local.job.Resource != "" {
+		e.RoomChanged() // the last claim may have left jobs without room
+	}
 	return local
 }
 

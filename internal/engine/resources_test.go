@@ -14,6 +14,8 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
 // limits are the limits of resources, which a test changes.
@@ -257,4 +259,53 @@ func runRoomHistory(h *harness, l *limits, seed uint64) {
 			h.t.Errorf("%d jobs of %s never ran: %+v", n, q.Name, q.Counts)
 		}
 	}
+}
+
+// The halves of a batch with bad data share the room of its resources.
+func TestIsolatedBatchRespectsRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := queues()
+		q[0].MaxDepth, q[0].Resource = 100, func(input []byte) string { return string(input) }
+		l := &limits{of: map[string]int{"m": 0}}
+		bad := func(op any) bool {
+			s, ok := op.(*store.Submit)
+			return ok && string(s.Input) == "bad"
+		}
+		h := startWithConfig(t, engine.Config{Store: faulty.New(newStore(t), faulty.Plan{Bad: bad}), Queues: q, ResourceLimits: l.get})
+		for range 3 { // each makes a claim of its own
+			h.startWorker(1)
+		}
+		h.submitNeeding("m", 3)
+		l.set("m", 1)
+		if _, _, err := h.Submit(t.Context(), engine.Request{Owner: local, Queue: "sim", Input: []byte("bad")}); job.CodeOf(err) != job.Invalid {
+			t.Fatalf("bad data: %v", err)
+		}
+		h.wantDelivered("with the halves", "m")
+		h.stop()
+	})
+}
+
+// The end of an attempt through another process frees the room of its resource as soon as this
+// process learns of it.
+func TestLostLeaseFreesRoomAtOnce(t *testing.T) {
+	t.Parallel()
+	withResources(t, map[string]int{"m": 1}, 8, func(h *harness, _ *limits) {
+		h.submitNeeding("m", 2)
+		c := h.wantDelivered("at first", "m")[0]
+		b := store.NewBatch()
+		b.Add(&store.Finish{Lease: c.Lease(), To: job.Succeeded})
+		synced, err := h.store.Apply(h.t.Context(), b)
+		if err == nil {
+			err = synced()
+		}
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		h.wantDelivered("before the process knows")
+		if err := h.Renew(h.t.Context(), []job.Lease{c.Lease()})[0]; job.CodeOf(err) != job.LeaseLost {
+			h.t.Fatalf("the renewal: %v", err)
+		}
+		h.wantDelivered("after the renewal", "m")
+	})
 }
