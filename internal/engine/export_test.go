@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -156,4 +157,11 @@ func startOpeners(n int) chan *opener {
 		all <- c
 	}
 	return all
+}
+
+// HeldResources returns how many jobs of each resource the engine counts as held.
+func (e *Engine) HeldResources() map[string]int {
+	e.resources.mu.Lock()
+	defer e.resources.mu.Unlock()
+	return maps.Clone(e.resources.held)
 }

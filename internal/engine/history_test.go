@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +24,9 @@ type history struct {
 	cluster *cluster
 	rng     *rand.Rand
 	bus     *lossyBus
+	room    atomic.Int64 // the limit of resource "b" in each process
+	// roomUnreported is true if the processes were not told that the limit may have risen.
+	roomUnreported bool
 
 	pending sync.WaitGroup // calls without an answer
 	stop    context.CancelFunc
@@ -87,6 +91,9 @@ const (
 	historyRenew = 2 * time.Second
 )
 
+// maxRoom has the highest limits of the resources in each process. Resource "c" has no limit.
+var maxRoom = map[string]int64{"a": 1, "b": 2}
+
 func newHistory(t *testing.T, p *cluster, seed uint64) *history {
 	h := &history{
 		t: t, cluster: p, rng: rand.New(rand.NewPCG(seed, 7)), bus: &lossyBus{},
@@ -96,6 +103,8 @@ func newHistory(t *testing.T, p *cluster, seed uint64) *history {
 	h.bus.lossPercent.Store([]int64{0, 50, 100}[seed%3])
 	h.limits = queues()[0]
 	h.limits.MaxDepth, h.limits.MaxAttempts, h.limits.Files = 1000, 3, true
+	h.limits.Resource = func(input []byte) string { return string(input) }
+	h.room.Store(maxRoom["b"])
 	h.limits.MaxRunning, h.limits.KeyRunning = 4, 2
 	h.limits.Policy.Timeouts.Lease, h.limits.Policy.Timeouts.CancelGrace = historyLease, 3*time.Second
 	return h
@@ -129,7 +138,8 @@ func (h *history) startProcess(dead ...job.Process) {
 	h.mu.Unlock()
 	w.process = h.cluster.startProcess(h.t, engine.Config{
 		Queues: []engine.Queue{w.limits}, Bus: h.bus, RenewEvery: historyRenew, DeadProcesses: dead,
-		RemoveFiles: func(ids []job.ID) { h.filesRemoved(w, ids) },
+		RemoveFiles:    func(ids []job.ID) { h.filesRemoved(w, ids) },
+		ResourceLimits: h.resourceLimits,
 	})
 	h.note("%x starts", w.id[:2])
 	h.mu.Lock()
@@ -179,8 +189,43 @@ func (h *history) deliver(w *worker, c job.Claimed) {
 			has++
 		}
 	}
+	h.checkRoomLocked(w, c.Job.Resource)
 	if has > w.slots {
 		h.violationLocked("a worker has %d jobs and %d slots", has, w.slots)
+	}
+}
+
+// checkRoomLocked checks that a process holds no more jobs of a resource than it may.
+func (h *history) checkRoomLocked(w *worker, resource string) {
+	limit, limited := maxRoom[resource]
+	if !limited {
+		return
+	}
+	n := int64(0)
+	for _, x := range h.attempts {
+		if x.w == w && x.claim.Job.Resource == resource && !x.ending && !x.uncertain {
+			n++
+		}
+	}
+	if n > limit {
+		h.violationLocked("a process has %d jobs of the resource %s, and the limit is %d", n, resource, limit)
+	}
+}
+
+func (h *history) resourceLimits() map[string]int {
+	return map[string]int{"a": int(maxRoom["a"]), "b": int(h.room.Load())}
+}
+
+// changeRoom changes the limit of a resource, and mostly reports it to the processes.
+func (h *history) changeRoom() {
+	h.room.Store(h.rng.Int64N(maxRoom["b"] + 1))
+	if h.roomUnreported = h.intn(4) == 0; h.roomUnreported {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, w := range h.processes {
+		w.RoomChanged()
 	}
 }
 
@@ -392,7 +437,8 @@ func (h *history) anyJob() *knownJob {
 
 func (h *history) submit(w *worker) {
 	o := job.Owner{Tenant: []string{"", "a", "b"}[h.intn(3)], User: "u"}
-	req := engine.Request{ID: job.NewID(), Owner: o, Queue: "sim", Key: []string{"", "k", "l"}[h.intn(3)], Priority: 4 + h.intn(3)}
+	req := engine.Request{ID: job.NewID(), Owner: o, Queue: "sim", Key: []string{"", "k", "l"}[h.intn(3)], Priority: 4 + h.intn(3),
+		Input: []byte([]string{"", "a", "b", "c"}[h.intn(4)])}
 	if h.intn(4) == 0 {
 		req.Delay = time.Duration(h.intn(5000)) * time.Millisecond
 	}
@@ -414,7 +460,7 @@ func (h *history) submit(w *worker) {
 // step makes one random call through one of the processes. The engine may refuse it.
 func (h *history) step() {
 	w := h.anyProcess()
-	switch h.intn(12) {
+	switch h.intn(13) {
 	case 0, 1, 2, 3:
 		h.submit(w)
 	case 4, 5, 6, 7:
@@ -422,6 +468,8 @@ func (h *history) step() {
 			h.workOn(all[h.intn(len(all))])
 		}
 	case 8:
+		h.changeRoom()
+	case 9:
 		paused := h.intn(2) == 0
 		h.async(func() { _, _ = w.SetPaused(h.ctx, "sim", paused) })
 	default:

@@ -32,7 +32,8 @@ func TestRunnableJobStartsWithinASecond(t *testing.T) {
 					if h.bus.lossPercent.Load() == 0 {
 						bound = noticeBound
 					}
-					if !h.round() {
+					h.roomUnreported = false
+					if !h.round() || h.roomUnreported {
 						bound = time.Second
 					}
 					h.pending.Wait()
@@ -149,10 +150,22 @@ func (h *history) runnableJobs() map[job.ID]string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	free, maxRunning := 0, h.limits.MaxRunning
+	room := map[string]bool{} // whether a process with a free slot has room for a resource
 	for _, w := range h.processes {
-		if w.consuming {
-			free += w.slots - w.usedSlots
+		if !w.consuming || w.slots <= w.usedSlots {
+			continue
 		}
+		free += w.slots - w.usedSlots
+		limits := h.resourceLimits()
+		for _, x := range h.attempts {
+			if x.w == w {
+				limits[x.claim.Job.Resource]--
+			}
+		}
+		for resource, limit := range limits {
+			room[resource] = room[resource] || limit > 0
+		}
+		room[""], room["c"] = true, true
 	}
 	runnable := map[job.ID]string{}
 	if free <= 0 || c.Paused || maxRunning > 0 && int(c.Running) >= maxRunning {
@@ -165,14 +178,20 @@ func (h *history) runnableJobs() map[job.ID]string {
 			runningSuspects++
 		}
 	}
+	for _, j := range list.waiting {
+		if j.State == job.Queued && !room[j.Resource] {
+			running[j.Owner.Tenant+"/"+j.Key]++ // it keeps its place of the key
+		}
+	}
 	now := h.cluster.Now()
 	for _, j := range list.waiting {
 		switch {
+		case !room[j.Resource]:
 		case j.RunAt.After(now):
 		case j.Suspect() && runningSuspects > 0:
 		case j.Key != "" && h.limits.KeyRunning > 0 && running[j.Owner.Tenant+"/"+j.Key] >= h.limits.KeyRunning:
 		default:
-			runnable[j.ID] = fmt.Sprintf("it is %s, of key %q, lost %d times; %d run of %d, %d slots are free, %+v", j.State, j.Key, j.Losses, c.Running, maxRunning, free, c)
+			runnable[j.ID] = fmt.Sprintf("it is %s, of key %q, needs %q, lost %d times; %d run of %d, %d slots are free, %+v", j.State, j.Key, j.Resource, j.Losses, c.Running, maxRunning, free, c)
 		}
 	}
 	return runnable

@@ -180,6 +180,7 @@ func (a *promiseRun) finishAll() {
 	a.pending.Wait()
 	time.Sleep(time.Second)
 	a.replaceEnded()
+	a.room.Store(1)
 	for _, w := range a.processes {
 		w.link.clockAhead.Store(0)
 		w.link.unreadableUntil.Store(0)
@@ -211,6 +212,11 @@ func (a *promiseRun) audit() {
 	synctest.Wait()
 	for _, v := range a.watchers {
 		a.auditWatcher(v)
+	}
+	for _, w := range a.processes {
+		if held := w.HeldResources(); len(held) > 0 {
+			a.violation("no job runs, and a process counts jobs of the resources %v", held)
+		}
 	}
 	left := a.endedProcesses
 	for len(a.processes) > 0 {
