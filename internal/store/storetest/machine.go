@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -147,7 +148,11 @@ func (m *machine) batch(r *rapid.T) {
 		}
 		ops = append(ops, grouped(group...)...)
 	}
+	if rapid.Bool().Draw(r, "room") {
+		m.room = map[string]int{"m": rapid.IntRange(0, 2).Draw(r, "of m"), "n": rapid.IntRange(0, 1).Draw(r, "of n")}
+	}
 	m.commitBoth(ops)
+	m.room = nil
 }
 
 // upkeep commits a due or two prunes. They are in batches of their own, because the contract
@@ -175,6 +180,7 @@ func (m *machine) commitBoth(ops []any) {
 // batch may depend on another.
 func (m *machine) commitAll(commit func(), batches ...*store.Batch) {
 	m.model.entriesBefore, m.model.removed = m.model.entries, nil
+	m.model.room = maps.Clone(m.room)
 	var checks []func()
 	for _, b := range batches {
 		checks = append(checks, m.expectBatch(b)...)
@@ -395,6 +401,7 @@ func (m *machine) drawSubmit(r *rapid.T) *store.Submit {
 	s := m.newSubmit(inQueue(m.drawQueue(r)), ownedBy(m.drawOwner(r)),
 		withKey(rapid.SampledFrom([]string{"", "k", "l"}).Draw(r, "key")),
 		withPriority(rapid.SampledFrom([]int{5, 5, 1, 9}).Draw(r, "priority")))
+	s.Job.Resource = rapid.SampledFrom([]string{"", "m", "n", "o"}).Draw(r, "needs")
 	s.Input = []byte(inputOf(s.Job.ID))
 	s.Job.InputBytes = int64(rapid.IntRange(0, 2).Draw(r, "weighs"))
 	if rapid.IntRange(0, 3).Draw(r, "files") == 0 {

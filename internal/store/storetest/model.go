@@ -22,6 +22,7 @@ type model struct {
 	entries       int // counts how many times a job became ready
 	entriesBefore int // entries before the batch
 	removed       []job.ID
+	room          map[string]int         // for further claims of the batch
 	changes       map[job.ID]store.Moved // the answers of commits about jobs since their last read
 }
 

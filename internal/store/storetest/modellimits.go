@@ -1,6 +1,8 @@
 package storetest
 
 import (
+	"maps"
+
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -160,12 +162,30 @@ func (m *model) keyFull(op *store.Submit) bool {
 	return most > 0 && op.Job.Key != "" && m.firstState(op).Waiting() && m.countOf(queueKeyOfJob(&op.Job), job.State.Waiting) >= most
 }
 
+func hasRoom(room map[string]int, resource string) bool {
+	left, limited := room[resource]
+	return !limited || left > 0
+}
+
+func takeRoom(room map[string]int, resource string) {
+	if _, limited := room[resource]; limited {
+		room[resource]--
+	}
+}
+
 // claimable returns how many jobs a claim must get.
 func (m *model) claimable(op *store.Claim) int {
 	c := m.count(op.Queue)
-	n := min(len(op.Tokens), len(m.filter(func(j *modelJob) bool {
+	ready, left := 0, maps.Clone(m.room)
+	for _, j := range m.filter(func(j *modelJob) bool {
 		return j.Queue == op.Queue && j.State == job.Queued && (op.Tenant == nil || j.Owner.Tenant == *op.Tenant)
-	})))
+	}) {
+		if hasRoom(left, j.Resource) {
+			takeRoom(left, j.Resource)
+			ready++
+		}
+	}
+	n := min(len(op.Tokens), ready)
 	if limit := m.w.limits[op.Queue].Running; limit > 0 {
 		n = min(n, limit-int(c.Running))
 	}

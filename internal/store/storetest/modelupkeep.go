@@ -97,11 +97,15 @@ func (m *model) claimedOne(op *store.Claim, c *job.Claimed) {
 	if j == nil || j.State != job.Queued || j.Queue != op.Queue || op.Tenant != nil && j.Owner.Tenant != *op.Tenant {
 		m.w.Fatalf("a claim of %q got %s", op.Queue, text(c.Job))
 	}
+	if !hasRoom(m.room, j.Resource) {
+		m.w.Fatalf("a claim of %q got a job whose resource has no room: %s", op.Queue, text(c.Job))
+	}
 	for _, other := range m.jobs {
-		if other.State == job.Queued && queueKeyOf(other) == queueKeyOf(j) && other.Priority == j.Priority && other.queuedOrder < j.queuedOrder {
+		if other.State == job.Queued && hasRoom(m.room, other.Resource) && queueKeyOf(other) == queueKeyOf(j) && other.Priority == j.Priority && other.queuedOrder < j.queuedOrder {
 			m.w.Fatalf("a claim got a job before another of its key that was ready earlier")
 		}
 	}
+	takeRoom(m.room, j.Resource)
 	m.move(j, job.Running)
 	m.lease(j, c.Token, op.LeaseFor)
 	m.wantAnswer(op, c.Job, withoutRevision(j.Job))
