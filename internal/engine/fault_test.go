@@ -150,33 +150,37 @@ func TestStalledDiskBoundsPendingSubmits(t *testing.T) {
 		t.Skip("stores 64 MiB")
 	}
 	t.Parallel()
-	gate, stuck := make(chan struct{}), make(chan struct{})
-	h, s := newFaultyHarness(t, faulty.Plan{})
-	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { close(stuck); <-gate }})
-	answers := make(chan error)
-	ask := func() {
-		_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "wide", Input: make([]byte, 1<<20)})
-		answers <- err
-	}
-	go ask()
-	<-stuck
-	const asked = 100 // MiB, of which 64 fit
-	for range asked {
+	// In a bubble the stall takes no time. After a second of it, all waiting submits are refused.
+	synctest.Test(t, func(t *testing.T) {
+		gate, stuck := make(chan struct{}), make(chan struct{})
+		h, s := newFaultyHarness(t, faulty.Plan{})
+		s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { close(stuck); <-gate }})
+		answers := make(chan error)
+		ask := func() {
+			_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "wide", Input: make([]byte, 1<<20)})
+			answers <- err
+		}
 		go ask()
-	}
-	refused := 0
-	for range asked - 63 {
-		if err := <-answers; job.CodeOf(err) != job.Overloaded {
-			t.Fatalf("past the bound a submit was answered %v", err)
+		<-stuck
+		const asked = 100 // MiB, of which 64 fit
+		for range asked {
+			go ask()
 		}
-		refused++
-	}
-	close(gate)
-	for range asked + 1 - refused {
-		if err := <-answers; err != nil {
-			t.Errorf("an accepted submit was refused later: %v", err)
+		refused := 0
+		for range asked - 63 {
+			if err := <-answers; job.CodeOf(err) != job.Overloaded {
+				t.Fatalf("past the bound a submit was answered %v", err)
+			}
+			refused++
 		}
-	}
+		close(gate)
+		for range asked + 1 - refused {
+			if err := <-answers; err != nil {
+				t.Errorf("an accepted submit was refused later: %v", err)
+			}
+		}
+		h.stop()
+	})
 }
 
 // A client leaves while its submit is pending. The job is nevertheless stored and runs.

@@ -164,14 +164,15 @@ func TestQueuesShareRoom(t *testing.T) {
 	})
 }
 
-// Held jobs cause no busy loop: while nothing changes, at most two claims a second look for room.
+// Held jobs cause no busy loop: while nothing changes, only the periodic reads look for room, a
+// few times a second.
 func TestHeldJobsCauseNoBusyLoop(t *testing.T) {
 	t.Parallel()
 	withResources(t, map[string]int{"slow": 0}, 8, func(h *harness, l *limits) {
 		h.submitNeeding("slow", 50)
 		before := l.asked.Load()
 		time.Sleep(20 * time.Second)
-		if n := l.asked.Load() - before; n > 60 {
+		if n := l.asked.Load() - before; n > 100 {
 			t.Errorf("in 20 s the engine made %d batches", n)
 		}
 		h.wantDelivered("without room")

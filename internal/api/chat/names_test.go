@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 )
@@ -150,8 +151,16 @@ func TestListIsInTheOrderOfLastMessages(t *testing.T) {
 	before := h.get("ann", "/api/conversations/a")
 	a.done("1")
 	page := h.get("ann", "/api/conversations").want(t, 200, "conversations.0.id", "a", "conversations.1.id", "b")
-	if asked, answered := before.text("last_message_at"), page.text("conversations.0.last_message_at"); answered <= asked || answered <= page.text("conversations.1.last_message_at") {
-		t.Fatalf("the last message was asked at %s and answered at %s: %v", asked, answered, page.body)
+	at := func(a answer, path string) time.Time {
+		v, err := time.Parse(time.RFC3339, a.text(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	answered := at(page, "conversations.0.last_message_at")
+	if !answered.After(at(before, "last_message_at")) || answered.Before(at(page, "conversations.1.last_message_at")) {
+		t.Fatalf("a was answered before it was asked, or before b was asked: %v, %v", before.body, page.body)
 	}
 	first := h.get("ann", "/api/conversations?limit=1").want(t, 200, "conversations.0.id", "a", "conversations.1", nil)
 	h.get("ann", "/api/conversations?limit=1&after="+first.text("next")).want(t, 200, "conversations.0.id", "b", "next", nil)
