@@ -32,6 +32,7 @@ var exhaustedNames = [...][2]string{
 // readBudget reads how many more calls a server takes, and until when. ok is false if it does not
 // say.
 func readBudget(h http.Header, now time.Time) (b budget, ok bool) {
+	now = serverTime(h, now)
 	for _, names := range exhaustedNames {
 		if left, found := readCount(h.Get(names[0])); found && left == 0 {
 			if reset := parseWait(h.Get(names[1]), now); reset > 0 {

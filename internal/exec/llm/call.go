@@ -10,7 +10,10 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/exec"
@@ -19,8 +22,12 @@ import (
 
 const (
 	maxErrorBody = 64 << 10               // bytes to read of an error answer
+	errorTimeout = 5 * time.Second        // how long to read an error answer
 	drainTimeout = 100 * time.Millisecond // how long to read a stream after its last event
 )
+
+// errSlowBody ends a call whose server has answered with an error and does not end its body.
+var errSlowBody = errors.New("llm: the body of an error takes too long")
 
 // errRequestTimeout ends a call whose server did not answer in time.
 var errRequestTimeout = errors.New("llm: the model server did not answer in time")
@@ -76,7 +83,7 @@ func (c *call) ask(ctx context.Context, req request, f form) error {
 		c.timer = time.AfterFunc(c.timeout, func() { c.cancel(errRequestTimeout) })
 		defer c.timer.Stop()
 	}
-	resp, err := c.model.client.Do(c.newRequest(ctx, req.body(f)))
+	resp, err := c.send(ctx, req.body(f))
 	if err != nil {
 		return c.transferFault(ctx, err)
 	}
@@ -89,6 +96,32 @@ func (c *call) ask(ctx context.Context, req request, f form) error {
 		err = flushErr
 	}
 	return err
+}
+
+const (
+	maxResends  = 2                      // of one request
+	minIdle     = 100 * time.Millisecond // no server closes an idle connection sooner
+	staleWithin = 2 * time.Second        // how soon a connection ends that was closed before it was used
+)
+
+// send sends the request. A server may close an idle connection just when a request is sent on
+// it. Such a request was not seen by the server, so it is sent again and costs no attempt.
+func (c *call) send(ctx context.Context, body []byte) (*http.Response, error) {
+	for resends := 0; ; resends++ {
+		var wasIdle atomic.Bool
+		traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { wasIdle.Store(i.WasIdle && i.IdleTime >= minIdle) }})
+		began := time.Now()
+		resp, err := c.model.client.Do(c.newRequest(traced, body))
+		if err == nil || !wasIdle.Load() || !isHangUp(err) || ctx.Err() != nil || resends == maxResends || time.Since(began) > staleWithin {
+			return resp, err
+		}
+	}
+}
+
+// isHangUp reports whether a connection ended before the first byte of an answer.
+func isHangUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		strings.Contains(err.Error(), "server closed idle connection") // net/http does not export this one
 }
 
 // readResponse reads an answer whose headers have arrived: an error, or an answer in any form.
@@ -233,11 +266,18 @@ func (c *call) handleEvent(data []byte, isRaw bool) error {
 	}
 	// Some servers pack several chunks into one event, one after another or as a list.
 	data = bytes.TrimSpace(data)
-	if end := new(shape).scan(data); end > 0 && end < len(data) && data[0] == '{' {
+	for len(data) > 0 && data[0] == '{' {
+		end := valueEnd(data)
+		if end == 0 || end == len(data) {
+			break
+		}
 		if err := c.handleChunk(data[:end], false); err != nil {
 			return err
 		}
-		return c.handleEvent(bytes.TrimPrefix(bytes.TrimSpace(data[end:]), []byte("data:")), false)
+		data, isRaw = bytes.TrimSpace(bytes.TrimPrefix(bytes.TrimSpace(data[end:]), []byte("data:"))), false
+		if isDone(data) {
+			return nil // the end of the stream follows
+		}
 	}
 	if len(data) > 2 && data[0] == '[' && json.Valid(data) && checkShape(data, 1) == nil {
 		for item := range elements(data) {
@@ -282,6 +322,10 @@ func (c *call) handleChunk(data []byte, isRaw bool) error {
 		return c.strangeFault()
 	}
 	if err := c.write(a); err != nil {
+		return err
+	}
+	// Also what is not written takes memory.
+	if err := c.limit(); err != nil {
 		return err
 	}
 	before := c.loggedLogprobs

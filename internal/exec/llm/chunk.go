@@ -156,11 +156,11 @@ func finishReason(value []byte) string {
 			return plainText(inner)
 		}
 	}
+	if isEmpty(value) || string(value) == "false" || string(value) == `"null"` {
+		return ""
+	}
 	if value[0] == '"' {
 		return plainText(value)
-	}
-	if isEmpty(value) || string(value) == "false" {
-		return ""
 	}
 	return string(value)
 }

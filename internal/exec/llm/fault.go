@@ -48,11 +48,15 @@ func (m *model) cleanCause(cause error) error {
 
 // statusFault returns the fault of an answer with an error status.
 func (c *call) statusFault(ctx context.Context, resp *http.Response) error {
+	timer := time.AfterFunc(errorTimeout, func() { c.cancel(errSlowBody) })
 	body, err := readErrorBody(resp)
-	if err != nil && ctx.Err() != nil {
+	timer.Stop()
+	// The status says enough if only the body is late.
+	late := errors.Is(context.Cause(ctx), errSlowBody) || errors.Is(context.Cause(ctx), errRequestTimeout)
+	if err != nil && ctx.Err() != nil && !late {
 		return c.transferFault(ctx, err)
 	}
-	now := time.Now()
+	now := serverTime(resp.Header, time.Now())
 	r := readReason(body, now)
 	if wait := retryAfter(resp.Header, now); wait > 0 {
 		r.wait = wait
@@ -150,6 +154,9 @@ func (c *call) faultForError(r reason) *job.Fault {
 // wrongTypeFault returns the fault of an answer that is neither a stream nor JSON. text is its
 // beginning.
 func (m *model) wrongTypeFault(kind string, text []byte) *job.Fault {
+	if len(text) == 0 {
+		return m.fault(codeBadAnswer, job.Retryable, "gave an empty answer", nil)
+	}
 	if kind = m.clean(kind); kind == "" {
 		kind = "nothing that it names"
 	}
@@ -182,6 +189,16 @@ func (k chunk) failure() []byte {
 	}
 	if k.object == "error" || k.kind == "error" {
 		return k.data
+	}
+	for _, m := range k.others {
+		if m.name != "x_groq" {
+			continue
+		}
+		for name, value := range members(m.value) {
+			if name == "error" && !isEmpty(value) {
+				return m.value
+			}
+		}
 	}
 	if len(k.choices) > 0 {
 		return nil

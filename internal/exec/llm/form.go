@@ -73,7 +73,8 @@ func refusesOptions(r reason) bool {
 }
 
 func refusesStream(r reason) bool {
-	message := strings.ToLower(r.message)
+	// "cannot connect to upstream" is not about streams.
+	message := strings.NewReplacer("upstream", "", "downstream", "").Replace(strings.ToLower(r.message))
 	if r.param == "stream" {
 		return true
 	}

@@ -21,7 +21,9 @@ const (
 	maxRefusals  = 20               // of one job while others are accepted; then it fails
 	maxRemember  = 4096             // jobs whose refusals are counted
 	minRate      = 1.0 / 3600       // calls per second
-	longestReset = time.Minute      // a longer reset of a limit describes a bucket that fills slowly
+	longestReset = time.Minute      // a longer reset of a limit describes a bucket that fills slowly, or is wrong
+	maxPeriod    = time.Minute      // while no limit is known, older calls say nothing about it
+	maxLessons   = 2                // refusals of one job among accepted calls from which the gate learns
 )
 
 // gate is the line in front of one model. It learns how many calls the server takes, from its
@@ -47,12 +49,13 @@ type gate struct {
 	unproven    int     // of these
 	refusals    int     // in a row
 	refusedAt   time.Time
-	servedAt    time.Time     // when the server last accepted a call
-	waited      time.Duration // how long the gate was or will be closed since then
-	counted     period        // since the gate last opened
-	before      period        // the last period in which calls were accepted
-	refusedJobs map[job.ID]int
-	changed     chan struct{} // closed and replaced when more calls may begin
+	servedAt    time.Time      // when the server last accepted a call
+	waited      time.Duration  // how long the gate was or will be closed since then
+	counted     period         // since the gate last opened, or the last or the current maxPeriod
+	older       period         // the maxPeriod before, while no limit is known
+	before      period         // the last period in which calls were accepted
+	refusedJobs map[job.ID]int // refusals among accepted calls
+	changed     chan struct{}  // closed and replaced when more calls may begin
 
 	totalRefused int64
 }
@@ -102,6 +105,9 @@ func (g *gate) begin(id job.ID, now time.Time) (p *pass, at time.Time, changed <
 		g.next = later(g.next, now.Add(-g.burst())).Add(g.interval())
 	}
 	g.budget--
+	if g.rate == 0 && !g.counted.since.IsZero() && now.Sub(g.counted.since) > maxPeriod {
+		g.older, g.counted = g.counted, period{}
+	}
 	if g.counted.since.IsZero() {
 		g.counted.since = now
 	}
@@ -247,6 +253,16 @@ func (p *pass) refused(wait time.Duration, now time.Time) (tooOften bool) {
 		wait = min(minRefusal<<min(g.refusals, 10), maxRefusal)
 	}
 	wait = min(wait, maxClosed)
+	n := g.countRefusalLocked(p.job)
+	// A job that is refused again and again among accepted calls may ask for too much itself. It
+	// does not hold up the others, and what was learned from it is forgotten.
+	if n > maxLessons {
+		if n == maxLessons+1 {
+			g.rate, g.window = 0, max(g.window, firstWindow)
+		}
+		g.notifyLocked()
+		return n >= maxRefusals
+	}
 	// Calls that began before the last refusal are part of it: nothing new is learned.
 	if !p.at.Before(g.refusedAt) || g.refusedAt.IsZero() {
 		g.learnLocked(wait, now)
@@ -255,7 +271,7 @@ func (p *pass) refused(wait time.Duration, now time.Time) (tooOften bool) {
 	g.closeLocked(wait+rand.N(wait/20+1), now)
 	g.next = g.closedUntil
 	g.notifyLocked()
-	return g.countRefusalLocked(p.job)
+	return n >= maxRefusals
 }
 
 // postponed closes the gate because the server is not available and says until when. It says
@@ -289,6 +305,10 @@ func (g *gate) learnLocked(wait time.Duration, now time.Time) {
 	if g.counted.accepted > 0 {
 		g.before = g.counted
 	}
+	if g.older.accepted > 0 && now.Sub(g.older.since) < 3*maxPeriod {
+		g.before = period{g.older.since, g.older.accepted + g.counted.accepted}
+	}
+	g.older = period{}
 	// A server that never accepted a call has shown no rate. Then only the window grows slowly.
 	if g.before.accepted > 0 {
 		took := now.Sub(g.before.since) + wait
@@ -299,14 +319,18 @@ func (g *gate) learnLocked(wait time.Duration, now time.Time) {
 	g.window = 1
 }
 
-// countRefusalLocked counts a refusal of one job, and reports whether it had too many of them
-// while the server accepted others. Such a job would be refused forever.
-func (g *gate) countRefusalLocked(id job.ID) bool {
+// countRefusalLocked counts a refusal of one job if the call that ended before it was accepted, and
+// returns the count. Refusals in a row are about all jobs. But a job that is refused many times
+// right after an accepted one would be refused forever.
+func (g *gate) countRefusalLocked(id job.ID) int {
+	if g.refusals > 0 || g.servedAt.IsZero() {
+		return 0
+	}
 	if len(g.refusedJobs) >= maxRemember {
 		clear(g.refusedJobs)
 	}
 	g.refusedJobs[id]++
-	return g.refusedJobs[id] >= maxRefusals && !g.servedAt.IsZero()
+	return g.refusedJobs[id]
 }
 
 // readBudgetLocked reads how many calls the server still takes, if its headers say so.
@@ -321,7 +345,7 @@ func (g *gate) readBudgetLocked(h http.Header, now time.Time) {
 		reset = time.Duration(float64(reset) / math.Max(float64(b.limit-b.remaining), 1))
 	}
 	// Calls without an answer may not be counted by the server yet.
-	g.budget, g.budgetUntil = max(b.remaining-g.unproven, 0), now.Add(min(reset, maxClosed))
+	g.budget, g.budgetUntil = max(b.remaining-g.unproven, 0), now.Add(min(reset, longestReset))
 }
 
 // servedAgo returns how long ago the server last accepted a call, without the time for which the

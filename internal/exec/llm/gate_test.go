@@ -276,6 +276,107 @@ func TestJobThatIsRefusedForeverFails(t *testing.T) {
 	})
 }
 
+// A job that asks for too much itself holds up the others a few times, and not until it fails.
+func TestJobThatIsTooLargeHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := newInMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.ContentLength > 200 {
+				w.Header().Set("Retry-After", "60")
+				w.WriteHeader(http.StatusTooManyRequests)
+				return
+			}
+			streamHandler(`{"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}`, "[DONE]")(w, r)
+		}))
+		task := exectest.Task(fmt.Appendf(nil, `{"messages":[{"role":"user","content":"%0300d"}]}`, 1))
+		began := time.Now()
+		for {
+			run(t, e, hello)
+			if faultOf(t, exectest.Start(t, e, task).Wait()).Class == job.Final {
+				break
+			}
+		}
+		if took := time.Since(began); took > 3*maxLessons*time.Minute {
+			t.Errorf("the others waited for %v", took)
+		}
+	})
+}
+
+// A job does not fail because others take what the server gives: refusals in a row are about all
+// of them.
+func TestBusyServerFailsNoJob(t *testing.T) {
+	t.Parallel()
+	g, now := newGate(), time.Now()
+	unlucky, other := job.NewID(), job.NewID()
+	call := func(id job.ID, ok bool) (tooOften bool) {
+		now = now.Add(2 * time.Hour) // any pace has passed
+		p, _, _ := g.begin(id, now)
+		if p == nil {
+			t.Fatal("the gate is closed")
+		}
+		defer p.end()
+		if !ok {
+			return p.refused(time.Second, now)
+		}
+		p.accepted(nil, true, now)
+		return false
+	}
+	for n := range 10 * maxRefusals {
+		call(other, n%3 == 0)
+		call(other, false)
+		if call(unlucky, false) {
+			t.Fatalf("the job failed at round %d", n)
+		}
+	}
+}
+
+// The rate is what a server takes, and not what it was asked for in quiet hours.
+func TestQuietHoursAreNoRate(t *testing.T) {
+	t.Parallel()
+	g, now := newGate(), time.Now()
+	accept := func() {
+		p, _, _ := g.begin(job.NewID(), now)
+		p.accepted(nil, true, now)
+		p.end()
+	}
+	for range 300 {
+		accept()
+		now = now.Add(time.Minute)
+	}
+	for range 30 {
+		accept()
+	}
+	p, _, _ := g.begin(job.NewID(), now)
+	p.refused(30*time.Second, now)
+	if rate := g.status("m", now).RatePerS; rate < 0.2 {
+		t.Errorf("after 30 calls in a minute the rate is %.3f calls a second", rate)
+	}
+}
+
+// Headers that say nothing is left, for hours, delay a call but do not stop the line.
+func TestFarResetDoesNotStopTheLine(t *testing.T) {
+	t.Parallel()
+	for _, headers := range []string{
+		"X-Ratelimit-Remaining: 0, X-Ratelimit-Reset: 86400",
+		"X-Ratelimit-Limit-Requests: 1, X-Ratelimit-Remaining-Requests: 0, X-Ratelimit-Reset-Requests: 24h0m0s",
+		"X-Ratelimit-Remaining-Tokens: 0, X-Ratelimit-Reset-Tokens: 6h0m0s",
+	} {
+		h := http.Header{}
+		for line := range splitList(headers) {
+			h.Set(line[0], line[1])
+		}
+		g, now := newGate(), time.Now()
+		p, _, _ := g.begin(job.NewID(), now)
+		p.accepted(h, true, now)
+		if n, at := g.available(now); n != 0 || at.Sub(now) > longestReset {
+			t.Errorf("%s: %d calls may begin, more in %v", headers, n, at.Sub(now))
+		}
+		if n, _ := g.available(now.Add(longestReset)); n == 0 {
+			t.Errorf("%s: no call may begin after %v", headers, longestReset)
+		}
+	}
+}
+
 // Headers say how many calls a server still takes.
 func TestBudgetOfHeaders(t *testing.T) {
 	t.Parallel()

@@ -30,6 +30,10 @@ func merge(name string, old, piece any) (merged, added any) {
 	case text:
 		return mergeText(name, old, piece)
 	case map[string]any:
+		// Some servers send a call without the list around it.
+		if name == "tool_calls" {
+			return mergeList(name, old, []any{piece})
+		}
 		return mergeObject(old, piece)
 	case []any:
 		return mergeList(name, old, piece)
@@ -151,7 +155,7 @@ func mergeList(name string, old any, items []any) (merged, added any) {
 // last one if both are parts of a text; else a new one.
 func (l *mergedList) itemAt(piece map[string]any) int {
 	if index := scalarText(piece["index"]); index != "" {
-		if at, known := l.byIndex[index]; known {
+		if at, known := l.byIndex[index]; known && l.isSameKind(at, piece) {
 			return at
 		}
 		l.byIndex[index] = len(l.items)
@@ -165,6 +169,13 @@ func (l *mergedList) itemAt(piece map[string]any) int {
 		return len(l.items) - 1
 	}
 	return len(l.items)
+}
+
+// isSameKind reports whether an item and a piece may have the same type.
+func (l *mergedList) isSameKind(at int, piece map[string]any) bool {
+	item, _ := l.items[at].(mergedObject)
+	have, more := scalarText(item["type"]), scalarText(piece["type"])
+	return have == "" || more == "" || have == more
 }
 
 // isTextKind reports whether parts of this type are pieces of one text.
@@ -201,6 +212,12 @@ func (l *mergedList) callAt(piece map[string]any, touched map[int]bool) (at int)
 	}
 	call, _ := l.items[at].(mergedObject)
 	hasOtherID := id != "" && scalarText(call["id"]) != ""
+	// A call begins with a name. Without one the id is another one for the same call, because
+	// some servers invent an id for each piece.
+	if function, _ := call["function"].(mergedObject); hasOtherID && index != "" && callName(piece) == "" && !completeArguments(function["arguments"]) {
+		delete(piece, "id")
+		return at
+	}
 	nextOfChunk := id == "" && index == "" && touched[at] && callName(piece) != ""
 	if hasOtherID || nextOfChunk || beginsCall(call, piece) {
 		return len(l.items)

@@ -49,6 +49,7 @@ func newModel(m Model, c Config) (*model, error) {
 		return nil, err
 	}
 	ready := &model{Model: m, url: at, breaker: newBreaker(m.Name, c.Log), gate: newGate()}
+	ready.Secrets = slices.Concat(m.Secrets, secretsOf(at.Query()))
 	if ready.headers, err = m.callHeaders(); err != nil {
 		return nil, err
 	}
@@ -60,6 +61,16 @@ func newModel(m Model, c Config) (*model, error) {
 		ready.slots = make(chan struct{}, m.Concurrency)
 	}
 	return ready, nil
+}
+
+// secretsOf returns the values of a URL's query that are secrets by their names.
+func secretsOf(query url.Values) (secrets []string) {
+	for name, values := range query {
+		if secretName.MatchString(name) {
+			secrets = append(secrets, values...)
+		}
+	}
+	return secrets
 }
 
 var headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")

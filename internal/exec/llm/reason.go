@@ -61,7 +61,7 @@ var (
 	wordNames    = []string{"code", "errorcode", "errcode", "status", "statuscode", "type", "reason", "errortype", "exceptiontype"}
 	messageNames = []string{"message", "msg", "detail", "errormessage", "errormsg", "errmsg", "statusmsg", "errordescription", "description", "faultstring", "title"}
 	nestedNames  = []string{"error", "errors", "detail", "details", "fault", "baseresp", "metadata", "raw", "body", "response"}
-	waitNames    = []string{"retrydelay", "retryafter", "retryafterseconds", "retryafters", "xratelimitreset"}
+	waitNames    = []string{"retrydelay", "retryafter", "retryafterseconds", "retryafters", "xratelimitreset", "estimatedtime"}
 )
 
 // read collects what a decoded value says about an error.
@@ -221,6 +221,7 @@ const maxQuote = 300
 
 var (
 	bearerToken = regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}`)
+	secretName  = regexp.MustCompile(`(?i)(?:key|token|secret|signature|sig|password|code)$`)
 	keyInURL    = regexp.MustCompile(`(?i)([?&][a-z_-]*(?:key|token|secret|signature|sig)=)[^&\s"']+`)
 )
 

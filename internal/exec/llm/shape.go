@@ -25,13 +25,21 @@ func checkShape(data []byte, levels int) error {
 // shape follows the nesting of JSON over any number of pieces. It does not check that the JSON is
 // valid. The zero value is before the first value.
 type shape struct {
-	levels int // set once: how deep members are counted
+	// set once
+	levels int  // how deep members are counted
+	first  bool // scan stops at the end of the first object or list
 
 	depth    int
 	members  int
 	inString bool
 	escaped  bool // the last byte was a backslash in a string
 	tooDeep  bool
+}
+
+// valueEnd returns the index after the end of the first object or list; 0 if none ends.
+func valueEnd(data []byte) int {
+	s := shape{first: true}
+	return s.scan(data)
 }
 
 // open reports whether a value has begun and not ended.
@@ -65,7 +73,9 @@ func (s *shape) scan(data []byte) (end int) {
 		case '}', ']':
 			s.depth--
 			if s.depth == 0 && end == 0 {
-				end = i + 1
+				if end = i + 1; s.first {
+					return end
+				}
 			}
 		}
 	}

@@ -142,6 +142,7 @@ func (e *eventReader) nextSimple() (data []byte, ok bool) {
 		return nil, false
 	}
 	_, _ = e.src.Discard(end + 2)
+	e.total += end + 2
 	return bytes.TrimPrefix(line, []byte(" ")), true
 }
 
@@ -167,6 +168,14 @@ func (e *eventReader) takeLine() (done bool, err error) {
 	case "event":
 		e.isError = isErrorName(string(bytes.TrimSpace(value)))
 		e.beginStream()
+	// Some servers have a field for it instead of a name.
+	case "error":
+		if value := bytes.TrimSpace(value); len(value) == 0 || value[0] != '{' {
+			return false, e.ignore(line)
+		}
+		e.isError = true
+		e.beginStream()
+		return e.addData(value)
 	case "", "id", "retry":
 		e.beginStream()
 	default:

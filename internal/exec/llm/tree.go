@@ -50,7 +50,7 @@ func (s *scanner) rawValue() []byte {
 		quoted, _ := s.anyString()
 		return quoted
 	case '{', '[':
-		return s.advance(new(shape).scan(s.rest))
+		return s.advance(valueEnd(s.rest))
 	}
 	end := bytes.IndexAny(s.rest, ",]} \t\r\n")
 	if end < 0 {

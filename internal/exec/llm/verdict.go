@@ -2,6 +2,7 @@ package llm
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -64,6 +65,10 @@ var consequences = [...]struct {
 // judge returns the verdict on an error. status is its HTTP status; 0 for an error inside an
 // answer.
 func judge(status int, r reason) verdict {
+	// No wait makes a request smaller, whatever the code says.
+	if status == http.StatusRequestEntityTooLarge || isTooLarge(r) {
+		return rejected
+	}
 	// Words are more precise than a status. A 429 is often no more than its status says, so only
 	// what will not get better overrides it.
 	for _, word := range r.words {
@@ -119,6 +124,8 @@ func judgeStatus(status int) verdict {
 		return unavailable
 	}
 	switch {
+	case status == http.StatusNotImplemented || status == http.StatusHTTPVersionNotSupported:
+		return rejected
 	case status >= 500:
 		return broken
 	case status >= 300 && status < 400:
@@ -131,7 +138,7 @@ func judgeStatus(status int) verdict {
 // [normalWord] writes them.
 var preciseWords = map[string]verdict{
 	"insufficientquota": quotaExhausted, "exceededcurrentquota": quotaExhausted, "billinghardlimitreached": quotaExhausted,
-	"billingnotactive": quotaExhausted, "arrearage": quotaExhausted, "paymentrequired": quotaExhausted,
+	"billingnotactive": quotaExhausted, "budgetexceeded": quotaExhausted, "arrearage": quotaExhausted, "paymentrequired": quotaExhausted,
 
 	"contextlengthexceeded": rejected, "contentfilter": rejected, "contentpolicyviolation": rejected, "datainspectionfailed": rejected,
 	"stringabovemaxlength": rejected, "requesttoolarge": rejected, "invalidprompt": rejected, "contextwindowexceeded": rejected,
@@ -196,13 +203,15 @@ func judgeSentence(r reason) (verdict, bool) {
 			}
 		}
 	}
-	// "Request too large for model: limit 6000, requested 8000": no wait makes it fit.
-	for _, says := range []string{"request too large", "maximum context length", "context_length_exceeded", "prompt is too long"} {
-		if strings.Contains(message, says) {
-			return rejected, true
-		}
-	}
 	return broken, false
+}
+
+// isTooLarge recognizes the refusal of a request that does not fit into a limit, such as "Request
+// too large for model: limit 6000, requested 8000".
+func isTooLarge(r reason) bool {
+	message := strings.ToLower(r.message)
+	return slices.ContainsFunc([]string{"request too large", "maximum context length", "context_length_exceeded", "prompt is too long"},
+		func(says string) bool { return strings.Contains(message, says) })
 }
 
 // class returns the class of a verdict, unless the server says itself whether to retry

@@ -28,6 +28,16 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
+// serverTime returns the time on the server's clock, to which its dates belong, if that differs
+// much from ours.
+func serverTime(h http.Header, now time.Time) time.Time {
+	at, err := http.ParseTime(h.Get("Date"))
+	if err != nil || at.Sub(now).Abs() < 5*time.Second {
+		return now
+	}
+	return at
+}
+
 // limitReset returns when a rate limit is reset, by the headers that describe limits:
 // x-ratelimit-reset-requests, ratelimit-reset, anthropic-ratelimit-tokens-reset and the like. An
 // answer has one for each limit. Only the exhausted ones count, if the answer says which.
