@@ -54,7 +54,7 @@ func Header(r *http.Request, name string) string {
 // RequireJSON refuses a request whose Content-Type is not JSON or whose body is compressed.
 // A missing Content-Type counts as JSON.
 func RequireJSON(r *http.Request) error {
-	if encoding := Header(r, "Content-Encoding"); encoding != "" && encoding != "identity" {
+	if encoding := strings.Join(r.Header["Content-Encoding"], ", "); encoding != "" && encoding != "identity" {
 		return job.Errorf(UnsupportedMediaType, "the body has the Content-Encoding %s; send it uncompressed", job.Quote(encoding))
 	}
 	text := Header(r, "Content-Type")

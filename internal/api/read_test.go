@@ -95,6 +95,11 @@ func TestRequireJSONRefusesCompressedBody(t *testing.T) {
 			t.Errorf("%q: %v", packed, err)
 		}
 	}
+	r := httptest.NewRequest("POST", "/", nil)
+	r.Header["Content-Encoding"] = []string{"identity", "gzip"}
+	if err := RequireJSON(r); job.CodeOf(err) != UnsupportedMediaType {
+		t.Errorf("in two headers: %v", err)
+	}
 }
 
 func TestRequireJSONChecksContentType(t *testing.T) {

@@ -36,6 +36,10 @@ func hasOwnForm(text string) bool {
 // CheckName returns [job.Invalid] for a text that can name no conversation. An id that this
 // package made is no name, and passes.
 func CheckName(text string) error {
+	if text == "/" {
+		// In a path, net/http cannot tell the escaped "/" from a slash at the end.
+		return job.Errorf(job.Invalid, "a conversation's id is not / alone: no address can name it")
+	}
 	if text == "" || len(text) > MaxName || !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return job.Errorf(job.Invalid, "a conversation's id is printable text of 1 to %d bytes", MaxName)
 	}

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/telemetry"
 )
 
@@ -260,19 +261,13 @@ func (c *connections) warnLocked(message string, args ...any) {
 	}
 }
 
-// limitedAddr returns the address for which a connection counts: of IPv6 the /64 network,
-// which one client has as a whole. It is zero for a trusted peer.
+// limitedAddr returns the address for which a connection counts. It is zero for a trusted peer.
 func (c *connections) limitedAddr(conn net.Conn) netip.Addr {
 	peer, err := netip.ParseAddrPort(conn.RemoteAddr().String())
 	if err != nil || c.limits.trusts(peer.Addr()) {
 		return netip.Addr{}
 	}
-	addr := peer.Addr().Unmap().WithZone("")
-	if addr.Is6() {
-		network, _ := addr.Prefix(64) // 64 bits are valid for every IPv6 address
-		addr = network.Addr()
-	}
-	return addr
+	return gate.ClientAddr(peer.Addr())
 }
 
 // refuse answers a connection with a status and closes it. A close with unread bytes would

@@ -448,6 +448,7 @@ func TestBadInputStoresNothing(t *testing.T) {
 		{"an unknown field", "POST", "/api/chat", `{"query":"q","temperature":1}`, 400, "invalid_request"},
 		{"an unknown conversation", "POST", "/api/chat", `{"query":"q","conversation_id":"` + conv + `"}`, 404, "not_found"},
 		{"a conversation id that is too long", "POST", "/api/chat", `{"query":"q","conversation_id":"` + long[:129] + `"}`, 400, "invalid_request"},
+		{"a conversation id that no path can name", "POST", "/api/chat", `{"query":"q","conversation_id":"/"}`, 400, "invalid_request"},
 		{"a conversation id that is not printable", "POST", "/api/chat", `{"query":"q","conversation_id":"a\n"}`, 400, "invalid_request"},
 		{"an unknown conversation by its name", "GET", "/api/conversations/conv123", ``, 404, "not_found"},
 		{"an unknown parameter", "POST", "/api/chat?wait=1", `{"query":"q"}`, 400, "invalid_request"},

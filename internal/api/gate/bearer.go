@@ -143,7 +143,9 @@ func tokenOf(r *http.Request) (token string, ok bool) {
 		}
 		token, ok = token+value, true
 	}
-	if scheme, value, _ := strings.Cut(api.Header(r, "Authorization"), " "); strings.EqualFold(scheme, "Bearer") && (strings.HasPrefix(value, tokenPrefix) || strings.HasPrefix(value, userPrefix)) {
+	scheme, value, _ := strings.Cut(api.Header(r, "Authorization"), " ")
+	value = strings.TrimLeft(value, " ") // RFC 9110, section 11.4, allows several
+	if strings.EqualFold(scheme, "Bearer") && (strings.HasPrefix(value, tokenPrefix) || strings.HasPrefix(value, userPrefix)) {
 		token, ok = token+value, true
 	}
 	return token, ok

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"net/http"
+	"net/netip"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -38,10 +39,25 @@ func CallerOf(r *http.Request) api.Caller {
 		return api.Caller{User: user}
 	}
 	addr := r.RemoteAddr
+	if peer, err := netip.ParseAddrPort(addr); err == nil && peer.Addr().Is6() {
+		return api.Caller{Address: ClientAddr(peer.Addr()).String()}
+	}
 	if i := strings.LastIndexByte(addr, ':'); i >= 0 {
 		addr = addr[:i] // without the port
 	}
 	return api.Caller{Address: addr}
+}
+
+// ClientAddr returns the address for which a client is counted: of IPv6 the /64 network, which
+// one client has as a whole. All machines of a link share the network of its link-local
+// addresses.
+func ClientAddr(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap().WithZone("")
+	if addr.Is6() && !addr.IsLinkLocalUnicast() {
+		network, _ := addr.Prefix(64) // 64 bits are valid for every IPv6 address
+		addr = network.Addr()
+	}
+	return addr
 }
 
 func validUser(name string) bool {

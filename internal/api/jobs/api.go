@@ -9,7 +9,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
@@ -87,7 +86,7 @@ type Config struct {
 type API struct {
 	engine   Engine
 	files    *files.Dir
-	uploads  atomic.Int64 // in progress
+	uploads  uploads // in progress
 	gate     *gate.Gate
 	timeouts api.Timeouts // of clients
 	maxBody  int64        // bytes of a submit

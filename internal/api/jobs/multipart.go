@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -23,7 +24,6 @@ import (
 const (
 	formType    = "multipart/form-data"
 	jobPart     = "job"    // the part with the JSON of the submit
-	maxUploads  = 64       // at once
 	maxHeaders  = 64 << 10 // bytes before, between and after the contents of parts, each
 	maxBoundary = 70       // characters (RFC 2046, section 5.1.1)
 	maxType     = 255      // bytes of a file's content type
@@ -89,11 +89,11 @@ func (a *API) receiveForm(w http.ResponseWriter, r *http.Request) (engine.Reques
 		return engine.Request{}, err
 	}
 	defer u.bodyReader.Close()
-	if n := a.uploads.Add(1); n > maxUploads {
-		a.uploads.Add(-1)
-		return engine.Request{}, &job.Error{Code: job.Overloaded, Message: "too many files are being received at the moment: try again in a moment", RetryAfter: 5 * time.Second}
+	caller := gate.CallerOf(r)
+	if err := a.uploads.begin(caller); err != nil {
+		return engine.Request{}, err
 	}
-	defer a.uploads.Add(-1)
+	defer a.uploads.end(caller)
 	u.stage = a.files.Stage(job.NewID())
 	defer u.stage.Discard()
 	if err := u.readParts(); err != nil {

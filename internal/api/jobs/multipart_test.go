@@ -401,23 +401,29 @@ func TestTooLargeFormIsRefusedUnread(t *testing.T) {
 
 func (c *countingBody) Close() error { return nil }
 
-// The last of too many concurrent uploads is refused. The end of any upload makes another
-// one possible.
+// One caller leaves uploads to others. The last of too many concurrent uploads is refused. The
+// end of any upload makes another one possible.
 func TestConcurrentUploadsAreLimited(t *testing.T) {
 	t.Parallel()
 	f := newFormEngine(t, files.Options{})
 	body, kind := encodeForm(minimalJobPart, part{name: "p", file: "a", text: "x"})
 	ends := make(chan *httptest.ResponseRecorder)
 	var senders []*io.PipeWriter
-	for range maxUploads {
+	for i := range maxUploads {
+		user := "ann"
+		if i >= maxCallerUploads {
+			user = "bob"
+		}
 		r, w := io.Pipe()
 		senders = append(senders, w)
-		go func() { ends <- f.post(r, kind) }()
+		go func() { ends <- f.post(r, kind, "X-User-ID", user) }()
 		if _, err := w.Write(body.Bytes()[:10]); err != nil { // an upload in progress has read this
 			t.Fatal(err)
 		}
 	}
-	w := f.post(bytes.NewReader(body.Bytes()), kind)
+	w := f.post(bytes.NewReader(body.Bytes()), kind, "X-User-ID", "ann")
+	checkProblem(t, "one too many of a caller", w.Code, w.Body.Bytes(), 429, api.CallerBusy, "")
+	w = f.post(bytes.NewReader(body.Bytes()), kind, "X-User-ID", "cid")
 	checkProblem(t, "one too many", w.Code, w.Body.Bytes(), 503, job.Overloaded, "")
 	for _, s := range senders {
 		s.CloseWithError(io.ErrUnexpectedEOF)

@@ -22,10 +22,13 @@ type Deadlines struct {
 	Write time.Duration // for one message to be accepted
 	Ping  time.Duration // between two pings
 	Pong  time.Duration // for the reply to a ping
+	// Message is for the rest of a message after its beginning, which holds memory until then. 0
+	// is no bound.
+	Message time.Duration
 }
 
 // DefaultDeadlines are the deadlines outside of tests.
-var DefaultDeadlines = Deadlines{Write: 10 * time.Second, Ping: 20 * time.Second, Pong: 30 * time.Second}
+var DefaultDeadlines = Deadlines{Write: 10 * time.Second, Ping: 20 * time.Second, Pong: 30 * time.Second, Message: 30 * time.Second}
 
 // maxSockets is how many sockets one API may have open.
 const maxSockets = 20_000
@@ -213,6 +216,11 @@ func (s *Socket) Read() (message []byte, refusal error, ok bool) {
 	kind, from, err := s.conn.Reader(s.ctx)
 	if err != nil {
 		return nil, nil, false
+	}
+	if s.deadlines.Message > 0 {
+		// Pings do not notice a client that sends its message piece by piece and without an end.
+		late := time.AfterFunc(s.deadlines.Message, s.drop)
+		defer late.Stop()
 	}
 	message, err = s.allowance.ReadAll(from, -1, s.limit)
 	if refusal, refused := errors.AsType[*job.Error](err); refused {

@@ -151,3 +151,41 @@ func TestPanicClosesSocket(t *testing.T) {
 		}
 	}
 }
+
+// A message that never ends holds its memory for a bounded time, although its client answers
+// pings.
+func TestUnfinishedMessageIsBounded(t *testing.T) {
+	t.Parallel()
+	bodies := api.NewBodies(64<<10, 64<<10)
+	left := make(chan struct{})
+	sockets := &Sockets{
+		Stopping: make(chan struct{}), Deadlines: Deadlines{Write: time.Hour, Ping: 5 * time.Millisecond, Pong: time.Hour, Message: 50 * time.Millisecond}, Log: slog.New(slog.DiscardHandler),
+		Bodies: bodies, Caller: func(*http.Request) api.Caller { return api.Caller{User: "ann"} },
+	}
+	server := httptest.NewServer(api.Wrap(nil, api.WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
+		return sockets.Serve(w, r, 64<<10, func(s *Socket) {
+			defer close(left)
+			for _, _, ok := s.Read(); ok; _, _, ok = s.Read() {
+			}
+		})
+	}))
+	defer server.Close()
+	conn, _, err := websocket.Dial(t.Context(), server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseNow()
+	ctx := conn.CloseRead(t.Context()) // answers pings
+	w, err := conn.Writer(ctx, websocket.MessageText)
+	if err == nil {
+		_, err = w.Write(bytes.Repeat([]byte("x"), 20<<10))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-left
+	sockets.all.Wait()
+	if held, _ := bodies.InFlight(); held != 0 {
+		t.Errorf("%d bytes stay held", held)
+	}
+}
