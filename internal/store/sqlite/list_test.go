@@ -3,6 +3,7 @@ package sqlite
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -159,6 +160,7 @@ func TestListEqualsFilteredList(t *testing.T) {
 		token := job.NewToken()
 		id := d.submit(func(s *store.Submit) {
 			s.Job.Queue, s.Job.Key = pick("a", "b", "c"), pick("", "k", "l")
+			s.Job.Metadata = map[string]string{"m": pick("1", "2")}
 			switch rnd.IntN(3) {
 			case 0:
 				s.Delay = time.Hour
@@ -180,15 +182,22 @@ func TestListEqualsFilteredList(t *testing.T) {
 			d.apply(&store.Delete{Owner: testOwner, ID: old})
 		case 3:
 			d.apply(newClaim(1))
+		case 4: // a neighbour's job, with the same fields
+			s := d.submit(func(s *store.Submit) {
+				s.Job.Owner = []job.Owner{{Tenant: "t", User: testOwner.User}, {User: testOwner.User + "x"}, {}}[rnd.IntN(3)]
+				s.Job.Queue, s.Job.Key, s.Token, s.LeaseFor = pick("a", "b", "c"), pick("", "k", "l"), token, time.Minute
+			})
+			d.apply(&store.Finish{Lease: job.Lease{Job: s, Token: token}, To: job.Failed, Failure: &job.Failure{Code: pick("x", "y")}})
 		}
+		d.now = d.now.Add(time.Second)
 	}
-	d.checkLists()
+	d.checkLists(all)
 	d.reopenWith(nil)
-	d.checkLists()
+	d.checkLists(all)
 }
 
-// checkLists compares all filters with a list that is filtered here.
-func (d *harness) checkLists() {
+// checkLists compares all filters with the jobs, which are read one by one and filtered here.
+func (d *harness) checkLists(ids []job.ID) {
 	d.Helper()
 	read := func(f job.Filter) (all []job.Job) {
 		for f.Owner = testOwner; ; {
@@ -202,26 +211,41 @@ func (d *harness) checkLists() {
 			f.After = next
 		}
 	}
-	every := read(job.Filter{Limit: 100})
+	var every []job.Job // newest first
+	for _, id := range slices.Backward(ids) {
+		if j, err := d.Job(d.Context(), testOwner, id); err == nil {
+			every = append(every, j)
+		}
+	}
+	first, last := every[len(every)*2/3].CreatedAt, every[len(every)/3].CreatedAt
 	none, k := "", "k"
+	check := func(f job.Filter) {
+		d.Helper()
+		var want, got []job.ID
+		for i := range every {
+			j := &every[i]
+			if matchesJob(j, &f) && (f.Queue == "" || j.Queue == f.Queue) && (f.Key == nil || j.Key == *f.Key) &&
+				(f.Status == 0 || j.State == f.Status) && f.MatchCreatedAt(j.CreatedAt) {
+				want = append(want, j.ID)
+			}
+		}
+		for _, j := range read(f) {
+			got = append(got, j.ID)
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			d.Fatalf("%+v: %d jobs are listed, want %d", f, len(got), len(want))
+		}
+	}
 	for _, queue := range []string{"", "a", "c", "z"} {
 		for _, key := range []*string{nil, &none, &k} {
 			for _, state := range append(job.States(), 0) {
-				for _, code := range []string{"", "x", "z"} {
+				for i, code := range []string{"", "x", "z"} {
 					f := job.Filter{Queue: queue, Key: key, Status: state, ErrorCode: code, Limit: 1 + len(queue)*3}
-					var want, got []job.ID
-					for i := range every {
-						j := &every[i]
-						if matchesJob(j, &f) && (queue == "" || j.Queue == queue) && (key == nil || j.Key == *key) && (state == 0 || j.State == state) {
-							want = append(want, j.ID)
-						}
-					}
-					for _, j := range read(f) {
-						got = append(got, j.ID)
-					}
-					if fmt.Sprint(got) != fmt.Sprint(want) {
-						d.Fatalf("queue %q, key %v, %s, code %q: %d jobs are listed, want %d", queue, key, state, code, len(got), len(want))
-					}
+					check(f)
+					f.CreatedAfter, f.CreatedBefore = first, last
+					check(f)
+					f.Metadata = map[string]string{"m": fmt.Sprint(i)}
+					check(f)
 				}
 			}
 		}
