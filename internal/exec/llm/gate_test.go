@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -414,4 +415,37 @@ func splitList(headers string) func(yield func([2]string) bool) {
 			}
 		}
 	}
+}
+
+// Calls of jobs that the engine does not count as jobs of the model make no room: of jobs that an
+// older version stored without a resource. The engine would lease jobs for them again and again
+// while the gate is closed.
+func TestUncountedCallsMakeNoRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		calls := atomic.Int64{}
+		e := newInMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if calls.Add(1) > 2 {
+				w.Header().Set("Retry-After", "60")
+				w.WriteHeader(http.StatusTooManyRequests)
+				return
+			}
+			time.Sleep(20 * time.Second)
+			streamHandler(`{"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}`, "[DONE]")(w, r)
+		}))
+		var old sync.WaitGroup
+		for range 3 { // the third is refused
+			old.Go(func() {
+				sink := exectest.NewRecorder(t)
+				_ = e.Execute(context.Background(), exectest.Task([]byte(hello)), sink)
+				sink.Close()
+			})
+			time.Sleep(5 * time.Second)
+		}
+		if n := e.Resources().Limits()["m"]; n != 0 {
+			t.Errorf("the limit is %d while the gate is closed, want 0", n)
+		}
+		old.Wait()
+		e.Close()
+	})
 }

@@ -183,6 +183,10 @@ func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) erro
 	permit.model, permit.pass, permit.began, permit.patience = m, pass, time.Now(), patience(&t.Clocks)
 	m.begun.Add(1)
 	defer m.begun.Add(-1)
+	if t.Job.Resource == m.Name {
+		m.counted.Add(1)
+		defer m.counted.Add(-1)
+	}
 	defer permit.release() // in case the hook or the sink panics
 	c := call{model: m, permit: permit, out: out, timeout: t.Job.Policy.Timeouts.Request, trace: t.Job.Trace}
 	return permit.finish(ctx, c.doWithHook(ctx, e.onCall, req))

@@ -27,6 +27,7 @@ type model struct {
 	breaker *breaker
 	gate    *gate
 	begun   atomic.Int64 // calls that passed the slots, the gate and the circuit breaker
+	counted atomic.Int64 // those of them whose jobs the engine counts
 	changed func()       // tells the engine that more calls may begin
 
 	// What was learned from the server's answers.
@@ -107,15 +108,16 @@ func isHeaderValue(value string) bool {
 }
 
 // limit returns how many attempts may be under way in this process, those included that are, and
-// when more may: zero if that depends on other attempts.
+// when more may: zero if that depends on other attempts. Jobs that an older version stored have no
+// resource, and the engine does not count them: their calls are not included.
 func (m *model) limit(now time.Time) (n int, at time.Time) {
-	begun := int(m.begun.Load())
+	counted := int(m.counted.Load())
 	more, at := m.gate.available(now)
 	probes, probeAt, open := m.breaker.available(now)
 	if open && probes < more {
 		more, at = probes, probeAt
 	}
-	n = begun + more
+	n = counted + more
 	if m.Concurrency > 0 && m.Concurrency < n {
 		n, at = m.Concurrency, time.Time{}
 	}
