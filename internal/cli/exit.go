@@ -153,16 +153,16 @@ func refusalExitCode(e *client.Error) int {
 
 // errorText returns the message for an error, with advice for some errors. It returns "" for
 // an error that was already printed.
-func (env *Env) errorText(err error) string {
-	var e *client.Error
+func (e *Env) errorText(err error) string {
+	var refusal *client.Error
 	switch {
 	case errors.As(err, new(quiet)):
 		return ""
-	case errors.As(err, &e) && e.Code == client.CodeUnreachable:
-		return fmt.Sprintf("%s: is '%s' running? (%v)", e.Message, env.commandText("meanwhile serve"), e.Err)
-	case errors.As(err, &e) && e.RetryAfter > 0:
-		return fmt.Sprintf("%v; try again in %s", err, e.RetryAfter.Round(time.Second))
-	case errors.Is(err, context.Canceled) && e == nil:
+	case errors.As(err, &refusal) && refusal.Code == client.CodeUnreachable:
+		return fmt.Sprintf("%s: is '%s' running? (%v)", refusal.Message, e.commandText("meanwhile serve"), refusal.Err)
+	case errors.As(err, &refusal) && refusal.RetryAfter > 0:
+		return fmt.Sprintf("%v; try again in %s", err, refusal.RetryAfter.Round(time.Second))
+	case errors.Is(err, context.Canceled) && refusal == nil:
 		// If the chain has an error of the client, its message is better.
 		return "interrupted"
 	}

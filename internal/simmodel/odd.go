@@ -109,9 +109,7 @@ func (c *call) writeOddToken(quoted []byte) (wrote, isOdd bool) {
 	return false, false
 }
 
-// The text of [CutCharacters], and its pieces.
-const cutText = "A smile 😀 costs 1 €."
-
+// cutPieces is the text "A smile 😀 costs 1 €." of [CutCharacters].
 var cutPieces = []string{`A smile \ud83d`, `\ude00 costs 1 ` + "\xe2", "\x82", "\xac."}
 
 // writeInstead writes an answer that is not made of tokens: tool calls, or cut characters. It

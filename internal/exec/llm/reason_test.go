@@ -153,7 +153,7 @@ func TestMessagesAreCleanAndBounded(t *testing.T) {
 
 func TestRedirectNamesItsTarget(t *testing.T) {
 	t.Parallel()
-	f, _ := runFailing(t, newInMemory(t, http.RedirectHandler("https://b.example/v1/chat/completions?key=secret-1234", 301)), hello)
+	f, _ := runFailing(t, newInMemory(t, http.RedirectHandler("https://b.example/v1/chat/completions?key=secret-1234", http.StatusMovedPermanently)), hello)
 	wantFault{"upstream_redirect", job.Final, "(to https://b.example/v1/chat/completions)"}.check(t, "a redirect", f)
 }
 

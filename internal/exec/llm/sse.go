@@ -58,7 +58,6 @@ type eventReader struct {
 	afterCR bool // the last line ended with CR, so a following LF belongs to it
 	started bool // the first line was read
 	stream  bool // onStream was called
-	ended   bool // the stream has ended
 	total   int  // bytes read
 
 	ignored int    // bytes of lines that are no part of a stream, before the first event
@@ -107,7 +106,7 @@ func (e *eventReader) next() ([]byte, error) {
 // waits reports whether the next event has not arrived yet.
 func (e *eventReader) waits() bool {
 	buffered, _ := e.src.Peek(e.src.Buffered())
-	return bytes.IndexAny(bytes.TrimLeft(buffered, "\r\n"), "\r\n") < 0
+	return !bytes.ContainsAny(bytes.TrimLeft(buffered, "\r\n"), "\r\n")
 }
 
 func (e *eventReader) reset() {
