@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/meanwhile-run/meanwhile/client"
 )
@@ -24,6 +26,7 @@ type follower struct {
 	screen     *screen
 	all        bool // print every attempt
 	liveOutput bool // print output before it is certain that it counts
+	after      int64
 
 	job          client.Job      // of the last event that had a job
 	started      bool            // the first snapshot has arrived
@@ -31,6 +34,7 @@ type follower struct {
 	pending      []pendingOutput // output that is not printed yet
 	streaming    bool            // output is printed when it arrives
 	printed      bool            // text of the current attempt was printed
+	damaged      bool            // that text has characters that stand for other bytes
 	disconnected bool            // the server is unavailable, and the user was informed
 	failure      client.Failure  // the last failure of an attempt that was reported
 }
@@ -53,6 +57,7 @@ func (f *follower) onlyAtEnd() {
 
 // run watches the job to its end. It returns an error unless the job succeeded.
 func (f *follower) run(ctx context.Context, c *client.Client, id string, after int64) error {
+	f.after = after
 	stop := f.startRedrawing(ctx, id)
 	defer stop()
 	for e, err := range c.Watch(ctx, id, after) {
@@ -216,13 +221,18 @@ func (f *follower) printPending() {
 	for _, p := range f.pending {
 		switch p.kind {
 		case client.KindText:
-			f.printed = f.printed || p.text != ""
-			f.screen.write(p.text)
+			f.print(p.text)
 		case client.KindLog:
 			f.screen.noteIn(dim, "log: %s", p.text)
 		}
 	}
 	f.pending = nil
+}
+
+func (f *follower) print(text string) {
+	f.printed = f.printed || text != ""
+	f.damaged = f.damaged || strings.ContainsRune(text, utf8.RuneError)
+	f.screen.write(text)
 }
 
 // attemptBegan discards the pending output. It prints a note if earlier output was
@@ -234,13 +244,23 @@ func (f *follower) attemptBegan(attempt int) {
 		f.screen.endLine()
 		f.screen.noteIn(yellow, "--- attempt %d begins; the output above no longer counts ---", attempt)
 	}
-	f.printed = false
+	f.printed, f.damaged = false, false
 }
 
 // printEnd prints the pending output of an ended job, or the result of a job without
 // text output.
 func (f *follower) printEnd(ctx context.Context, c *client.Client) error {
 	f.screen.clear()
+	exact, err := f.exactResult(ctx, c)
+	if err != nil {
+		return errors.Join(err, f.screen.failure())
+	}
+	if exact != nil {
+		f.pending = slices.DeleteFunc(f.pending, func(p pendingOutput) bool { return p.kind == client.KindText })
+		f.printPending()
+		f.screen.writeExact(exact)
+		return f.screen.failure()
+	}
 	f.printPending()
 	// Without text output, print the result: the user wants to see something.
 	if f.job.Status == client.Succeeded && !f.printed {
@@ -248,10 +268,27 @@ func (f *follower) printEnd(ctx context.Context, c *client.Client) error {
 		if err != nil {
 			return errors.Join(err, f.screen.failure())
 		}
-		f.screen.write(text)
+		f.print(text)
 	}
 	f.screen.endLine()
+	if f.damaged && f.job.Status == client.Succeeded {
+		f.screen.note("A � may stand for bytes that are no text. The exact result: %s > FILE", f.env.commandText("meanwhile get "+f.job.ID+" --result")+f.flagsText())
+	}
 	return errors.Join(f.screen.failure(), endError(&f.job))
+}
+
+// exactResult returns the result of a job whose output is not printed yet, if it is neither
+// text nor JSON; nil otherwise. What watchers see of such an output has U+FFFD for bytes that
+// are no text: as a file it would be broken. A terminal gets what watchers see.
+func (f *follower) exactResult(ctx context.Context, c *client.Client) ([]byte, error) {
+	if f.job.Status != client.Succeeded || f.liveOutput || f.env.OutTerminal || f.after > 0 || len(f.job.Result) > 0 {
+		return nil, nil
+	}
+	r, err := c.Result(ctx, f.job.ID)
+	if err != nil || strings.HasPrefix(r.ContentType, "text/") || json.Valid(r.Body) {
+		return nil, err
+	}
+	return r.Body, nil
 }
 
 // resultText returns the result of a job as text; "" for null.

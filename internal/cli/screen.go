@@ -28,6 +28,7 @@ type screen struct {
 	bar      string // the line as it should be; "" for none
 	drawn    int    // columns of the line that is on the terminal; 0 for none
 	midLine  bool   // the last output did not end with a line break
+	returned bool   // the last output ended with a carriage return, which is not written yet
 	words    wordWrapper
 	writeErr error // first error of standard output; then output stops
 }
@@ -69,11 +70,43 @@ func (s *screen) writeLocked(text string) {
 		return
 	}
 	s.eraseLocked()
-	s.midLine = !strings.HasSuffix(text, "\n")
 	if s.outTerm {
-		text = s.words.wrap(printable(text))
+		text = s.words.wrap(printable(s.linesLocked(text)))
 	}
+	if text == "" {
+		return
+	}
+	s.midLine = !strings.HasSuffix(text, "\n")
 	_, s.writeErr = io.WriteString(s.out, text)
+}
+
+// linesLocked begins a line after each carriage return, so that each state of a progress bar
+// is a line of its own.
+func (s *screen) linesLocked(text string) string {
+	var lines strings.Builder
+	midLine := s.midLine
+	for _, r := range text {
+		if r == '\r' {
+			s.returned = true
+			continue
+		}
+		if s.returned && midLine && r != '\n' {
+			lines.WriteByte('\n')
+		}
+		lines.WriteRune(r)
+		s.returned, midLine = false, r != '\n'
+	}
+	return lines.String()
+}
+
+// writeExact writes a result without any change.
+func (s *screen) writeExact(result []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.eraseLocked()
+	if s.writeErr == nil {
+		_, s.writeErr = s.out.Write(result)
+	}
 }
 
 // endLine ends the current line of output, if it is not empty.

@@ -36,7 +36,8 @@ func TestWatchPrintsOutput(t *testing.T) {
 		{"the status of a cancelled job", snapshot("queued", 0) + done("cancelled", 0), false, "", exitCancelled, "", "meanwhile: job_1 was cancelled\n"},
 		{"the log, on standard error", snapshot("running", 0) + logLine(1, "started") + text(2, 1, "one\n") + done("succeeded", 2), false, "", exitOK, "one\n", "log: started\n"},
 		{"the text unchanged, to a file", snapshot("running", 0) + text(1, 1, "\x1b[31mred\x07\n") + done("succeeded", 1), false, "", exitOK, "\x1b[31mred\x07\n", ""},
-		{"the text without control characters, on a terminal", snapshot("running", 0) + text(1, 1, "\x1b]0;owned\x07\x1b[31mred\u009b2J\r\tx\n") + done("succeeded", 1), true, "--follow", exitOK, "]0;owned[31mred2J\tx\n", ""},
+		{"the text without control characters, on a terminal", snapshot("running", 0) + text(1, 1, "\x1b]0;owned\x07\x1b[31mred\u009b2J\r\tx\n") + done("succeeded", 1), true, "--follow", exitOK, "]0;owned[31mred2J\n\tx\n", ""},
+		{"a line for each state of a progress bar, on a terminal", snapshot("running", 0) + text(1, 1, "\r10%") + text(2, 1, "\r20%\r") + text(3, 1, "\ndone\r\n\rend") + done("succeeded", 3), true, "", exitOK, "10%\n20%\ndone\nend\n", ""},
 		{"the log without control characters", snapshot("running", 0) + logLine(1, "\x1b[2Jx") + done("cancelled", 1), false, "", exitCancelled, "", "log: [2Jx\nmeanwhile: job_1 was cancelled\n"},
 	}
 	for _, tt := range tests {
@@ -44,6 +45,47 @@ func TestWatchPrintsOutput(t *testing.T) {
 			s := newTestEnv(newFakeServer(t).respondStream("job_1", tt.events).URL)
 			s.OutTerminal = tt.terminal
 			s.want(t, tt.code, tt.out, append([]string{"watch", "job_1"}, strings.Fields(tt.args)...)...)
+			if s.err.String() != tt.err {
+				t.Errorf("standard error is\n%q, want\n%q", s.err.String(), tt.err)
+			}
+		})
+	}
+}
+
+// A result that is no text is not printed as its watchers see it, but byte for byte.
+func TestOutputThatIsNoTextIsExactInFile(t *testing.T) {
+	t.Parallel()
+	const result = "GIF\xff\x00\xfe"
+	ended := func(cursor int) string {
+		return event("done", fmt.Sprintf(`{"id":"job_1","status":"succeeded","cursor":%d}`, cursor))
+	}
+	events := snapshot("running", 0) + logLine(1, "started") + text(2, 1, "GIF\ufffd\x00\ufffd") + ended(2)
+	const hint = "A � may stand for bytes that are no text. The exact result: meanwhile get job_1 --result > FILE\n"
+	tests := []struct {
+		rule, events string
+		terminal     bool
+		contentType  string
+		command      string
+		out, err     string
+	}{
+		{"watch", events, false, "application/octet-stream", "watch job_1", result, "log: started\n"},
+		{"without output", snapshot("running", 0) + ended(0), false, "image/gif", "watch job_1", result, ""},
+		{"submit --wait", events, false, "application/octet-stream", "submit sim {} --wait", result, "log: started\n"},
+		{"text stays as it was watched", events, false, "text/plain; charset=utf-8", "watch job_1", "GIF\ufffd\x00\ufffd\n", "log: started\n" + hint},
+		{"a terminal", events, true, "application/octet-stream", "watch job_1", "GIF\ufffd\ufffd\n", "log: started\n" + hint},
+		{"with --follow", events, false, "application/octet-stream", "watch job_1 --follow", "GIF\ufffd\x00\ufffd\n", "log: started\n" + hint},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted).respondStream("job_1", tt.events)
+			f.respond("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"succeeded","cursor":2}`)
+			f.mux.HandleFunc("GET /v1/jobs/job_1/result", func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", tt.contentType)
+				_, _ = io.WriteString(w, result)
+			})
+			s := newTestEnv(f.URL)
+			s.OutTerminal = tt.terminal
+			s.want(t, exitOK, tt.out, strings.Fields(tt.command)...)
 			if s.err.String() != tt.err {
 				t.Errorf("standard error is\n%q, want\n%q", s.err.String(), tt.err)
 			}
