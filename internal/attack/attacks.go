@@ -28,7 +28,7 @@ func (t *target) grown(bound float64, do func() error) ([]measurement, error) {
 	}
 	p99, err := t.statusP99(id)
 	return []measurement{
-		{"memory", after - before, bound, "MiB"},
+		{"growth of memory", after - before, bound, "MiB"},
 		{"P99 of a status read meanwhile", p99, statusBound, "ms"},
 	}, err
 }

@@ -21,12 +21,16 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	past, err := run(ctx, *binary)
-	if err != nil {
+	switch {
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "attack:", err)
+	case past:
+		fmt.Println("A measurement is past its bound.")
+	default:
+		fmt.Println("All measurements are within their bounds.")
+		return
 	}
-	if err != nil || past {
-		os.Exit(1)
-	}
+	os.Exit(1)
 }
 
 // measurement is a row of the table.

@@ -84,17 +84,21 @@ func (l *loader) checkQueue(q Queue, key string, cfg *Config) {
 
 // checkLimits refuses limits that a submit without wishes of its own would be past.
 func (l *loader) checkLimits(q Queue, key string) {
-	l.between(q.Limits.Priority, 0, job.LowestPriority, key+".limits.priority")
+	l.must(0 <= q.Limits.Priority && q.Limits.Priority <= job.DefaultPriority, key+".limits.priority",
+		"this must be 0 to %d, the priority of a job that asks for none, not %d", job.DefaultPriority, q.Limits.Priority)
 	l.between(q.Limits.MaxAttempts, 0, job.MaxAttempts, key+".limits.max_attempts")
 	ceilings := q.Ceilings()
-	err := ceilings.Check(&job.Job{Priority: max(job.DefaultPriority, 1), MaxAttempts: q.MaxAttempts, Policy: q.Policy()}, 0)
+	ceilings.Priority = 0
+	err := ceilings.Check(&job.Job{Priority: job.DefaultPriority, MaxAttempts: q.MaxAttempts, Policy: q.Policy()}, 0)
 	if e, ok := errors.AsType[*job.Error](err); ok {
 		field := strings.ReplaceAll(strings.TrimPrefix(e.Field, "/"), "/", ".")
 		if field == "abandon_after_s" {
 			field = "timeouts.abandon_s"
 		}
-		_, bound, _ := strings.Cut(e.Message, " allows ")
-		l.fail(key+"."+field, "this is past the queue's own limits, which allow %s: a job that asks for nothing must be within them", bound)
+		_, value, _ := strings.Cut(e.Message, " is ")
+		value, bound, _ := strings.Cut(value, "; ")
+		_, bound, _ = strings.Cut(bound, " allows ")
+		l.fail(key+"."+field, "this is %s, and the queue's own limits allow %s: a job that asks for nothing must be within them; change this or the limit", value, bound)
 	}
 }
 

@@ -74,9 +74,9 @@ func (l *failureLog) report(op *store.Finish, j *job.Job, fault *job.Fault) {
 	// has a line of its own.
 	asked := fault != nil && fault.Class == job.Wait && fault.RetryAfter > 0
 	if fault != nil && f.Retryable && !asked {
-		next := "none"
-		if op.State == job.Scheduled {
-			next = op.Delay.Round(time.Millisecond).String()
+		next := op.Delay.Round(time.Millisecond).String()
+		if op.State == job.Failed {
+			next = "none"
 		}
 		l.add(func() {
 			l.log.Warn("an attempt failed", "job", id, "queue", queue, "attempt", f.Attempt, "code", f.Code, "error", shorten(fault.Error()), "next_try_in", next)

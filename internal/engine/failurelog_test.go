@@ -38,6 +38,11 @@ func TestFailuresAreLogged(t *testing.T) {
 	h.finish(next(), job.Outcome{Fault: &job.Fault{Code: "circuit_open", Class: job.Wait, RetryAfter: time.Millisecond}})
 	h.finish(<-h.jobs, job.Outcome{Fault: broken})
 	h.finish(<-h.jobs, job.Outcome{Fault: broken})
+	atOnce := policy()
+	atOnce.Retry.Backoff = 0
+	h.submit(engine.Request{Policy: &atOnce})
+	h.finish(<-h.jobs, job.Outcome{Fault: broken})
+	h.finish(<-h.jobs, job.Outcome{})
 	h.finish(next(), job.Outcome{Fault: &job.Fault{Code: "bad_input", Message: strings.Repeat("x", 2000), Class: job.Final}})
 	h.stop()
 
@@ -46,6 +51,7 @@ func TestFailuresAreLogged(t *testing.T) {
 		{`"an attempt failed"`, "queue=sim", "attempt=1", "code=upstream_unreachable", "The model refuses connections.: connect: refused", "next_try_in=1"},
 		{`"an attempt failed"`, "attempt=2", "next_try_in=none"},
 		{`"a job failed"`, "job=", "attempt=2", "code=upstream_unreachable"},
+		{`"an attempt failed"`, "attempt=1", "next_try_in=0s"},
 		{`"a job failed"`, "code=bad_input"},
 	}
 	if len(got) != len(want) {

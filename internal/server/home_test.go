@@ -1,6 +1,7 @@
 package server
 
 import (
+	"html"
 	"io"
 	"regexp"
 	"strings"
@@ -14,6 +15,8 @@ const browserAccept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*
 func TestHomePage(t *testing.T) {
 	t.Parallel()
 	s := serve(t, nil)
+	_, failed := s.call("POST", "/v1/jobs", `{"queue": "sim", "input": {"fail_attempts": 1, "fail_code": "final:broken"}}`)
+	s.call("GET", "/v1/jobs/"+failed["id"].(string), "", "Prefer", "wait=30")
 	res := s.send("GET", "/", "", "Accept", browserAccept)
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
@@ -21,7 +24,7 @@ func TestHomePage(t *testing.T) {
 		t.Fatalf("%s %v: %s", res.Status, err, text)
 	}
 	page := string(text)
-	for _, part := range []string{"<code>chat</code>", "<td>llm<td>0 of ", "<code>sim</code>", "curl -s " + s.URL() + "/v1/jobs"} {
+	for _, part := range []string{"<code>chat</code>", "<td>llm<td>0 of ", "<code>sim</code>", `<a href="/v1/jobs?queue=sim&amp;status=failed">1</a>`, "curl -s " + s.URL() + "/v1/jobs"} {
 		if !strings.Contains(page, part) {
 			t.Errorf("the page lacks %q:\n%s", part, page)
 		}
@@ -31,7 +34,7 @@ func TestHomePage(t *testing.T) {
 		t.Errorf("the page has the links %v", links)
 	}
 	for _, link := range links {
-		if status, _ := s.text("GET", link[1], ""); status != 200 {
+		if status, _ := s.text("GET", html.UnescapeString(link[1]), ""); status != 200 {
 			t.Errorf("the link to %s answers %d", link[1], status)
 		}
 	}

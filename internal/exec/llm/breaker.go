@@ -273,12 +273,14 @@ func (p *permit) settlePass(err error, now time.Time) error {
 	switch {
 	case f != nil && f.Code == codeRateLimited:
 		refused := *f
+		p.logWait(f, now)
 		if tooOften := p.pass.refused(f.RetryAfter, now); tooOften {
 			refused.Class = job.Final
 			refused.Message += fmt.Sprintf("; it has refused this job %d times while it accepted others", maxRefusals)
 		}
 		f, err = &refused, &refused
 	case f != nil && f.Class == job.Wait && f.RetryAfter > 0 && p.headers != nil:
+		p.logWait(f, now)
 		p.pass.postponed(f.RetryAfter, now)
 	case p.answering:
 	case p.headers != nil:
@@ -292,6 +294,13 @@ func (p *permit) settlePass(err error, now time.Time) error {
 	waiting := *f
 	waiting.ServedAgo = p.model.gate.servedAgo(now)
 	return &waiting
+}
+
+// logWait logs that the server asks to wait. The jobs that wait for it have no line of their own.
+func (p *permit) logWait(f *job.Fault, now time.Time) {
+	if p.model.gate.logDue(now) {
+		p.breaker.log.Warn("a model's server asks to wait, and its jobs wait in line", "model", p.model.Name, "last", f)
+	}
 }
 
 func (p *permit) finishAt(ctx context.Context, err error, now time.Time) error {

@@ -21,6 +21,7 @@ const (
 	maxRefusals  = 20               // of one job while others are accepted; then it fails
 	maxRemember  = 4096             // jobs whose refusals are counted
 	minRate      = 1.0 / 3600       // calls per second
+	waitLogEvery = 10 * time.Minute // how often a wait is logged: a server with a limit asks often
 	longestReset = time.Minute      // a longer reset of a limit describes a bucket that fills slowly, or is wrong
 	maxPeriod    = time.Minute      // while no limit is known, older calls say nothing about it
 	maxLessons   = 2                // refusals of one job among accepted calls from which the gate learns
@@ -55,6 +56,7 @@ type gate struct {
 	older       period         // the maxPeriod before, while no limit is known
 	before      period         // the last period in which calls were accepted
 	refusedJobs map[job.ID]int // refusals among accepted calls
+	loggedAt    time.Time      // when a wait was last logged
 	changed     chan struct{}  // closed and replaced when more calls may begin
 
 	totalRefused int64
@@ -287,6 +289,17 @@ func (p *pass) postponed(wait time.Duration, now time.Time) {
 	g.closeLocked(min(wait, maxClosed), now)
 	g.window = 1
 	g.notifyLocked()
+}
+
+// logDue reports whether a wait that the server asks for is to be logged now.
+func (g *gate) logDue(now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	due := g.loggedAt.IsZero() || now.Sub(g.loggedAt) >= waitLogEvery
+	if due {
+		g.loggedAt = now
+	}
+	return due
 }
 
 // closeLocked closes the gate for a time, unless it is closed for longer.

@@ -3,6 +3,7 @@ package llm
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/exec/exectest"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/loopback"
 )
 
 // limitedServer is a model server with a rate limit. Its answers take a while.
@@ -246,6 +248,29 @@ func TestRefusalHoldsTheWholeLine(t *testing.T) {
 			e.Close()
 		})
 	}
+}
+
+// The log says that jobs wait because a server asks to, and not for each refusal.
+func TestWaitThatServerAsksForIsLogged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		e := mustNew(t, Config{
+			Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}},
+			Transport: loopback.Transport(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Retry-After", "60")
+				w.WriteHeader(http.StatusTooManyRequests)
+			})),
+			Log: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		for range 12 {
+			_ = runAttempt(t, e)
+			time.Sleep(2 * time.Minute)
+		}
+		if n := strings.Count(log.String(), "asks to wait, and its jobs wait in line\" model=m last="); n != 3 {
+			t.Errorf("of 12 refusals within 22 minutes %d are logged:\n%s", n, &log)
+		}
+	})
 }
 
 // A job that a server refuses again and again while it accepts others fails in the end.
