@@ -22,13 +22,18 @@ type fakeStore struct {
 	*Queue
 	jobs map[string][]waiting
 	n    int
+	room Room
 }
 
 func newFakeStore() *fakeStore { return &fakeStore{Queue: New(), jobs: map[string][]waiting{}} }
 
 func (s *fakeStore) submit(tenant, key string, priority int) {
+	s.submitNeeding("", tenant, key, priority)
+}
+
+func (s *fakeStore) submitNeeding(resource, tenant, key string, priority int) {
 	s.n++
-	w := waiting{Job: job.Job{Owner: job.Owner{Tenant: tenant}, Key: key, Priority: priority, RunAt: time.Unix(int64(s.n), 0)}, n: s.n}
+	w := waiting{Job: job.Job{Owner: job.Owner{Tenant: tenant}, Key: key, Resource: resource, Priority: priority, RunAt: time.Unix(int64(s.n), 0)}, n: s.n}
 	w.State = job.Queued
 	w.turn, _ = s.Move(&w.Job, 0)
 	jobs := append(s.jobs[tenant], w)
@@ -42,12 +47,13 @@ func (s *fakeStore) submit(tenant, key string, priority int) {
 }
 
 func (s *fakeStore) claim() (w waiting, ok bool) {
-	tenant, share := s.NextTenant(nil, 1, nil)
+	tenant, share := s.NextTenant(nil, 1, s.room)
 	if share == 0 {
 		return w, false
 	}
-	w = s.jobs[tenant][0]
-	s.jobs[tenant] = s.jobs[tenant][1:]
+	i := slices.IndexFunc(s.jobs[tenant], func(w waiting) bool { return s.room.Has(w.Resource) })
+	w = s.jobs[tenant][i]
+	s.jobs[tenant] = slices.Delete(s.jobs[tenant], i, i+1)
 	s.AdvanceTurn(tenant, w.Priority, w.turn)
 	w.State = job.Running
 	s.Move(&w.Job, job.Queued)
@@ -190,5 +196,36 @@ func TestReadyTimesForgetsEmptySeconds(t *testing.T) {
 	}
 	if got := q.OldestReady(); !got.Equal(time.Unix(0, 0)) {
 		t.Fatalf("the oldest is of %v", got)
+	}
+}
+
+// A tenant whose jobs had no room while others were served is next once there is room. After that
+// it takes turns: it does not get all the turns that it could not use.
+func TestTenantWithoutRoomSavesOneTurn(t *testing.T) {
+	t.Parallel()
+	s := newFakeStore()
+	for range 200 {
+		s.submitNeeding("slow", "held", "", 5)
+	}
+	for _, tenant := range []string{"a", "b"} {
+		for range 400 {
+			s.submit(tenant, "", 5)
+		}
+	}
+	s.room = Room{"slow": 0}
+	for range 300 {
+		if w, ok := s.claim(); !ok || w.Resource != "" {
+			t.Fatalf("a claim without room got %q, %t", w.Resource, ok)
+		}
+	}
+	s.room = nil
+	var held []int
+	for i := range 30 {
+		if w, _ := s.claim(); w.Resource == "slow" {
+			held = append(held, i)
+		}
+	}
+	if len(held) < 9 || len(held) > 12 || held[0] != 0 {
+		t.Errorf("of 30 claims of three tenants, %v were of the one that had no room", held)
 	}
 }

@@ -23,6 +23,7 @@ type tenantPlace struct {
 	turn        int64 // turn of its next job
 	activatedAt int64 // value of tenantTurns.activations when it got a queued job; 0 while it has none
 	heapIndex   int   // index in tenantTurns.active
+	passed      bool  // its turn came before that of a claimed job, and its jobs had no room
 }
 
 func (p *tenantPlace) before(o *tenantPlace) bool {
@@ -51,6 +52,11 @@ func (s *tenantTurns) update(t *tenant) {
 func (s *tenantTurns) advance(t *tenant) {
 	s.now = max(s.now+max(turnCost/int64(max(len(s.active), 1)), 1), t.turn)
 	t.turn += turnCost
+	if t.passed {
+		// It keeps the turn that it had, but not those after it: otherwise the others would wait
+		// for as many of its jobs as they had run meanwhile.
+		t.turn, t.passed = max(t.turn, s.now), false
+	}
 	s.last = max(s.last, t.turn)
 	if t.activatedAt != 0 {
 		heap.Fix(&s.active, t.heapIndex)
@@ -99,7 +105,8 @@ func (q *Queue) NextTenant(only *string, limit int, room Room) (tenant string, s
 	return t.name, min(limit, t.claimable(room))
 }
 
-// next returns the next tenant with a queued job for which there is room, or nil.
+// next returns the next tenant with a queued job for which there is room, or nil. It marks the
+// tenants that it passes.
 func (s *tenantTurns) next(room Room) *tenant {
 	if len(s.active) == 0 {
 		return nil
@@ -114,6 +121,9 @@ func (s *tenantTurns) next(room Room) *tenant {
 		if t.claimable(room) > 0 && (first == nil || t.before(&first.tenantPlace)) {
 			first = t
 		}
+	}
+	for _, t := range s.active {
+		t.passed = t.passed || first != nil && t.before(&first.tenantPlace)
 	}
 	return first
 }
