@@ -62,6 +62,9 @@ type call struct {
 func (c *call) do(ctx context.Context, req request) error {
 	form := c.model.form()
 	err := c.ask(ctx, req, form)
+	if err == nil {
+		c.model.accepted(form)
+	}
 	for first := form; err != nil; {
 		simpler, ok := c.model.simpler(form, c.refused)
 		if !ok || c.size > 0 || ctx.Err() != nil || !isFormRefusal(err) {

@@ -24,6 +24,10 @@ type forms struct {
 	// again then, because servers are updated and accounts are verified.
 	noStream  atomic.Int64
 	noOptions atomic.Int64
+	// When it last accepted that form. Then a refusal is about the request: some servers have no
+	// streams with tools, or with log probabilities.
+	streamAt  atomic.Int64
+	optionsAt atomic.Int64
 }
 
 // learnedFor is how long a refusal is remembered.
@@ -57,12 +61,24 @@ func (m *model) simpler(f form, refused reason) (simpler form, ok bool) {
 
 // remember records that the server accepts the form now, and did not accept the form before.
 func (m *model) remember(before, now form) {
-	until := time.Now().Add(learnedFor).UnixNano()
-	if before.stream && !now.stream {
+	at := time.Now()
+	until, since := at.Add(learnedFor).UnixNano(), at.Add(-learnedFor).UnixNano()
+	if before.stream && !now.stream && m.forms.streamAt.Load() < since {
 		m.forms.noStream.Store(until)
 	}
-	if before.options && now.stream && !now.options {
+	if before.options && now.stream && !now.options && m.forms.optionsAt.Load() < since {
 		m.forms.noOptions.Store(until)
+	}
+}
+
+// accepted records that the server accepts the form.
+func (m *model) accepted(f form) {
+	now := time.Now().UnixNano()
+	if f.stream {
+		m.forms.streamAt.Store(now)
+	}
+	if f.options {
+		m.forms.optionsAt.Store(now)
 	}
 }
 

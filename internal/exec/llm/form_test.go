@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/exec/exectest"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/loopback"
 )
@@ -150,4 +152,63 @@ func TestLearnedFormIsForgotten(t *testing.T) {
 			t.Errorf("it was asked %v", s.asked)
 		}
 	})
+}
+
+// A refusal that is about one request is not learned while others are streamed.
+func TestRefusalOfOneRequestIsNotLearned(t *testing.T) {
+	t.Parallel()
+	tools := false
+	s := &pickyServer{refuse: func(stream, _ bool) (int, string) {
+		if stream && tools {
+			return 400, `{"error":{"message":"Streaming is not supported with tools"}}`
+		}
+		return 0, ""
+	}}
+	e := newInMemory(t, s)
+	run(t, e, hello)
+	tools = true
+	run(t, e, hello)
+	tools = false
+	run(t, e, hello)
+	if got := fmt.Sprint(s.asked); got != "[true true true true false false true true]" {
+		t.Errorf("it was asked %s", got)
+	}
+}
+
+// Jobs whose form is refused at the same time all succeed, and the refusal is learned for their
+// model only.
+func TestRefusalsAtOnceAreLearned(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	s := &pickyServer{refuse: func(stream, _ bool) (int, string) {
+		if stream {
+			return 400, `{"error":{"message":"Streaming is not supported for this model"}}`
+		}
+		return 0, ""
+	}}
+	e := mustNew(t, Config{
+		Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}, {Name: "other", BaseURL: "http://upstream.invalid/v1"}},
+		Transport: loopback.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			s.ServeHTTP(w, r)
+		})),
+	})
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if err := exectest.Start(t, e, exectest.Task([]byte(hello))).Wait(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	s.asked = nil
+	run(t, e, hello)
+	if got := fmt.Sprint(s.asked); got != "[false false]" {
+		t.Errorf("it was asked %s", got)
+	}
+	if f := e.models["other"].form(); !f.stream || !f.options {
+		t.Errorf("the other model is asked in the form %+v", f)
+	}
 }
