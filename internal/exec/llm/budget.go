@@ -46,10 +46,12 @@ func readBudget(h http.Header, now time.Time) (b budget, ok bool) {
 		if !found || reset == 0 {
 			continue
 		}
-		limit, _ := readCount(h.Get(names[1]))
-		return budget{limit: max(limit, remaining), remaining: remaining, reset: reset}, true
+		// A server may have several limits: the tightest counts.
+		if limit, _ := readCount(h.Get(names[1])); !ok || remaining < b.remaining {
+			b, ok = budget{limit: max(limit, remaining), remaining: remaining, reset: reset}, true
+		}
 	}
-	return b, false
+	return b, ok
 }
 
 // readCount reads a number of calls. Some servers write fractions, or a policy after it.

@@ -135,8 +135,8 @@ func (c *call) readResponse(ctx context.Context, resp *http.Response) error {
 	}
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	var body io.Reader = liveBody{resp.Body, c.out}
-	switch coding := strings.ToLower(resp.Header.Get("Content-Encoding")); coding {
-	case "", "identity", "gzip", "x-gzip": // gzip is recognized by its first bytes, too
+	switch coding := contentCoding(resp); coding {
+	case "", "gzip": // gzip is recognized by its first bytes, too
 	case "deflate":
 		unpacked, err := zlib.NewReader(body)
 		if err != nil {

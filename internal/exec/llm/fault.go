@@ -78,15 +78,28 @@ func readErrorBody(resp *http.Response) (body []byte, err error) {
 	return io.ReadAll(io.LimitReader(src, maxErrorBody))
 }
 
+// contentCoding returns how the body is compressed; "" if it is not, also where a server names
+// something that is no compression.
+func contentCoding(resp *http.Response) string {
+	switch coding := strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding"))); coding {
+	case "identity", "none", "utf-8", "utf8", "binary", "chunked", "8bit":
+		return ""
+	case "x-gzip":
+		return "gzip"
+	default:
+		return coding
+	}
+}
+
 // decompress returns a reader of the body's text. Some servers compress although they were not
 // asked to.
 func decompress(resp *http.Response) (io.Reader, error) {
-	switch coding := strings.ToLower(resp.Header.Get("Content-Encoding")); coding {
-	case "gzip", "x-gzip":
+	switch coding := contentCoding(resp); coding {
+	case "gzip":
 		return gzip.NewReader(resp.Body)
 	case "deflate":
 		return zlib.NewReader(resp.Body)
-	case "", "identity":
+	case "":
 		return resp.Body, nil
 	default:
 		return nil, fmt.Errorf("the body is compressed with %.40q, which was not asked for", coding)

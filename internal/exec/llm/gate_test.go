@@ -403,6 +403,49 @@ func TestFarResetDoesNotStopTheLine(t *testing.T) {
 	}
 }
 
+// Jobs that wait at a closed gate end at once when the process stops, also those that name another
+// model than they did when they were submitted.
+func TestStopWhileJobsWaitAtTheGate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := newInMemory(t, answering(429, http.Header{"Retry-After": {"3600"}}, ""))
+		_, _ = runFailing(t, e, hello)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var all sync.WaitGroup
+		for range 1000 {
+			all.Go(func() {
+				sink := exectest.NewRecorder(t)
+				defer sink.Close()
+				task := exectest.Task([]byte(hello))
+				task.Job.Resource = "another"
+				if err := e.Execute(ctx, task, sink); err != exec.ErrStopping {
+					t.Errorf("the attempt ended with %v", err)
+				}
+			})
+		}
+		time.Sleep(10 * time.Minute)
+		cancel(exec.ErrStopping)
+		all.Wait()
+		if s := e.Gates()[0]; s.Calls != 0 || s.Refused != 1 {
+			t.Errorf("the gate is %+v", s)
+		}
+	})
+}
+
+// On a server that refuses everything, jobs fail after their time, and it is asked rarely.
+func TestServerThatAlwaysRefuses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &limitedServer{limit: func(time.Time) (bool, time.Duration) { return false, 0 }, refusal: func(http.Header, time.Duration) {}}
+		e := newInMemory(t, s)
+		took, failed := runLine(t, e, 5, 5)
+		if failed != 5 || took > time.Hour || s.refused > 30 {
+			t.Errorf("%d jobs failed after %v and %d calls", failed, took, s.refused)
+		}
+		e.Close()
+	})
+}
+
 // Headers say how many calls a server still takes.
 func TestBudgetOfHeaders(t *testing.T) {
 	t.Parallel()
@@ -417,6 +460,7 @@ func TestBudgetOfHeaders(t *testing.T) {
 		"the plain name":      {"Ratelimit-Remaining: 3, Ratelimit-Reset: 10", budget{3, 3, 10 * time.Second}, true},
 		"tokens left":         {"X-Ratelimit-Remaining-Tokens: 7, X-Ratelimit-Reset-Tokens: 3s", budget{}, false},
 		"no tokens left":      {"X-Ratelimit-Remaining-Tokens: 0, X-Ratelimit-Reset-Tokens: 3s", budget{0, 0, 3 * time.Second}, true},
+		"two limits":          {"X-Ratelimit-Remaining-Requests: 14000, X-Ratelimit-Reset-Requests: 6s, Ratelimit-Limit: 30, Ratelimit-Remaining: 2, Ratelimit-Reset: 40", budget{30, 2, 40 * time.Second}, true},
 		"no reset":            {"X-Ratelimit-Remaining-Requests: 3", budget{}, false},
 		"not a number":        {"X-Ratelimit-Remaining-Requests: many, X-Ratelimit-Reset-Requests: 1s", budget{}, false},
 		"nothing of the kind": {"Date: x", budget{}, false},

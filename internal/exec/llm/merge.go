@@ -38,6 +38,11 @@ func merge(name string, old, piece any) (merged, added any) {
 	case []any:
 		return mergeList(name, old, piece)
 	case json.RawMessage:
+		// Some servers write a token that looks like a number as one.
+		switch name {
+		case "content", "reasoning", "reasoning_content", "arguments":
+			return mergeText(name, old, text(piece))
+		}
 		return piece, piece
 	}
 	return old, nil // a null in a delta changes nothing

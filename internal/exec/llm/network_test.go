@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -123,6 +124,7 @@ func TestOddHTTP(t *testing.T) {
 		"an empty body":          {httpAnswer("Content-Type: text/event-stream\r\n", ""), wantFault{"upstream_bad_answer", job.Retryable, "empty answer"}},
 		"only signs of life":     {httpAnswer("", ": ping\n\ndata: {}\n\n"), wantFault{"upstream_incomplete", job.Retryable, "in the middle"}},
 		"only the end":           {httpAnswer("", "data: [DONE]\n\n"), wantFault{"upstream_bad_stream", job.Retryable, "without any content"}},
+		"no compression":         {httpAnswer("Content-Encoding: UTF-8\r\n", goodAnswer), wantFault{}},
 		"an unknown compression": {httpAnswer("Content-Encoding: br\r\n", "\x01\x02"), wantFault{"upstream_bad_answer", job.Final, "compression"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -235,4 +237,65 @@ func TestUpstreamIsNoStream(t *testing.T) {
 	if last := s.asked[len(s.asked)-1]; len(s.asked) != 2 || last != "true true" {
 		t.Errorf("it was asked %v", s.asked)
 	}
+}
+
+// Headers that come too slowly reach the request timeout.
+func TestSlowHeaders(t *testing.T) {
+	t.Parallel()
+	e := onOwnConnections(t, rawServer(t, func(c net.Conn, _, _ int) bool {
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nX-A: ")
+		for {
+			if _, err := fmt.Fprint(c, "a"); err != nil {
+				return false
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}))
+	task := exectest.Task([]byte(hello))
+	task.Job.Policy.Timeouts.Request = 50 * time.Millisecond
+	f := job.FaultOf(exectest.Start(t, e, task).Wait())
+	wantFault{"upstream_timeout", job.Retryable, "within 50ms"}.check(t, "slow headers", f)
+}
+
+// A server that shuts down over HTTP/2 (GOAWAY) finishes the streams that it has begun. One that
+// resets a stream breaks it off.
+func TestHTTP2ServerGoesAway(t *testing.T) {
+	t.Parallel()
+	var server *httptest.Server
+	var resets atomic.Bool
+	stopped := make(chan struct{})
+	server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "data: "+delta(`"content":"x"`)+"\n\n")
+		_ = http.NewResponseController(w).Flush()
+		if resets.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		shuttingDown := make(chan struct{})
+		server.Config.RegisterOnShutdown(func() { close(shuttingDown) })
+		go func() {
+			defer close(stopped)
+			_ = server.Config.Shutdown(context.Background())
+		}()
+		<-shuttingDown
+		fmt.Fprint(w, finishOf("stop"))
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	transport := newTransport()
+	transport.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	t.Cleanup(transport.CloseIdleConnections)
+	e := mustNew(t, Config{Models: []Model{{Name: "m", BaseURL: server.URL}}, Transport: transport})
+
+	resets.Store(true)
+	f, _ := runFailing(t, e, hello)
+	wantFault{"upstream_disconnected", job.Retryable, "broke off"}.check(t, "reset", f)
+	resets.Store(false)
+	if r := run(t, e, hello); r.Text() != "x" {
+		t.Errorf("the text is %q", r.Text())
+	}
+	<-stopped
+	f, _ = runFailing(t, e, hello)
+	wantFault{"upstream_unreachable", job.Wait, "refuses connections"}.check(t, "stopped", f)
 }

@@ -54,6 +54,16 @@ data: {"id":"p","model":"mm","created":5,"object":"chat.completion.chunk","citat
 data: {"id":"p","model":"mm","created":5,"object":"chat.completion.done","citations":["u"],"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"Hi"},"delta":{"role":"assistant","content":""}}]}
 
 `, "Hi", `{"id":"p","object":"chat.completion","created":5,"model":"mm","citations":["u"],"choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"logprobs":null,"finish_reason":"stop"}]}`},
+		"numbers in place of text": {
+			`data: {"id":"n","created":5,"model":"mm","choices":[{"index":0,"delta":{"role":"assistant","content":4}}]}
+
+data: {"id":"n","created":5,"model":"mm","choices":[{"index":0,"delta":{"content":2}}]}
+
+data: {"id":"n","created":5,"model":"mm","choices":[{"index":0,"delta":{"content":" x"}}]}
+
+data: {"id":"n","created":5,"model":"mm","choices":[{"index":0,"delta":{"content":7},"finish_reason":"stop"}]}
+
+`, "42 x7", `{"id":"n","object":"chat.completion","created":5,"model":"mm","choices":[{"index":0,"message":{"role":"assistant","content":"42 x7"},"logprobs":null,"finish_reason":"stop"}]}`},
 		"DashScope, null as a word": {
 			`data: {"id":"d","created":5,"model":"mm","choices":[{"index":0,"delta":{"role":"assistant","content":"H"},"finish_reason":"null"}]}
 
