@@ -44,6 +44,7 @@ func TestFailuresAreLogged(t *testing.T) {
 	h.finish(<-h.jobs, job.Outcome{Fault: broken})
 	h.finish(<-h.jobs, job.Outcome{})
 	h.finish(next(), job.Outcome{Fault: &job.Fault{Code: "bad_input", Message: strings.Repeat("x", 2000), Class: job.Final}})
+	h.finish(next(), job.Outcome{Fault: &job.Fault{Code: "busy", Message: "The model is busy.", Class: job.Wait, RetryAfter: time.Hour}})
 	h.stop()
 
 	got := warnings(log.String())
@@ -53,6 +54,7 @@ func TestFailuresAreLogged(t *testing.T) {
 		{`"a job failed"`, "job=", "attempt=2", "code=upstream_unreachable"},
 		{`"an attempt failed"`, "attempt=1", "next_try_in=0s"},
 		{`"a job failed"`, "code=bad_input"},
+		{`"a job failed"`, "code=busy", "The model is busy; another wait would be longer than retry.for_s allows (1m0s)"},
 	}
 	if len(got) != len(want) {
 		t.Fatalf("there are %d warnings, want %d:\n%s", len(got), len(want), log.String())

@@ -2,7 +2,9 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -91,6 +93,10 @@ func (e *Engine) finishFor(j *job.Job, o job.Outcome, hasOutput bool) *store.Fin
 		v := j.DecideRetry(o.Fault, hasOutput, e.store.Now(), rand.Float64())
 		op.Failure = &job.Failure{Code: o.Fault.Code, Message: o.Fault.Message, Retryable: o.Fault.Class != job.Final, Attempt: j.Attempt}
 		op.To = job.Failed
+		if v.Waited {
+			// Without it nobody sees why a job with attempts left is not tried again.
+			op.Failure.Message = fmt.Sprintf("%s; another wait would be longer than retry.for_s allows (%v)", strings.TrimRight(op.Failure.Message, ". "), j.Policy.Retry.For)
+		}
 		if v.Retry {
 			op.To, op.Delay, op.Refund = job.Scheduled, v.Delay, v.Refund
 		}

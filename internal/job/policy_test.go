@@ -32,7 +32,7 @@ func TestDecideRetry(t *testing.T) {
 		"the last attempt fails the job":       {attempt(4, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{}},
 		"a longer wait is kept":                {attempt(1, standard), job.Fault{Class: job.Retryable, RetryAfter: time.Minute}, false, job.RetryDecision{Retry: true, Delay: time.Minute}},
 		"a wait is refunded":                   {attempt(4, standard), job.Fault{Class: job.Wait, RetryAfter: 5 * time.Second}, false, job.RetryDecision{Retry: true, Delay: 5 * time.Second, Refund: true}},
-		"a wait past For is final":             {attempt(1, standard), job.Fault{Class: job.Wait, RetryAfter: 51 * time.Second}, false, job.RetryDecision{}},
+		"a wait past For is final":             {attempt(1, standard), job.Fault{Class: job.Wait, RetryAfter: 51 * time.Second}, false, job.RetryDecision{Waited: true}},
 		"a timeout is final":                   {attempt(1, standard), job.Fault{Class: job.Timeout}, false, job.RetryDecision{}},
 		"a timeout with OnTimeout":             {attempt(1, onTimeout), job.Fault{Class: job.Timeout}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
 		"an attempt with output is retried":    {attempt(1, standard), job.Fault{Class: job.Retryable}, true, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},

@@ -32,6 +32,7 @@ type RetryDecision struct {
 	Retry  bool          // try again; otherwise the job fails
 	Delay  time.Duration // before the next attempt
 	Refund bool          // the failed attempt is not counted
+	Waited bool          // the job fails because it has waited for as long as [Retry.For] allows
 }
 
 // DecideRetry decides what follows a fault. hasOutput is whether the attempt wrote output.
@@ -48,7 +49,7 @@ func (j *Job) DecideRetry(f *Fault, hasOutput bool, now time.Time, jitter float6
 		delay := max(f.RetryAfter, r.backoff(1, jitter))
 		servesOthers := 0 < f.ServedAgo && f.ServedAgo <= r.For
 		if !servesOthers && now.Add(delay).After(j.StartedAt.Add(r.For)) {
-			return RetryDecision{}
+			return RetryDecision{Waited: true}
 		}
 		return RetryDecision{Retry: true, Delay: delay, Refund: true}
 	case Retryable:
