@@ -258,32 +258,47 @@ func TestRestartReclaimsRunningJobs(t *testing.T) {
 	})
 }
 
-// Above MaxWatchers the engine refuses watchers, until one has left. Jobs are not affected.
+// Above MaxWatchers the engine refuses watchers, until one has left. Jobs are not affected. One
+// owner leaves watchers to others.
 func TestWatchersAreBounded(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	e := startWithConfig(t, engine.Config{Store: s, Queues: queues(), MaxWatchers: 1})
+	e := startWithConfig(t, engine.Config{Store: s, Queues: queues(), MaxWatchers: 4})
 	ctx := t.Context()
 	snap, _, err := e.Submit(ctx, engine.Request{Owner: local, Queue: "sim"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := e.Watch(ctx, local, snap.ID, 0)
-	if err != nil {
-		t.Fatal(err)
+	var all [3]*engine.Watch
+	for i := range all {
+		if all[i], err = e.Watch(ctx, local, snap.ID, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := e.Watch(ctx, local, snap.ID, 0); job.CodeOf(err) != job.Overloaded {
-		t.Errorf("a second watcher was answered %v", err)
+		t.Errorf("a fourth watcher was answered %v", err)
 	}
 	if _, err := e.Wait(ctx, local, snap.ID, time.Minute); job.CodeOf(err) != job.Overloaded {
 		t.Errorf("a waiting request was answered %v", err)
 	}
-	first.Close()
-	again, err := e.Watch(ctx, local, snap.ID, 0)
+	bob := job.Owner{User: "bob"}
+	bobs, _, err := e.Submit(ctx, engine.Request{Owner: bob, Queue: "sim"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := e.Watch(ctx, bob, bobs.ID, 0)
+	if err != nil {
+		t.Fatalf("another owner: %v", err)
+	}
+	other.Close()
+	all[0].Close()
+	all[0], err = e.Watch(ctx, local, snap.ID, 0)
 	if err != nil {
 		t.Fatalf("after one has left: %v", err)
 	}
-	again.Close()
+	for _, w := range all {
+		w.Close()
+	}
 }
 
 // The text that Get returns ends at the cursor that Get returns. A reader that continues at the

@@ -14,7 +14,7 @@ import (
 // Wait returns the job once it has ended, or after wait. If ctx ends first, it returns ctx's
 // error. Above the limit of watchers it returns [job.Overloaded].
 func (e *Engine) Wait(ctx context.Context, owner job.Owner, id job.ID, wait time.Duration) (Snapshot, error) {
-	sub, err := e.subscribe(id)
+	sub, err := e.subscribe(owner, id)
 	if err != nil {
 		return Snapshot{}, err
 	}
@@ -47,19 +47,24 @@ func (e *Engine) Output(ctx context.Context, owner job.Owner, id job.ID, after i
 	return next, err
 }
 
-// subscribe subscribes to a job's events, unless the limit of watchers is reached.
-func (e *Engine) subscribe(id job.ID) (*watch.Subscription, error) {
+// subscribe subscribes to a job's events, unless the limit of watchers is reached. An owner has
+// at most three times as many watchers as are free, which is three quarters for one owner alone.
+// So no owner takes the watchers of all others.
+func (e *Engine) subscribe(owner job.Owner, id job.ID) (*watch.Subscription, error) {
 	// Count this watcher before the check, so that concurrent calls cannot exceed the limit.
-	sub := e.hub.Subscribe(id)
-	if e.hub.Watchers() > e.maxWatchers {
-		sub.Close()
-		return nil, &job.Error{
-			Code:       job.Overloaded,
-			Message:    fmt.Sprintf("the server has %d watchers and accepts no more", e.maxWatchers),
-			RetryAfter: 10 * time.Second,
-		}
+	sub := e.hub.Subscribe(owner, id)
+	free := e.maxWatchers - (e.hub.Watchers() - 1)
+	refusal := ""
+	switch { // with half of all free, no owner can have three times as many
+	case free < 1:
+		refusal = fmt.Sprintf("the server has %d watchers and accepts no more", e.maxWatchers)
+	case free < e.maxWatchers/2 && e.hub.WatchersOf(owner) > 3*free:
+		refusal = fmt.Sprintf("few of the server's %d watchers are free, and they are for other users", e.maxWatchers)
+	default:
+		return sub, nil
 	}
-	return sub, nil
+	sub.Close()
+	return nil, &job.Error{Code: job.Overloaded, Message: refusal, RetryAfter: 10 * time.Second}
 }
 
 // awaitEnd waits until the subscribed job has ended or wait is over, and closes the

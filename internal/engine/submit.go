@@ -51,7 +51,7 @@ func (e *Engine) SubmitAndWait(ctx context.Context, r Request, wait time.Duratio
 		return Snapshot{}, false, e.observeRefusal("submit", err)
 	}
 	// Subscribe before the job is stored, so that its end arrives as an event and needs no read.
-	sub, err := e.subscribe(op.Job.ID)
+	sub, err := e.subscribe(op.Job.Owner, op.Job.ID)
 	if err != nil {
 		return Snapshot{}, false, e.observeRefusal("submit", err)
 	}

@@ -27,7 +27,7 @@ type Watch struct {
 // [job.Overloaded].
 func (e *Engine) Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (*Watch, error) {
 	// Subscribe before the read, so that no later commit is missed.
-	sub, err := e.subscribe(id)
+	sub, err := e.subscribe(owner, id)
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ func TestConcurrentWatchersKeepLimit(t *testing.T) {
 		for range cap(subs) {
 			all.Go(func() {
 				<-begin
-				if sub, err := e.subscribe(job.ID{}); err == nil {
+				if sub, err := e.subscribe(job.Owner{}, job.ID{}); err == nil {
 					accepted.Add(1)
 					subs <- sub
 				}

@@ -33,6 +33,9 @@ type Event struct {
 type Hub struct {
 	watchers atomic.Int64
 	shards   [64]shard
+
+	mu     sync.Mutex
+	owners map[job.Owner]int // how many subscriptions each has; guarded by mu
 }
 
 type shard struct {
@@ -42,8 +45,9 @@ type shard struct {
 
 // Subscription receives the events of one job. One goroutine calls Take.
 type Subscription struct {
-	hub *Hub
-	id  job.ID
+	hub   *Hub
+	owner job.Owner
+	id    job.ID
 	// Ready receives a value when Take has something to return. It is never closed.
 	Ready chan struct{}
 
@@ -57,7 +61,7 @@ type Subscription struct {
 
 // NewHub makes a hub without subscriptions.
 func NewHub() *Hub {
-	h := &Hub{}
+	h := &Hub{owners: map[job.Owner]int{}}
 	for i := range h.shards {
 		h.shards[i].topics = map[job.ID][]*Subscription{}
 	}
@@ -78,15 +82,33 @@ func (h *Hub) Watched(id job.ID) bool {
 	return len(s.topics[id]) > 0
 }
 
-// Subscribe subscribes to the events of a job from now on. The job need not exist.
-func (h *Hub) Subscribe(id job.ID) *Subscription {
-	sub := &Subscription{hub: h, id: id, Ready: make(chan struct{}, 1)}
+// WatchersOf returns the number of subscriptions of an owner.
+func (h *Hub) WatchersOf(owner job.Owner) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.owners[owner]
+}
+
+// count adds n to the subscriptions of an owner.
+func (h *Hub) count(owner job.Owner, n int) {
+	h.watchers.Add(int64(n))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.owners[owner] += n; h.owners[owner] == 0 {
+		delete(h.owners, owner)
+	}
+}
+
+// Subscribe subscribes to the events of a job from now on, and counts for an owner. The job need
+// not exist, nor belong to the owner.
+func (h *Hub) Subscribe(owner job.Owner, id job.ID) *Subscription {
+	sub := &Subscription{hub: h, owner: owner, id: id, Ready: make(chan struct{}, 1)}
 	s := h.shardOf(id)
 	s.mu.Lock()
 	sub.index = len(s.topics[id])
 	s.topics[id] = append(s.topics[id], sub)
 	s.mu.Unlock()
-	h.watchers.Add(1)
+	h.count(owner, 1)
 	return sub
 }
 
@@ -105,7 +127,7 @@ func (s *Subscription) Close() {
 	if last == 0 {
 		delete(sh.topics, s.id)
 	}
-	s.hub.watchers.Add(-1)
+	s.hub.count(s.owner, -1)
 }
 
 // Publish passes a committed change to the job's subscriptions. It never blocks.

@@ -18,7 +18,7 @@ func TestPublishReachesItsWatchers(t *testing.T) {
 	t.Parallel()
 	h := watch.NewHub()
 	mine, other := job.NewID(), job.NewID()
-	sub := h.Subscribe(mine)
+	sub := h.Subscribe(job.Owner{}, mine)
 	defer sub.Close()
 	h.Publish(mine, textEvent(1, 1))
 	h.Publish(other, textEvent(7, 1))
@@ -38,7 +38,7 @@ func TestSlowWatcherMissesEvents(t *testing.T) {
 	t.Parallel()
 	h := watch.NewHub()
 	id := job.NewID()
-	slow, quick := h.Subscribe(id), h.Subscribe(id)
+	slow, quick := h.Subscribe(job.Owner{}, id), h.Subscribe(job.Owner{}, id)
 	defer slow.Close()
 	defer quick.Close()
 	for seq := range int64(10) {
@@ -66,7 +66,7 @@ func TestConcurrentSubscriptionsAreRemoved(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			for range 200 {
-				sub := h.Subscribe(id)
+				sub := h.Subscribe(job.Owner{}, id)
 				h.Publish(id, textEvent(1, 10))
 				<-sub.Ready
 				sub.Close()
