@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -142,4 +145,37 @@ func TestListJoinsPieces(t *testing.T) {
 			})
 		})
 	}
+}
+
+// In any order of calls, ends and callers that leave, no turn is lost and none is given twice.
+func TestListTurnsLeakNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		turns := newListTurns()
+		turns.free = 2
+		var all sync.WaitGroup
+		var working, left atomic.Int64
+		ms := func() time.Duration { return time.Duration(rand.IntN(30)) * time.Millisecond }
+		for i := range 400 {
+			all.Go(func() {
+				time.Sleep(10 * ms())
+				ctx, cancel := context.WithTimeout(t.Context(), ms())
+				defer cancel()
+				if turns.take(ctx, job.Owner{User: fmt.Sprint(i % 5)}) != nil {
+					left.Add(1)
+					return
+				}
+				if n := working.Add(1); n > 2 {
+					t.Errorf("%d callers work", n)
+				}
+				time.Sleep(ms() / 10)
+				working.Add(-1)
+				turns.done()
+			})
+		}
+		all.Wait()
+		if turns.free != 2 || len(turns.waiting) > 0 || len(turns.order) > 0 || left.Load() == 0 {
+			t.Errorf("at the end %d turns are free, %d owners wait, %d are in order; %d callers left", turns.free, len(turns.waiting), len(turns.order), left.Load())
+		}
+	})
 }

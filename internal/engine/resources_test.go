@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -308,5 +309,33 @@ func TestLostLeaseFreesRoomAtOnce(t *testing.T) {
 			h.t.Fatalf("the renewal: %v", err)
 		}
 		h.wantDelivered("after the renewal", "m")
+	})
+}
+
+// Jobs that waited for a resource survive a restart with it. Those whose resource is not limited
+// any more, because its model was removed or renamed, run at once: their executor says what is
+// wrong with them.
+func TestHeldJobsAfterRestart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "jobs.db")
+		start := func(of map[string]int) *harness {
+			q := queues()
+			q[0].MaxDepth, q[0].Resource = 100, func(input []byte) string { return string(input) }
+			h := startWithConfig(t, engine.Config{Store: openUnsynced(t, path), Queues: q, ResourceLimits: (&limits{of: of}).get})
+			h.startWorker(8)
+			return h
+		}
+		h := start(map[string]int{"kept": 0, "removed": 0})
+		h.submitNeeding("kept", 3)
+		h.submitNeeding("removed", 2)
+		h.wantDelivered("without room")
+		h.stop()
+		h = start(map[string]int{"kept": 1, "renamed": 0})
+		for _, c := range h.wantDelivered("after the restart", "kept", "removed", "removed") {
+			h.finish(c, job.Outcome{})
+		}
+		h.wantDelivered("after an end", "kept")
+		h.stop()
 	})
 }
