@@ -35,11 +35,14 @@ func Variable(key string) string {
 
 // settings overlays variables and then flags on cfg.
 func (l *loader) settings(cfg *Config, flags map[string]string) {
+	known := []string{Variable("config")}
 	for key, v := range leaves(reflect.ValueOf(cfg).Elem(), "") {
+		known = append(known, Variable(key))
 		if text, ok := l.env[Variable(key)]; ok {
 			l.set(v, Variable(key), key, text)
 		}
 	}
+	l.misspelt(known)
 	for _, f := range Flags() {
 		if text, ok := flags[f.Name]; ok {
 			l.set(leafOf(cfg, f.Key), "--"+f.Name, f.Key, text)
