@@ -207,6 +207,8 @@ func (c *call) readStream(ctx context.Context, body io.Reader, kind string) erro
 			return c.model.wrongTypeFault(kind, in.head)
 		case errors.Is(err, errEventTooLarge):
 			return c.tooLargeFault()
+		case errors.Is(err, io.EOF) && c.whole != nil && c.events == 1:
+			return c.finishWhole()
 		case errors.Is(err, io.EOF) && in.isRaw && len(c.completion.choices) == 0:
 			return c.unreadable(codeBadAnswer, in.data, in.whyNoAnswer())
 		case errors.Is(err, io.EOF) && !in.stream && c.events == 0:
@@ -225,7 +227,8 @@ func (c *call) readStream(ctx context.Context, body io.Reader, kind string) erro
 		if err := c.handleEvent(data, in.isRaw); err != nil {
 			return err
 		}
-		if c.whole != nil {
+		// Without a reason it may be the first of many.
+		if finished, all := c.completion.finished(); c.whole != nil && finished == all {
 			c.drain(body)
 			return c.finishWhole()
 		}
@@ -337,6 +340,7 @@ func (c *call) handleChunk(data []byte, isRaw bool) error {
 			return err
 		}
 	}
+	c.whole = nil // what follows another chunk is a stream
 	if isRaw && k.isWhole() && isFirst {
 		c.whole = bytes.Clone(k.data)
 	}

@@ -28,6 +28,7 @@ type choiceBuilder struct {
 	message  mergedObject
 	logprobs logprobs
 	finish   string // "" before its end
+	hasDelta bool   // a chunk had a delta
 	others   otherMembers
 }
 
@@ -116,12 +117,16 @@ func (c *completion) addChoice(k choice, t *tree, a *added, withLogprobs bool) (
 		a.logprobs += n
 	}
 	fields := k.fields()
+	b.hasDelta = b.hasDelta || k.hasDelta()
 	// Some servers repeat the whole message in the last chunk.
-	if len(fields) == 0 || fields[0] != '{' || !isNew && !k.hasDelta() {
+	if len(fields) == 0 || fields[0] != '{' || b.hasDelta && !k.hasDelta() {
 		return shown, nil
 	}
 	t.rest = fields
 	delta := t.object()
+	if !isNew && !b.hasDelta {
+		b.keepNew(delta)
+	}
 	if t.budget < 0 {
 		return nil, errShape
 	}
@@ -136,6 +141,21 @@ func (c *completion) addChoice(k choice, t *tree, a *added, withLogprobs bool) (
 		shown["delta"] = delta
 	}
 	return shown, nil
+}
+
+// keepNew removes from a message what the choice has already. Some servers have messages in place
+// of deltas; each is the whole message so far, or only its next piece.
+func (b *choiceBuilder) keepNew(message map[string]any) {
+	for name, value := range message {
+		old, hasText := b.message[name].(*mergedText)
+		next, isText := value.(text)
+		switch {
+		case hasText && isText:
+			message[name] = text(bytes.TrimPrefix(next, old.Bytes()))
+		case b.message[name] != nil && !isText:
+			delete(message, name)
+		}
+	}
 }
 
 // takeText removes the text from an added content and returns it.

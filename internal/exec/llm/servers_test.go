@@ -54,6 +54,19 @@ data: {"id":"p","model":"mm","created":5,"object":"chat.completion.chunk","citat
 data: {"id":"p","model":"mm","created":5,"object":"chat.completion.done","citations":["u"],"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"Hi"},"delta":{"role":"assistant","content":""}}]}
 
 `, "Hi", `{"id":"p","object":"chat.completion","created":5,"model":"mm","citations":["u"],"choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"logprobs":null,"finish_reason":"stop"}]}`},
+		"messages so far in place of deltas": {
+			`data: {"id":"w","created":5,"model":"mm","choices":[{"index":0,"message":{"role":"assistant","content":"H"},"finish_reason":null}]}
+
+data: {"id":"w","created":5,"model":"mm","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":null}]}
+
+data: {"id":"w","created":5,"model":"mm","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}
+
+`, "Hi", `{"id":"w","object":"chat.completion","created":5,"model":"mm","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"logprobs":null,"finish_reason":"stop"}]}`},
+		"pieces of a message, a line each": {
+			`{"id":"w","created":5,"model":"mm","choices":[{"index":0,"message":{"role":"assistant","content":"H"},"finish_reason":null}]}
+{"id":"w","created":5,"model":"mm","choices":[{"index":0,"message":{"role":"assistant","content":"i"},"finish_reason":null}]}
+{"id":"w","created":5,"model":"mm","choices":[{"index":0,"message":{"role":"assistant","content":""},"finish_reason":"stop"}]}
+`, "Hi", `{"id":"w","object":"chat.completion","created":5,"model":"mm","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"logprobs":null,"finish_reason":"stop"}]}`},
 		"numbers in place of text": {
 			`data: {"id":"n","created":5,"model":"mm","choices":[{"index":0,"delta":{"role":"assistant","content":4}}]}
 
