@@ -126,6 +126,31 @@ func TestSocketRenewsItsToken(t *testing.T) {
 	}
 }
 
+// A token whose key is forgotten, because it was stolen, asks nothing more on an open socket.
+func TestForgottenKeyRevokesOpenSockets(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	token, _ := s.mint("ann", `{}`)
+	conn, _, err := websocket.Dial(t.Context(), s.URL()+"/ws?token="+token, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.CloseNow() })
+	for _, forget := range []bool{false, true} {
+		if _, err := RotateTokenKey(s.cfg.Data, forget); err != nil {
+			t.Fatal(err)
+		}
+		s.components.loadKeys()
+		if err := conn.Write(t.Context(), websocket.MessageText, []byte(`{"type":"cancel","task_id":"none"}`)); err != nil {
+			t.Fatal(err)
+		}
+		want := map[bool]string{false: "not_found", true: "bad_token"}[forget]
+		if _, heard, err := conn.Read(t.Context()); err != nil || !strings.Contains(string(heard), `"code":"`+want+`"`) {
+			t.Errorf("forget %v: %s %v", forget, heard, err)
+		}
+	}
+}
+
 // A new key logs nobody out, and a server uses it without a restart. The earlier keys are
 // forgotten only where that is asked for, or after a few more.
 func TestNewTokenKeyLogsNobodyOut(t *testing.T) {

@@ -112,9 +112,12 @@ func (g *Grant) CheckJob(id job.ID) error {
 	return job.Errorf(job.NotFound, "there is no job %s", job.Quote(id.String()))
 }
 
-// CheckExpiry returns [job.BadToken] once the token has expired. A socket outlives the
-// check that [Tokens.Open] makes.
+// CheckExpiry returns [job.BadToken] once the token has expired or its key was forgotten. A
+// socket outlives the check that [Tokens.Open] makes.
 func (g *Grant) CheckExpiry() error {
+	if g.key != nil && g.key.forgotten.Load() {
+		return errOfNoKey
+	}
 	if time.Now().Before(g.Expires) {
 		return nil
 	}

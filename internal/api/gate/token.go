@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -44,6 +45,8 @@ type Grant struct {
 	Renewable time.Time
 	// Queues are the queues in which the token may submit jobs, with commas; "" for all.
 	Queues string
+
+	key *tokenKey // that opened the token; nil for a grant that was not opened
 }
 
 // IsUser reports whether the grant is that of a user's token.
@@ -68,8 +71,11 @@ type Tokens struct {
 
 // tokenKey is one key of Tokens.
 type tokenKey struct {
+	secret      []byte
 	id          string    // keyIDSize characters
 	watch, user sync.Pool // of *sealer
+
+	forgotten atomic.Bool // it is no longer among the keys
 }
 
 // sealer holds the keyed ciphers and the scratch memory for one seal or open at a time.
@@ -105,8 +111,16 @@ func (t *Tokens) SetKeys(keys ...[]byte) error {
 	if len(keys) == 0 {
 		return errors.New("tokens need a key")
 	}
-	var all []*tokenKey
+	var before, all []*tokenKey
+	if loaded := t.keys.Load(); loaded != nil {
+		before = *loaded
+	}
 	for _, key := range keys {
+		// A key that stays is the same value, which the grants of open sockets refer to.
+		if i := slices.IndexFunc(before, func(k *tokenKey) bool { return bytes.Equal(k.secret, key) }); i >= 0 {
+			all = append(all, before[i])
+			continue
+		}
 		k, err := newTokenKey(key)
 		if err != nil {
 			return err
@@ -114,6 +128,11 @@ func (t *Tokens) SetKeys(keys ...[]byte) error {
 		all = append(all, k)
 	}
 	t.keys.Store(&all)
+	for _, k := range before {
+		if !slices.Contains(all, k) {
+			k.forgotten.Store(true)
+		}
+	}
 	return nil
 }
 
@@ -125,7 +144,7 @@ func newTokenKey(key []byte) (*tokenKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &tokenKey{id: base64.RawURLEncoding.EncodeToString(id)}
+	k := &tokenKey{secret: slices.Clone(key), id: base64.RawURLEncoding.EncodeToString(id)}
 	return k, errors.Join(setSealers(&k.watch, key, "meanwhile watch token 1"), setSealers(&k.user, key, "meanwhile user token 1"))
 }
 
@@ -200,9 +219,10 @@ func (t *Tokens) Open(text string) (Grant, error) {
 		if !t.now().Before(g.Expires) {
 			return Grant{}, expiredToken(&g)
 		}
+		g.key = key
 		return g, nil
 	}
-	return Grant{}, badToken("this token was altered, or is of another server: get a new one (a job's urls.watch, or POST /v1/tokens)")
+	return Grant{}, errOfNoKey
 }
 
 // open decrypts a token in place. genuine is false for one that this key has not sealed.
@@ -217,6 +237,9 @@ func (k *tokenKey) open(isUser bool, sealed []byte) (body []byte, genuine bool) 
 	s.crypt(tag, body)
 	return body, hmac.Equal(tag, s.tag(body))
 }
+
+// errOfNoKey refuses a token that none of the keys has sealed.
+var errOfNoKey = badToken("this token was altered, is of another server or was revoked: get a new one (a job's urls.watch, or POST /v1/tokens)")
 
 var errNoToken = badToken("this is not a token: use urls.watch of a job, or a token of POST /v1/tokens, as it is")
 
