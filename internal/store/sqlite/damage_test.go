@@ -191,3 +191,31 @@ func TestCheckReportsDefects(t *testing.T) {
 		t.Errorf("no file: %v", err)
 	}
 }
+
+// A waiting job whose record is damaged ends, by a cancel or a delete, without its resource being
+// counted any more: the jobs of others are claimed although that resource has no room.
+func TestDamagedWaitingJobHoldsNoResource(t *testing.T) {
+	t.Parallel()
+	for name, op := range map[string]func(id job.ID) any{
+		"cancel": func(id job.ID) any { return &store.Cancel{Owner: testOwner, ID: id} },
+		"delete": func(id job.ID) any { return &store.Delete{Owner: testOwner, ID: id} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newHarness(t)
+			id := d.submit(func(s *store.Submit) { s.Job.Resource = "m" })
+			d.spoil("extra", id)
+			d.apply(op(id))
+			plain := d.submit()
+			b := store.NewBatch()
+			b.Room = map[string]int{"m": 0}
+			b.Add(newClaim(3))
+			if err := store.Commit(t.Context(), d.Store, b); err != nil {
+				t.Fatal(err)
+			}
+			if c := b.Claims[0].Claimed; len(c) != 1 || c[0].Job.ID != plain {
+				t.Errorf("%d jobs were claimed, want the one without a resource", len(c))
+			}
+		})
+	}
+}

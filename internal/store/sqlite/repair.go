@@ -41,6 +41,16 @@ func (t *tx) repair(j *row) error {
 	t.batch.Damaged = append(t.batch.Damaged, j.ID)
 	if !j.State.Ended() {
 		from := j.State
+		if from == job.Queued {
+			// The resource may be the damaged part. The job is counted with that of its lane.
+			_, err := t.q.lane.int(j.n).first(func(c column) error {
+				_, _, j.Resource = parseLane(c.text(0))
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
 		j.Policy.Keep.Failed = keepDamaged // the policy may be the damaged part
 		j.End(job.Failed, t.now)
 		t.updateCountsUnchecked(&j.Job, from)

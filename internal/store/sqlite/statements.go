@@ -15,7 +15,7 @@ type statements struct {
 	requeueRunning, lease, requestCancel, markDeleted                    *query
 	endRunning, endWaiting, retry, setReady                              *query
 	job, input, nextReady, due, expired, pruneCandidates, bodyBytes      *query
-	parked, firstSuspect, repair                                         *query
+	parked, firstSuspect, repair, lane                                   *query
 	insertPresence, deletePresence, renewJobPresence, renewOwnerPresence *query
 	tally, addTally, deleteEmptyTally, output                            *query
 	isAbandoned, unfilledPresence, fillPresence                          *query
@@ -104,6 +104,7 @@ func newStatements(conn *sqlite.Conn) *statements {
 		{&q.parked, "SELECT n, priority, id, revision, usr, extra FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
 		{&q.firstSuspect, `SELECT n, priority, id, revision, key, tenant, run_at, usr, extra FROM jobs WHERE n =
 			(SELECT n FROM jobs WHERE queue = ? AND lane >= '!' AND lane < '"' ORDER BY run_at, n LIMIT 1)`},
+		{&q.lane, "SELECT lane FROM jobs WHERE n = ?"},
 		{&q.due, "SELECT " + jobColumns + " FROM jobs WHERE due <= ? ORDER BY due LIMIT ?"},
 		{&q.expired, "SELECT " + jobColumns + " FROM jobs WHERE queue_by <= ? ORDER BY queue_by LIMIT ?"},
 		{&q.pruneCandidates, "SELECT n, tenant, usr, state, expires, idem, created, out_bytes, id, files, in_bytes, extra FROM jobs WHERE n > ? ORDER BY n LIMIT ?"},
