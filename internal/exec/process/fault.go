@@ -70,10 +70,14 @@ const exitDataErr = 65
 // exitFault returns the fault for an exit status, with the end of standard error in its message.
 // It returns nil for a success.
 func (e *Executor) exitFault(state *os.ProcessState, tail string) *job.Fault {
+	name := job.Quote(e.config.Command[0])
+	if state == nil {
+		return &job.Fault{Code: "exit_unknown", Class: job.Retryable,
+			Message: fmt.Sprintf("the command %s has ended, and another part of the server's program took its exit status: it must wait for its own children only", name)}
+	}
 	if state.Success() {
 		return nil
 	}
-	name := job.Quote(e.config.Command[0])
 	f := &job.Fault{Code: fmt.Sprintf("exit_%d", state.ExitCode()), Class: job.Retryable,
 		Message: fmt.Sprintf("the command %s ended with exit status %d", name, state.ExitCode())}
 	if number, signal := exitSignal(state); number != 0 {

@@ -11,7 +11,7 @@ import (
 // could not stop the processes that a command starts. The rest of this file exists to compile.
 const supported = false
 
-func terminate(int)                             {}
-func kill(int)                                  {}
+func terminate(*os.Process)                     {}
+func kill(*os.Process)                          {}
 func exitSignal(*os.ProcessState) (int, string) { return 0, "" }
 func processGroupAttr() *syscall.SysProcAttr    { return nil }

@@ -9,12 +9,22 @@ import (
 
 const supported = true
 
-// signalGroup sends a signal to a process group. A group without processes is no error.
-func signalGroup(leader int, signal syscall.Signal) { _ = syscall.Kill(-leader, signal) }
+// signalGroup sends a signal to the group that the command led when it started, and to the command
+// itself, which may have joined another group. Nothing to send it to is no error.
+func signalGroup(command *os.Process, signal syscall.Signal) {
+	_ = syscall.Kill(-command.Pid, signal)
+	if group, err := syscall.Getpgid(command.Pid); err == nil && group != command.Pid {
+		_ = command.Signal(signal) // sends nothing once the command was waited for
+	}
+}
 
-// terminate asks a group to stop; kill forces it.
-func terminate(leader int) { signalGroup(leader, syscall.SIGTERM) }
-func kill(leader int)      { signalGroup(leader, syscall.SIGKILL) }
+// terminate asks a command's group to stop; kill forces it.
+func terminate(command *os.Process) {
+	signalGroup(command, syscall.SIGTERM)
+	signalGroup(command, syscall.SIGCONT) // a stopped process would not see the first signal
+}
+
+func kill(command *os.Process) { signalGroup(command, syscall.SIGKILL) }
 
 // exitSignal returns the signal that ended a process, and its name; 0 if none did.
 func exitSignal(state *os.ProcessState) (number int, name string) {

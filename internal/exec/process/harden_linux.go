@@ -22,18 +22,43 @@ func Protect() error {
 }
 
 // restrictThread takes rights from the current thread, and so from the command that it starts:
-// no program gains rights when it is executed, and root cannot read the memory or the environment
-// of other processes.
+// no program gains rights when it is executed, and none has the rights to read the memory or the
+// environment of other processes.
 func restrictThread() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("its rights cannot be restricted: %w", err)
 	}
-	for _, right := range []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN} {
+	for _, right := range readingRights {
 		// It fails if the kernel does not know the right, or the thread may drop none, and so is
 		// not root.
-		_ = unix.Prctl(unix.PR_CAPBSET_DROP, right, 0, 0, 0)
+		_ = unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(right), 0, 0, 0)
+	}
+	if err := dropInheritable(readingRights); err != nil {
+		return fmt.Errorf("its rights cannot be restricted: %w", err)
 	}
 	return nil
+}
+
+// readingRights are the rights to read the memory and the environment of other processes.
+var readingRights = []int{unix.CAP_SYS_PTRACE, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN}
+
+// dropInheritable takes rights out of the current thread's inheritable set, and so out of its
+// ambient set. A program that it executes would get them from there (AmbientCapabilities= of
+// systemd, an old container engine) although they are not in the bounding set.
+func dropInheritable(rights []int) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // of this thread
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return err
+	}
+	before := sets
+	for _, right := range rights {
+		sets[right/32].Inheritable &^= 1 << (right % 32)
+	}
+	if sets == before {
+		return nil
+	}
+	return unix.Capset(&header, &sets[0])
 }
 
 // startLimited starts the command with limits on the current thread, which the caller has locked.
@@ -47,8 +72,8 @@ func startLimited(cmd *osexec.Cmd, limits Limits) error {
 	untraced := *cmd
 	cmd.SysProcAttr.Ptrace = true
 	err := startChild(cmd)
-	if errors.Is(err, unix.EPERM) {
-		// A system-call filter forbids to trace. The command runs for a moment without limits.
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
+		// A system-call filter or a setting of the kernel forbids to trace, or the server is traced. The command runs for a moment without limits.
 		*cmd = untraced
 		cmd.SysProcAttr.Ptrace = false
 		err = startChild(cmd)

@@ -28,6 +28,40 @@ func TestServerIsNotReadable(t *testing.T) {
 	}
 }
 
+// Rights that the server's programs inherit (AmbientCapabilities= of systemd) are taken too.
+func TestCommandInheritsNoRightsToRead(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root has rights to give")
+	}
+	server := osexec.Command(os.Args[0])
+	server.Env = append(os.Environ(), serverScriptVar+"=grep -E 'Cap(Inh|Eff|Amb)' /proc/self/status", "TMPDIR="+t.TempDir())
+	server.SysProcAttr = &syscall.SysProcAttr{AmbientCaps: []uintptr{unix.CAP_SYS_PTRACE}}
+	out, err := server.Output()
+	if err != nil {
+		t.Skipf("no rights can be given: %v", err)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+		_, set, _ := strings.Cut(line, "\t")
+		if bits, err := strconv.ParseUint(set, 16, 64); err != nil || bits&(1<<unix.CAP_SYS_PTRACE) != 0 {
+			t.Errorf("it may read other processes: %q", line)
+		}
+	}
+}
+
+// Where the server may not trace, the limits hold a moment after the start.
+func TestLimitsHoldWithoutPtrace(t *testing.T) {
+	t.Parallel()
+	for _, errno := range []syscall.Errno{syscall.EPERM, syscall.ENOSYS} {
+		server := osexec.Command(os.Args[0])
+		script := `for i in $(seq 100); do ulimit -d | grep -v unlimited && exit; sleep 0.05; done`
+		server.Env = append(os.Environ(), serverScriptVar+"="+script, serverMemoryVar+"=209715200", serverFilterVar+"="+strconv.Itoa(int(errno)), "TMPDIR="+t.TempDir())
+		if out, err := server.CombinedOutput(); err != nil || string(out) != "204800\n" {
+			t.Errorf("%v: the limit is %q, %v", errno, out, err)
+		}
+	}
+}
+
 func TestCommandGainsNoPrivileges(t *testing.T) {
 	t.Parallel()
 	text := runSucceeding(t, newExecutor(t, "grep", "-E", "NoNewPrivs|CapBnd", "/proc/self/status"), "").Text()

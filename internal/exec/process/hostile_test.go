@@ -3,7 +3,6 @@
 package process
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -220,15 +219,42 @@ func TestSecretsAreNotLogged(t *testing.T) {
 	}
 }
 
-// Only the goroutine that starts a command and waits for it has a thread of its own. When it is
-// done, the thread ends, so its restrictions reach no other goroutine.
-func TestCommandsRestrictionsStayOnItsThread(t *testing.T) {
-	runSucceeding(t, newShell(t), "true")
-	e := newExecutor(t, "true")
-	if err := e.Execute(context.Background(), exectest.Task(nil), exectest.NewRecorder(t)); err != nil {
+// A key of several lines, one that begins with another, and one that the message cuts stay secret.
+func TestLongSecretsAreNotLogged(t *testing.T) {
+	t.Setenv("PEM_KEY", "-----BEGIN KEY-----\r\nMIIEvQIBADANBg\r\n-----END KEY-----\n")
+	t.Setenv("SHORT_TOKEN", "abcdefgh")
+	t.Setenv("LONG_TOKEN", "abcdefgh-0123456789")
+	t.Setenv("JWT_TOKEN", strings.Repeat("s3cr3t", 500))
+	e, err := New(Config{Command: []string{"sh"}, Env: []string{"PEM_KEY", "SHORT_TOKEN", "LONG_TOKEN", "JWT_TOKEN"}})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if restricted := restrictedThreads(t); restricted > 1 { // the first thread of a program never ends
-		t.Errorf("%d threads have no new privileges", restricted)
+	a := exectest.Start(t, e, exectest.Task([]byte(`echo "$PEM_KEY" "$LONG_TOKEN" "$JWT_TOKEN" >&2; exit 1`)))
+	err = a.Wait()
+	said := fmt.Sprint(err, a.Sink.Record().OfKind(job.KindLog))
+	for _, secret := range []string{"MIIE", "0123", "s3cr3t"} {
+		if strings.Contains(said, secret) {
+			t.Errorf("%s is in %q", secret, said)
+		}
+	}
+}
+
+// A command that has left its process group is stopped like any other.
+func TestCommandOutsideItsGroupIsStopped(t *testing.T) {
+	t.Parallel()
+	a := exectest.Start(t, newExecutor(t, os.Args[0], "leave-group"), exectest.Task(nil))
+	a.Sink.WaitUntil(exectest.HasText)
+	cancel(t, a)
+}
+
+// A command that was stopped (SIGSTOP) still gets the time to end by itself.
+func TestStoppedCommandSeesSIGTERM(t *testing.T) {
+	t.Parallel()
+	seen := filepath.Join(t.TempDir(), "seen")
+	a := startShell(t, `trap 'echo > `+seen+`; exit' TERM; echo ready; kill -STOP $$; while :; do sleep 0.01; done`)
+	a.Sink.WaitUntil(exectest.HasText)
+	cancel(t, a)
+	if _, err := os.Stat(seen); err != nil {
+		t.Error(err)
 	}
 }

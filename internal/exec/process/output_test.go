@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,16 @@ func (f *feed) wait(d time.Duration) {
 		}
 	}
 	f.now = end
+}
+
+// A progress report on a line that ends with CR LF, as on Windows, is no empty line in the log.
+func TestProgressWithCarriageReturnIsNoLogLine(t *testing.T) {
+	t.Parallel()
+	f := newFeed(t, job.Job{})
+	f.write(true, "progress 40 a\r\nprogress 50 b\rprogress 60 c\r\n\r\nline\r\n")
+	if log := f.log(); !slices.Equal(log, []string{"", "line"}) {
+		t.Errorf("the log is %q", log)
+	}
 }
 
 // log ends the output and returns the log lines.

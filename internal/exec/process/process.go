@@ -164,7 +164,7 @@ func (e *Executor) newCommand(t exec.Task, a *attempt) *osexec.Cmd {
 	cmd := osexec.Command(e.config.Command[0], expandArgs(e.config.Command[1:], t.Files)...)
 	cmd.Dir = e.config.Dir
 	// Env must not stay nil: os/exec would pass on the server's whole environment.
-	cmd.Env = []string{attemptVar + "=" + a.token}
+	cmd.Env = []string{}
 	for _, name := range e.config.Env {
 		if value, set := os.LookupEnv(name); set {
 			cmd.Env = append(cmd.Env, name+"="+value)
@@ -174,7 +174,9 @@ func (e *Executor) newCommand(t exec.Task, a *attempt) *osexec.Cmd {
 	if t.Job.Trace != "" {
 		cmd.Env = append(cmd.Env, "TRACEPARENT="+t.Job.Trace)
 	}
-	cmd.Env = append(cmd.Env, "TMPDIR="+a.scratch) // last, so that no other TMPDIR replaces it
+	// Last, so that none of the server's variables replaces them: the server may be a command of
+	// another server.
+	cmd.Env = append(cmd.Env, attemptVar+"="+a.token, "TMPDIR="+a.scratch)
 	cmd.SysProcAttr = processGroupAttr()
 	e.user.apply(cmd.SysProcAttr)
 	return cmd

@@ -23,6 +23,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && helpers[os.Args[1]] != nil {
+		helpers[os.Args[1]](os.Args[2:])
+		os.Exit(0)
+	}
 	if script := os.Getenv(serverScriptVar); script != "" {
 		runAsServer(script)
 	}
@@ -198,14 +202,27 @@ func TestCommandSeesOnlyNamedVariables(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		mark, got, _ := strings.Cut(runSucceeding(t, e, "").Text(), "\n")
-		got, _, _ = strings.Cut(got, "TMPDIR=")
-		if token, ok := strings.CutPrefix(mark, attemptVar+"="); !ok || len(token) != 32 {
-			t.Errorf("the token is %q", mark)
+		got, rest, _ := strings.Cut(runSucceeding(t, e, "").Text(), attemptVar+"=")
+		if token, rest, ok := strings.Cut(rest, "\nTMPDIR="); !ok || len(token) != 32 || strings.Count(rest, "\n") != 1 {
+			t.Errorf("the token is followed by %q", rest)
 		}
 		if got != want {
 			t.Errorf("with %q the command saw %q, want %q", names, got, want)
 		}
+	}
+}
+
+// A server that is itself a command of another server passes on no token of that.
+func TestTokenAndScratchAreTheAttemptsOwn(t *testing.T) {
+	t.Setenv(attemptVar, "of the outer server")
+	t.Setenv("TMPDIR", t.TempDir())
+	e, err := New(Config{Command: []string{"sh"}, Env: []string{attemptVar, "TMPDIR"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := runSucceeding(t, e, `echo "$MEANWHILE_ATTEMPT $TMPDIR"`).Text()
+	if token, dir, _ := strings.Cut(strings.TrimSpace(text), " "); len(token) != tokenSize || !strings.HasSuffix(dir, scratchPrefix+token[:scratchName]) {
+		t.Errorf("it has %q", text)
 	}
 }
 
@@ -314,4 +331,27 @@ func TestCommandGetsTraceparent(t *testing.T) {
 			t.Errorf("with the trace %q the command saw %q", trace, got)
 		}
 	}
+}
+
+// A program that waits for every child, as some do that are PID 1, can take a command's exit
+// status. That must not end the program.
+func TestExitStatusIsTakenByAnother(t *testing.T) {
+	t.Parallel()
+	for range 100 { // until the test is faster than the executor
+		a := exectest.Start(t, newShell(t), exectest.Task([]byte("echo $$; read x < /dev/null; exit 0")))
+		a.Sink.WaitUntil(exectest.HasText)
+		pid, err := strconv.Atoi(strings.TrimSpace(a.Sink.Record().Text()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = syscall.Wait4(pid, nil, 0, nil)
+		var f *job.Fault
+		if err := a.Wait(); errors.As(err, &f) {
+			if f.Code != "exit_unknown" || f.Class != job.Retryable {
+				t.Errorf("the fault is %+v", f)
+			}
+			return
+		}
+	}
+	t.Skip("the executor was always faster")
 }

@@ -27,7 +27,7 @@ type run struct {
 	exited     chan struct{} // closed when the command has exited and state is set
 	goroutines sync.WaitGroup
 
-	state *os.ProcessState // set before exited is closed
+	state *os.ProcessState // set before exited is closed; nil if it cannot be known
 	// leftoversKilled is true once the remaining processes of the attempt were killed.
 	// waitAndRelay's goroutine owns it.
 	leftoversKilled bool
@@ -81,7 +81,7 @@ func (r *run) startOnThread(limits Limits) error {
 		if err != nil {
 			return
 		}
-		_ = r.cmd.Wait() // the state has the exit status
+		_ = r.cmd.Wait() // the state has the exit status; it is nil if another took it from us
 		forgetChild(r.cmd.Process.Pid)
 		r.state = r.cmd.ProcessState
 		close(r.exited)
@@ -137,7 +137,7 @@ func (r *run) waitAndRelay(ctx context.Context, out *output) (stopCause error) {
 	done, exited, pieces := ctx.Done(), r.exited, r.pieces
 	stop := func(cause error) {
 		if stopCause = cause; exited != nil {
-			terminate(r.cmd.Process.Pid)
+			terminate(r.cmd.Process)
 			graceOver = time.After(r.timeouts.grace)
 		}
 	}
@@ -171,10 +171,10 @@ func (r *run) waitAndRelay(ctx context.Context, out *output) (stopCause error) {
 				stop(context.Cause(ctx))
 			}
 		case <-graceOver:
-			kill(r.cmd.Process.Pid)
+			kill(r.cmd.Process)
 		case <-exited:
 			exited, graceOver = nil, nil
-			r.cleanUp(stopCause != nil || !r.state.Success())
+			r.cleanUp(stopCause != nil || r.state == nil || !r.state.Success())
 		}
 	}
 	write(out.end)
@@ -191,7 +191,7 @@ func (r *run) cleanUp(failed bool) {
 		r.attempt.killLeftovers(r.timeouts.leftovers)
 		r.leftoversKilled = true
 	}
-	kill(r.cmd.Process.Pid)
+	kill(r.cmd.Process)
 	for _, f := range r.pipeEnds {
 		_ = f.SetDeadline(time.Now().Add(r.timeouts.output)) // the input may be closed already
 	}

@@ -17,7 +17,12 @@ import (
 // Each attempt has a scratch directory, which the command finds in TMPDIR. It is removed after
 // the attempt. [RemoveScratch] removes those of a killed server.
 
-const scratchPrefix = "meanwhile-" // of the name of a scratch directory; its token follows
+// The name of a scratch directory is this prefix and the first characters of the token. It is
+// short because the path of a socket may have 107 bytes only.
+const (
+	scratchPrefix = "meanwhile-"
+	scratchName   = 12
+)
 
 // makeScratch makes the attempt's scratch directory. It returns the files of the job: for a
 // command that runs as another user, copies in that directory, because that user may not enter
@@ -26,7 +31,7 @@ func (e *Executor) makeScratch(a *attempt, files []exec.File) ([]exec.File, erro
 	if err := makeScratchRoot(e.config.Scratch, e.user.isOther()); err != nil {
 		return nil, err
 	}
-	path, err := filepath.Abs(filepath.Join(e.config.Scratch, scratchPrefix+a.token))
+	path, err := filepath.Abs(filepath.Join(e.config.Scratch, scratchPrefix+a.token[:scratchName]))
 	if err != nil {
 		return nil, err
 	}
@@ -137,34 +142,74 @@ func RemoveScratch(root string, log *slog.Logger) {
 
 // removeTree removes a directory in root. It follows no link out of root, whatever a process
 // that is still running does there.
+//
+// It moves each subdirectory to root before it removes it. A command can nest directories deeper
+// than this process may have files open, and a removal from the top holds one open per level.
 func removeTree(root, name string) error {
 	dir, err := os.OpenRoot(root)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	err = dir.RemoveAll(name)
-	if errors.Is(err, fs.ErrPermission) { // a command may have taken its own permissions away
-		openTree(dir, name)
-		err = dir.RemoveAll(name)
+	var errs []error
+	names := []string{name}
+	for moved := 0; len(names) > 0; {
+		next := names[len(names)-1]
+		names = names[:len(names)-1]
+		err := emptyDir(dir, next, func(path string) error {
+			moved++
+			to := fmt.Sprintf("%s-%d", name, moved)
+			if err := dir.Rename(path, to); err != nil {
+				return err
+			}
+			names = append(names, to)
+			return nil
+		})
+		if err == nil {
+			err = dir.Remove(next)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && len(errs) < maxRemoveErrors {
+			errs = append(errs, err)
+		}
 	}
-	return err
+	return errors.Join(errs...)
 }
 
-// openTree gives the owner all permissions for the directories of a tree.
-func openTree(root *os.Root, path string) {
+// maxRemoveErrors is how many reasons a failed removal tells.
+const maxRemoveErrors = 3
+
+// emptyDir removes what is in a directory in root, and moves its subdirectories away. It leaves
+// alone what is no directory.
+func emptyDir(root *os.Root, path string, move func(path string) error) error {
 	info, err := root.Lstat(path)
 	if err != nil || !info.IsDir() {
-		return
+		return err
 	}
-	_ = root.Chmod(path, 0o700)
-	dir, err := root.Open(path)
+	// A command may have taken its own permissions away.
+	if info.Mode().Perm()&0o700 != 0o700 {
+		if err := root.Chmod(path, 0o700); err != nil {
+			return err
+		}
+	}
+	dir, err := root.OpenRoot(path)
 	if err != nil {
-		return
+		return err
 	}
 	defer dir.Close()
-	entries, _ := dir.ReadDir(-1)
-	for _, entry := range entries {
-		openTree(root, filepath.Join(path, entry.Name()))
+	list, err := dir.Open(".")
+	if err != nil {
+		return err
 	}
+	defer list.Close()
+	entries, err := list.ReadDir(-1)
+	for _, entry := range entries {
+		if entry.IsDir() {
+			// A directory without the permission to write cannot change its parent.
+			_ = dir.Chmod(entry.Name(), 0o700)
+			err = errors.Join(err, move(filepath.Join(path, entry.Name())))
+		} else {
+			err = errors.Join(err, dir.Remove(entry.Name()))
+		}
+	}
+	return err
 }

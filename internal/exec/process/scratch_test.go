@@ -6,9 +6,13 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/exec/exectest"
@@ -68,6 +72,38 @@ func TestScratchDirectoryIsRemoved(t *testing.T) {
 	}
 	if _, err := os.Stat(outside); err != nil {
 		t.Errorf("a link was followed: %v", err)
+	}
+}
+
+// Directories nested deeper than the server may have files open are removed, and those that their
+// owner may not enter.
+func TestDeepScratchIsRemoved(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	parent, err := syscall.Open(root, syscall.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, perm := strings.Repeat("d", 100), uint32(0o700)
+	for range 200 { // deeper than a path may be long
+		if err := unix.Mkdirat(parent, name, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		child, err := unix.Openat(parent, name, syscall.O_RDONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Fchmod(parent, perm); err != nil {
+			t.Fatal(err)
+		}
+		perm = 0o100
+		_ = syscall.Close(parent)
+		parent = child
+	}
+	_ = syscall.Close(parent)
+	out, err := osexec.Command("sh", "-c", `ulimit -n 40; exec "$0" remove-tree "$1" "$2"`, os.Args[0], root, name).CombinedOutput()
+	if left := entriesIn(t, root); err != nil || len(left) > 0 {
+		t.Errorf("%v, %.300s, %q is left", err, out, left)
 	}
 }
 

@@ -4,8 +4,13 @@ package process
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
 
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -17,7 +22,29 @@ const (
 	serverScriptVar  = "MEANWHILE_TEST_SCRIPT"
 	serverPIDFileVar = "MEANWHILE_TEST_PID_FILE"
 	serverProtectVar = "MEANWHILE_TEST_PROTECT" // calls Protect and ReapOrphans
+	serverMemoryVar  = "MEANWHILE_TEST_MEMORY"  // Limits.Memory
+	serverFilterVar  = "MEANWHILE_TEST_FILTER"  // calls filterPtrace with this error number
 )
+
+// helpers make the test program, with their names as its first argument, another program.
+var helpers = map[string]func(args []string){
+	// It leaves its process group for its parent's.
+	"leave-group": func([]string) {
+		group, err := syscall.Getpgid(os.Getppid())
+		if err = errors.Join(err, syscall.Setpgid(0, group)); err != nil {
+			panic(err)
+		}
+		fmt.Println("ready")
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		<-hangup
+	},
+	"remove-tree": func(args []string) {
+		if err := removeTree(args[0], args[1]); err != nil {
+			panic(err)
+		}
+	},
+}
 
 func runAsServer(script string) {
 	var pidFile *PIDFile
@@ -30,7 +57,11 @@ func runAsServer(script string) {
 		}
 		go ReapOrphans(context.Background())
 	}
-	e, _ := New(Config{Command: []string{"sh", "-c", script}, Env: []string{"PATH"}, PIDFile: pidFile})
+	if errno, _ := strconv.Atoi(os.Getenv(serverFilterVar)); errno != 0 {
+		filterPtrace(errno)
+	}
+	memory, _ := strconv.ParseInt(os.Getenv(serverMemoryVar), 10, 64)
+	e, _ := New(Config{Command: []string{"sh", "-c", script}, Env: []string{"PATH"}, PIDFile: pidFile, Limits: Limits{Memory: memory}})
 	_ = e.Execute(context.Background(), exec.Task{}, stdoutSink{})
 	os.Exit(0)
 }

@@ -35,7 +35,7 @@ type stderrLog struct {
 	left      budget
 	line      []byte    // the line that has no end yet, since its last carriage return
 	rewound   []byte    // what the line was before its last carriage return
-	begun     bool      // an earlier part of the line is logged already
+	begun     bool      // an earlier part of the line is logged or reported already
 	firstByte time.Time // when the first byte came that is not logged; zero for none
 	lastByte  time.Time
 	tail      []byte // the last part of all lines, for the fault
@@ -125,7 +125,7 @@ func (l *stderrLog) rewind() error {
 		return nil
 	}
 	if p, ok := parseProgress(printable(l.line)); ok {
-		l.line, l.firstByte = l.line[:0], time.Time{}
+		l.line, l.rewound, l.begun, l.firstByte = l.line[:0], l.rewound[:0], true, time.Time{}
 		return l.sink.Progress(p)
 	}
 	l.rewound, l.line = l.line, l.rewound[:0]
@@ -158,20 +158,20 @@ func (l *stderrLog) addLine(line []byte) error {
 
 // log writes a line, as long as the log has space.
 func (l *stderrLog) log(line []byte) error {
-	l.keepTail(line)
+	text := l.secrets.Replace(printable(line))
+	l.keepTail(text)
 	if l.left.note == "" {
 		return nil
 	}
-	text := l.secrets.Replace(printable(line))
 	if l.left.left -= len(text) + lineOverhead; l.left.left < 0 {
 		return l.left.exhaust(l.sink)
 	}
 	return l.sink.Log(text)
 }
 
-// keepTail keeps the end of standard error. The limit is in characters, each of at most four
-// bytes.
-func (l *stderrLog) keepTail(lines []byte) {
+// keepTail keeps the end of standard error, without secrets: the cut would leave a part of one.
+// The limit is in characters, each of at most four bytes.
+func (l *stderrLog) keepTail(lines string) {
 	l.tail = append(append(l.tail, lines[max(0, len(lines)-4*maxTailRunes):]...), '\n')
 	if excess := len(l.tail) - 4*maxTailRunes; excess > 0 {
 		l.tail = append(l.tail[:0], l.tail[excess:]...)
@@ -186,7 +186,7 @@ func (l *stderrLog) skip(data []byte) []byte {
 	if end < 0 || bytes.Contains(data, []byte(progressWord)) {
 		return data
 	}
-	l.keepTail(data[:end])
+	l.keepTail(l.secrets.Replace(string(data[:end])))
 	l.begun = false
 	return data[end+1:]
 }
@@ -257,7 +257,7 @@ func parseProgress(line string) (job.Progress, bool) {
 
 // tailText returns the end of standard error, on one line.
 func (l *stderrLog) tailText() string {
-	all := []rune(oneLine(l.secrets.Replace(strings.ToValidUTF8(string(l.tail), ""))))
+	all := []rune(oneLine(strings.ToValidUTF8(string(l.tail), "")))
 	if len(all) > maxTailRunes {
 		return "…" + string(all[len(all)-maxTailRunes:])
 	}
