@@ -73,6 +73,9 @@ func TestFailuresAreLogged(t *testing.T) {
 
 // A log that blocks does not block commits. The failures that it misses are counted.
 func TestBlockedLogBlocksNoCommit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes thousands of commits")
+	}
 	t.Parallel()
 	r, w := io.Pipe()
 	h := startWithConfig(t, engine.Config{Store: newStore(t), Queues: queues(), Log: slog.New(slog.NewTextHandler(w, nil))})

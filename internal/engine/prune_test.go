@@ -190,6 +190,9 @@ func TestShrinkGivesUpWithoutEndedJobs(t *testing.T) {
 // A pass continues where the last one ended, and from time to time a pass begins with the oldest
 // jobs again. So a later pass deletes the jobs that one pass leaves.
 func TestRetentionPassContinuesAndRestarts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stores many jobs")
+	}
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)
 	first := w.runToEnd(chunkRows+10, 10)

@@ -181,6 +181,9 @@ func TestFullQueueAnswersARepeatedSubmitWithFiles(t *testing.T) {
 // Files count in retention.max_bytes, also those from before the start. The oldest ended
 // jobs are deleted with their files.
 func TestRetentionLimitCountsFiles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stores large files")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config.Default()
 		cfg.Data, cfg.Listen, cfg.Queues, cfg.Retention.MaxBytes = t.TempDir(), "", nil, 16<<20

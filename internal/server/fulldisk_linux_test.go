@@ -277,6 +277,9 @@ func TestDiskThatOtherProgramsFill(t *testing.T) {
 }
 
 func TestStartInAnUnwritableDirectory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts several servers")
+	}
 	onOwnDisk(t, func(t *testing.T, d *disk) {
 		d.remount(t, syscall.MS_RDONLY)
 		wantMessages(t, d.open(t), "the data directory "+d.data+" cannot be made", "make it writable", "--data")

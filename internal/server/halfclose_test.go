@@ -39,6 +39,9 @@ func halfClose(t *testing.T, addr, request string) (status int, body string) {
 // A client that closes its sending side after a write gets its result; after a read it gets
 // that or a 4xx. None is a fault of the server.
 func TestHalfClosedRequestsAreNoFault(t *testing.T) {
+	if testing.Short() {
+		t.Skip("sends hundreds of requests")
+	}
 	t.Parallel()
 	s := serve(t, func(c *config.Config) {})
 	addr := s.components.listener.Addr().String()

@@ -13,6 +13,9 @@ import (
 // Whatever way a request or a message ends, the budget of bodies in flight gets back what it
 // held.
 func TestBudgetOfBodiesReturnsToZero(t *testing.T) {
+	if testing.Short() {
+		t.Skip("sends hundreds of requests")
+	}
 	t.Parallel()
 	s := serve(t, nil)
 	text := strings.Repeat("x", 100<<10)

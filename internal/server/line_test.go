@@ -76,6 +76,9 @@ func mustSucceed(t *testing.T, e *engine.Engine, id job.ID, within time.Duration
 // A job of an idle model starts at once behind hundreds of jobs of a slow one, of one whose
 // circuit is open, and of one that asks to wait. Those say why they wait.
 func TestIdleModelStartsBehindOthers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stores hundreds of jobs")
+	}
 	t.Parallel()
 	slow := modelAt("slow", 2, func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -129,6 +132,9 @@ func TestIdleModelStartsBehindOthers(t *testing.T) {
 // A server takes 30 calls a minute. Of 120 jobs none fails, although the line is longer than
 // retry.for_s, and a handful of calls is refused.
 func TestLineOfARateLimitedModel(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a hundred jobs")
+	}
 	t.Parallel()
 	var mu sync.Mutex
 	var window time.Time
@@ -172,6 +178,9 @@ func TestLineOfARateLimitedModel(t *testing.T) {
 // Jobs of one key fail each time. They do not open the circuit, and the jobs of other keys run as
 // if they were not there.
 func TestBadJobsOfOneKeyDelayNoOther(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fails many attempts in real time")
+	}
 	t.Parallel()
 	picky := modelAt("picky", 0, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Bad") != "" || r.ContentLength > 300 {
@@ -204,6 +213,9 @@ func TestBadJobsOfOneKeyDelayNoOther(t *testing.T) {
 
 // A submitter's own clocks, far too short for a healthy model, move nothing that others share.
 func TestShortClocksOfASubmitterHarmNobody(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for timeouts in real time")
+	}
 	t.Parallel()
 	steady := modelAt("steady", 0, func(w http.ResponseWriter, r *http.Request) {
 		select {

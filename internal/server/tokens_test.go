@@ -26,6 +26,9 @@ func (s *testServer) mint(user, body string) (token string, answer map[string]an
 
 // A page of another origin asks, watches, cancels and lists with its user's token, and renews it.
 func TestPageOfAnotherOriginUsesAUsersToken(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for seconds")
+	}
 	t.Parallel()
 	s := serve(t, func(c *config.Config) { c.AllowedOrigins = []string{"https://app.example"} })
 	token, minted := s.mint("ann", `{"ttl_s": 60, "renewable_s": 3600}`)

@@ -334,6 +334,9 @@ func TestReasoningIsNotHeldBack(t *testing.T) {
 
 // Arguments of a tool call are looked at once, however many pieces repeat its name.
 func TestRepeatedNamesTakeLinearTime(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads many MiB")
+	}
 	t.Parallel()
 	var body strings.Builder
 	const pieces = 5_000
@@ -369,6 +372,9 @@ func TestLogprobsLeaveRoomInTheLog(t *testing.T) {
 
 // An event may be as large as an answer.
 func TestLargeEventIsRead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads many MiB")
+	}
 	t.Parallel()
 	picture := strings.Repeat("QUJD", 1<<20)
 	r, result := answerOf(t, "text/event-stream", "data: "+delta(`"content":"see","images":[{"type":"image_url","image_url":{"url":"data:image/png;base64,`+picture+`"}}]`)+"\n\n"+finishOf("stop"))
@@ -379,6 +385,9 @@ func TestLargeEventIsRead(t *testing.T) {
 
 // Nested events cost little: they are refused before they are decoded.
 func TestNestedEventIsRefused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads many MiB")
+	}
 	t.Parallel()
 	for name, data := range map[string]string{
 		"deep objects":     `{"choices":[{"delta":{"content":"x","a":` + strings.Repeat(`{"a":`, 10_000) + "1" + strings.Repeat("}", 10_003) + `]}`,

@@ -203,6 +203,9 @@ func TestDatesOfAServerWithAnotherClock(t *testing.T) {
 
 // One event with many chunks takes linear time, and no deep stack.
 func TestPackedEventTakesLinearTime(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads many MiB")
+	}
 	t.Parallel()
 	for name, packed := range map[string]string{
 		"one after another": strings.Repeat("{}", 1<<18),

@@ -151,6 +151,9 @@ func TestListOfAlternatingKeyAndCodeIsCut(t *testing.T) {
 // The merge of indexes yields the same jobs as a comparison of each job, in any order of states,
 // keys, queues and codes.
 func TestListEqualsFilteredList(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compares hundreds of lists")
+	}
 	t.Parallel()
 	d := newHarness(t)
 	rnd := rand.New(rand.NewPCG(7, 11))
