@@ -54,7 +54,7 @@ func (e *Engine) subscribe(owner job.Owner, id job.ID) (*watch.Subscription, err
 	// Count this watcher before the check, so that concurrent calls cannot exceed the limit.
 	sub := e.hub.Subscribe(owner, id)
 	free := e.maxWatchers - (e.hub.Watchers() - 1)
-	refusal := ""
+	var refusal string
 	switch { // with half of all free, no owner can have three times as many
 	case free < 1:
 		refusal = fmt.Sprintf("the server has %d watchers and accepts no more", e.maxWatchers)
