@@ -122,7 +122,7 @@ func ExampleRetryFor() {
 		fmt.Println(failed.Job.Error.Message)
 	}
 	// Output:
-	// come back in an hour
+	// come back in an hour; another wait would be longer than retry.for_s allows (1m0s)
 }
 
 // waiting works until its context ends.
