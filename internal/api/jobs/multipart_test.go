@@ -488,6 +488,10 @@ func TestLargeUploadTakesLittleMemory(t *testing.T) {
 	}
 	const size = 64 << 20
 	f := newFormEngine(t, files.Options{})
+	small, kind := encodeForm(minimalJobPart, part{name: "p", file: "small", text: "x"})
+	if w := f.post(small, kind); w.Code != 202 { // the first upload prepares statements
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
 	head, kind := encodeForm(minimalJobPart, part{name: "p", file: "large", text: "|"})
 	before, after, _ := strings.Cut(head.String(), "|")
 	body := io.MultiReader(strings.NewReader(before), io.LimitReader(endlessReader{}, size), strings.NewReader(after))
@@ -498,7 +502,7 @@ func TestLargeUploadTakesLittleMemory(t *testing.T) {
 	if w.Code != 202 || f.request.Files[0].Size != size {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	if took := now.TotalAlloc - then.TotalAlloc; took > 8<<20 {
+	if took := now.TotalAlloc - then.TotalAlloc; took > 4<<20 {
 		t.Errorf("it took %d bytes of memory", took)
 	}
 }
