@@ -200,6 +200,8 @@ func (d *harness) reopenWith(atEnd store.AtEnd) {
 
 func (d *harness) exec(sql string, args ...any) {
 	d.Helper()
+	d.mu.Lock() // the vacuum uses the connection too
+	defer d.mu.Unlock()
 	if err := sqlitex.Execute(d.conn, sql, &sqlitex.ExecOptions{Args: args}); err != nil {
 		d.Fatal(err)
 	}
@@ -219,6 +221,8 @@ func textEntry(seq int64, text string) []job.Entry {
 
 func (d *harness) count(sql string) (n int64) {
 	d.Helper()
+	d.mu.Lock() // the vacuum uses the connection too
+	defer d.mu.Unlock()
 	if _, err := newQuery(d.conn, sql).first(func(c column) error { n = c.int(0); return nil }); err != nil {
 		d.Fatal(err)
 	}

@@ -64,6 +64,8 @@ func TestListMigrationIndexesOldJobs(t *testing.T) {
 func BenchmarkUpgradeToLists(b *testing.B) {
 	a := newBulkStore(b, Options{Unsynced: true})
 	a.addListed(1_000_000, job.Owner{User: "u"}, listedRow)
+	a.mu.Lock() // the vacuum uses the connection too
+	defer a.mu.Unlock()
 	for b.Loop() {
 		b.StopTimer()
 		if err := sqlitex.ExecuteScript(a.conn, undoListMigration, nil); err != nil {

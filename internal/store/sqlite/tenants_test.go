@@ -83,6 +83,8 @@ func BenchmarkUpgradeToTenants(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	a.mu.Lock() // the vacuum uses the connection too
+	defer a.mu.Unlock()
 	for b.Loop() {
 		if err := sqlitex.ExecuteScript(a.conn, undoTenantMigration, nil); err != nil {
 			b.Fatal(err)
