@@ -58,13 +58,8 @@ func extend(log *os.File, size int64) {
 	if err != nil || info.Size() >= size {
 		return
 	}
-	// One buffer of the whole length would be most of the memory that an idle server takes.
-	zeros := make([]byte, 64<<10)
-	for at := info.Size(); at < size; at += int64(len(zeros)) {
-		if _, err := log.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err != nil {
-			_ = log.Truncate(info.Size()) // other files need the space
-			return
-		}
+	if _, err := log.WriteAt(make([]byte, size-info.Size()), info.Size()); err != nil {
+		_ = log.Truncate(info.Size()) // other files need the space
 	}
 }
 
