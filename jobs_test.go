@@ -202,7 +202,7 @@ func TestKindsShareAQueue(t *testing.T) {
 	}
 }
 
-// A kind may differ from its queue, and a job from its kind, whoever submits it.
+// A kind may differ from its queue, and a job from its kind, by every way of submitting it.
 func TestKindOptionsHoldForTheKind(t *testing.T) {
 	t.Parallel()
 	s := meanwhiletest.New(t)
@@ -316,7 +316,7 @@ func TestMiddlewareDecidesOutcome(t *testing.T) {
 	}
 }
 
-// A forgotten Run is told after a second, by every call and by the log.
+// A forgotten Run shows after a second, in every call and in the log.
 func TestForgottenRunIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var text strings.Builder

@@ -25,7 +25,7 @@ type history struct {
 	rng     *rand.Rand
 	bus     *lossyBus
 	room    atomic.Int64 // the limit of resource "b" in each process
-	// roomUnreported is true if the processes were not told that the limit may have risen.
+	// roomUnreported is true if no RoomChanged followed a limit that may have risen.
 	roomUnreported bool
 
 	pending sync.WaitGroup // calls without an answer

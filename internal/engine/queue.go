@@ -37,7 +37,7 @@ type Queue struct {
 	// for those above. nil if all jobs have those above.
 	Defaults func(metadata map[string]string) (maxAttempts int, policy job.Policy, ok bool)
 	// Resource returns what an attempt with this input needs besides a slot, see
-	// [job.Job.Resource]; nil if that is nothing.
+	// [job.Job.Resource]; nil if no job of the queue needs a resource.
 	Resource func(input []byte) string
 }
 

@@ -29,7 +29,7 @@ func (a *API) getStatus(w http.ResponseWriter, r *http.Request) error {
 const maxCancelHold = 30 * time.Second
 
 // postCancel cancels a task, and waits for the moment that its worker takes to stop. The status
-// in the response is the outcome of the task, so that a client that cancels it is told
+// in the response is the outcome of the task, so that a client that cancels it gets
 // "cancelled". For a task that has ended it changes nothing.
 func (a *API) postCancel(w http.ResponseWriter, r *http.Request) error {
 	if err := requireEmpty(r); err != nil {

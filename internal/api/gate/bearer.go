@@ -106,7 +106,7 @@ func (g *Gate) OpenToken(token string) (Grant, error) {
 // CheckJob returns [job.NotFound] for any job but the watch token's. Not [job.Forbidden]: the
 // bearer must not learn which jobs exist.
 func (g *Grant) CheckJob(id job.ID) error {
-	if id == g.Job || g.IsUser() { // whoever reads the job asks for the owner's
+	if id == g.Job || g.IsUser() { // a user's token reads with its owner, which finds only that user's jobs
 		return nil
 	}
 	return job.Errorf(job.NotFound, "there is no job %s", job.Quote(id.String()))

@@ -349,7 +349,7 @@ func TestWatchURLUsesPublicAddress(t *testing.T) {
 	}
 }
 
-// A page of another origin is told which of the two it lacks.
+// The refusal of a page of another origin names which of the two it lacks.
 func TestRefusedPageLearnsWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	token := "?token=" + seal(tokensAt(noon, 1), testGrant())

@@ -201,7 +201,7 @@ func TestMessagesAreBoundedAndPrintable(t *testing.T) {
 	}
 }
 
-// A command that prints a key of its environment tells it to nobody.
+// A key of its environment that a command prints is removed.
 func TestSecretsAreNotLogged(t *testing.T) {
 	t.Setenv("OCR_API_KEY", "sk-12345678")
 	t.Setenv("PLAIN", "ordinary")

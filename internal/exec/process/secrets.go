@@ -15,7 +15,7 @@ var secretName = regexp.MustCompile(`(?i)key|token|secret|passw|credential`)
 const minSecret = 6
 
 // secrets removes the secrets that the command gets in variables from what it prints on standard
-// error: whoever submits a job reads its log and its message.
+// error, because the user who submitted the job reads its log and its message.
 func (e *Executor) secrets() *strings.Replacer {
 	type secret struct{ value, name string }
 	var all []secret

@@ -127,7 +127,7 @@ func TestListVisitsFewJobs(t *testing.T) {
 	}
 }
 
-// Two filters that alternate cannot be told by an index. Their page is cut like any other.
+// No index finds jobs for which two filters alternate. Their page is cut like any other.
 func TestListOfAlternatingKeyAndCodeIsCut(t *testing.T) {
 	t.Parallel()
 	a := newBulkStore(t, Options{Unsynced: true, Readers: 1})
