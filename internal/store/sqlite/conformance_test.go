@@ -25,6 +25,9 @@ func opener(unsynced bool, readers int) func(testing.TB, string, storetest.Optio
 		if err != nil {
 			tb.Fatal(err)
 		}
+		if !testing.Short() {
+			tb.Cleanup(func() { sqlite.CheckKept(tb, path) }) // the suite has closed the store then
+		}
 		return s
 	}
 }

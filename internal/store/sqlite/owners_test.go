@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -33,5 +34,32 @@ func TestOwnersMigrationCountsAsTheProgram(t *testing.T) {
 	}
 	if got, _ := d.Kept(t.Context()); err != nil || got != want {
 		t.Errorf("after the migration %+v, %v, want %+v", got, err, want)
+	}
+}
+
+// CheckKept compares the stored sums of what owners keep with what the database at path has. A
+// difference would stay for good, and shut its owner out in the end.
+func CheckKept(tb testing.TB, path string) {
+	tb.Helper()
+	if _, err := os.Stat(path); err != nil {
+		return // the test has removed it
+	}
+	conn, err := openToRead(path)
+	if err != nil {
+		tb.Error(err)
+		return
+	}
+	defer conn.Close()
+	err = newQuery(conn, `SELECT tenant, usr, sum(bytes) FROM (
+		SELECT tenant, usr, length(body) + 100 AS bytes FROM records
+		UNION ALL SELECT tenant, usr, 100 FROM deleted
+		UNION ALL SELECT tenant, usr, 300 FROM leftovers
+		UNION ALL SELECT tenant, usr, -bytes FROM owners)
+		GROUP BY tenant, usr HAVING sum(bytes) <> 0`).each(func(c column) error {
+		tb.Errorf("of tenant %q and user %q, %d bytes more are stored than the sum says", c.text(0), c.text(1), c.int(2))
+		return nil
+	})
+	if err != nil {
+		tb.Error(err)
 	}
 }
