@@ -31,10 +31,10 @@ serve: ## Build bin/meanwhile and run the server; ARGS="--listen 127.0.0.1:9000"
 check: lint compiler ## Before a commit: format, vet, lint, imports, short tests with the race detector
 	GOGC=400 CGO_ENABLED=1 $(GO) test -short -race -vet=off -ldflags=-w $(UNWATCHED) $(TIMEOUT) ./...
 
-test: ## Run the tests that need only Go; tests of the examples skip where their programs are missing
+test: ## Run the tests that need only Go; others skip where their programs are missing
 	$(GO) test $(TIMEOUT) ./...
 
-test-all: needs ## Run every test; as root it first installs curl, tesseract, PHP, nginx and Chromium with apt
+test-all: needs ## Run every test; as root it first installs curl, tesseract, PHP, nginx, PostgreSQL and Chromium with apt
 	$(GO) test $(TIMEOUT) ./...
 
 race: needs compiler ## Run every test with the race detector

@@ -81,7 +81,7 @@ func TestForbiddenImportNamesAccident(t *testing.T) {
 
 func TestProductionCodeDoesNotImportTesting(t *testing.T) {
 	t.Parallel()
-	suites := []string{"internal/store/storetest", "internal/exec/exectest", "internal/api/openapi/openapitest", "internal/cutproxy", "meanwhiletest"}
+	suites := []string{"internal/store/storetest", "internal/exec/exectest", "internal/api/openapi/openapitest", "internal/cutproxy", "internal/pgtest", "meanwhiletest"}
 	for _, s := range sources(t) {
 		if !s.test && !slices.Contains(suites, s.pkg) && slices.Contains(s.imports(), "testing") {
 			t.Errorf("%s imports testing: the program would have the flags of tests", s.file)

@@ -45,6 +45,7 @@ var packages = []pkg{
 	{path: "internal/loopback"},
 	{path: "internal/testmode"},
 	{path: "internal/cutproxy"},
+	{path: "internal/pgtest", libraries: []string{"github.com/jackc/pgx/v5"}},
 
 	{path: "internal/conversation", imports: []string{"internal/job", "internal/store"}},
 	{path: "internal/api", imports: []string{"internal/job", "internal/strictjson"}},
