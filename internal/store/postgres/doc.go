@@ -1,0 +1,2 @@
+// Package postgres keeps the jobs of any number of equal processes in a PostgreSQL database.
+package postgres
