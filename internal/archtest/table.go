@@ -25,7 +25,9 @@ var packages = []pkg{
 	{path: "internal/fairqueue", imports: []string{"internal/job"}},
 	{path: "internal/store", imports: []string{"internal/job"}},
 	{path: "internal/store/postgres", libraries: []string{"github.com/jackc/pgx/v5"}},
-	{path: "internal/store/sqlite", imports: []string{"internal/job", "internal/store", "internal/fairqueue"}, libraries: []string{"golang.org/x/sys/unix", "zombiezen.com/go/sqlite"}},
+	{path: "internal/store/codec", imports: []string{"internal/job"}},
+	{path: "internal/store/ops", imports: []string{"internal/job", "internal/store", "internal/fairqueue"}},
+	{path: "internal/store/sqlite", imports: []string{"internal/job", "internal/store", "internal/store/codec", "internal/store/ops", "internal/fairqueue"}, libraries: []string{"golang.org/x/sys/unix", "zombiezen.com/go/sqlite"}},
 	{path: "internal/store/faulty", imports: []string{"internal/bus", "internal/job", "internal/store"}},
 	{path: "internal/store/storetest", imports: []string{"internal/job", "internal/store"}, libraries: []string{"pgregory.net/rapid", "go.uber.org/goleak"}},
 

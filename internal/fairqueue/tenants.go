@@ -129,11 +129,13 @@ func (s *tenantTurns) next(room Room) *tenant {
 }
 
 // AdvanceTurn moves the turns of the tenant and of its keys forward. A store calls it for each
-// job that it claims, before Move.
-func (q *Queue) AdvanceTurn(tenant string, priority int, turn int64) {
+// job that it claims, before Move. The results are for [Queue.FollowAdvance] in other processes.
+func (q *Queue) AdvanceTurn(tenant string, priority int, turn int64) (now int64, passed bool) {
 	t := q.tenant(tenant)
+	passed = t.passed
 	t.advance(priority, turn)
 	q.turns.advance(t)
+	return t.now, passed
 }
 
 // TenantTurn has the data of a tenant with queued jobs from which [Position] is computed.

@@ -10,6 +10,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 )
 
 // backupStepPages is the number of pages copied between two checks of the context.
@@ -89,10 +90,10 @@ func Files(path string, each func(o job.Owner, id job.ID, files []job.File) erro
 	}
 	q := newQuery(conn, "SELECT id, extra, tenant, usr FROM jobs WHERE files > 0 AND deleted = 0")
 	return q.each(func(c column) error {
-		id, x := c.id(0), extra{}
-		if err := decode(c, 1, &x); err != nil {
-			return fmt.Errorf("which files the job %s has cannot be read: %w", id, err)
+		j := job.Job{ID: c.id(0)}
+		if err := codec.DecodeExtra(c.bytes(1), &j); err != nil {
+			return fmt.Errorf("which files the job %s has cannot be read: %w", j.ID, err)
 		}
-		return each(job.Owner{Tenant: c.text(2), User: c.text(3)}, id, x.Files)
+		return each(job.Owner{Tenant: c.text(2), User: c.text(3)}, j.ID, j.Files)
 	})
 }

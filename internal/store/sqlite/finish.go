@@ -5,6 +5,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 )
 
 func (t *tx) finish(op *store.Finish) error {
@@ -78,7 +79,7 @@ func (t *tx) endRunning(h *runningJob, op *store.Finish) error {
 		return err
 	}
 	return t.q.endRunning.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).
-		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).failure(j.Failure).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()
+		int(j.Cursor).int(j.OutputBytes).bytes(codec.EncodeProgress(j.Progress)).failure(j.Failure).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()
 }
 
 // requeue writes a job that waits again after its attempt.
@@ -90,7 +91,7 @@ func (t *tx) requeue(j *row, turn int64) error {
 		q.text(laneOf(&j.Job)).int(turn).bytes(nil)
 	}
 	return q.int(int64(j.Attempt)).time(j.RunAt).time(j.StartedAt).
-		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).failure(j.Failure).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()
+		int(j.Cursor).int(j.OutputBytes).bytes(codec.EncodeProgress(j.Progress)).failure(j.Failure).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()
 }
 
 // cancelWaiting cancels a job that does not run.

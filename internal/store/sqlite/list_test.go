@@ -9,6 +9,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 )
 
 // A page ends early if it has looked at many jobs. A short list is complete.
@@ -33,7 +34,7 @@ func (a *bulkStore) addListed(n int, owner job.Owner, field func(i int) (queue, 
 	a.tb.Helper()
 	insert := newQuery(a.conn, `INSERT INTO jobs (n, id, tenant, usr, queue, key, priority, state, turn, attempt, max_attempts,
 		created, run_at, finished, failure, code, policy) VALUES (?,?,?,?,?,?,5,?,0,1,1,?,?,?,?,?,?)`)
-	policy := encodePolicy(job.Policy{})
+	policy := codec.EncodePolicy(job.Policy{})
 	// One transaction is faster than one for each row.
 	if err := a.q.begin.run(); err != nil {
 		a.tb.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 )
 
 // A database of the first schema, with a job in each state, is upgraded whole: its jobs are listed,
@@ -27,7 +28,7 @@ func TestOldestDatabaseIsUpgraded(t *testing.T) {
 	}
 	now := time.Date(2031, 5, 7, 11, 0, 0, 0, time.UTC)
 	ids := map[job.State]job.ID{}
-	policy := fmt.Sprintf("x'%x'", encodePolicy(job.Policy{Keep: job.DefaultKeep}))
+	policy := fmt.Sprintf("x'%x'", codec.EncodePolicy(job.Policy{Keep: job.DefaultKeep}))
 	for n, state := range []job.State{job.Queued, job.Scheduled, job.Running, job.Succeeded, job.Failed, job.Cancelled, job.Expired} {
 		id := job.NewID()
 		ids[state] = id

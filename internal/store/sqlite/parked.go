@@ -7,6 +7,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 )
 
 // lane returns the lane of a ready job: the value of the column lane. A queued job waits in the
@@ -126,7 +127,7 @@ func (t *tx) unpark(queue string, key fairqueue.Key, limit int) (int, error) {
 	err := t.q.parked.text(queue).text(lane(job.Parked, key, "")).int(int64(limit)).each(func(c column) error {
 		j := job.Job{ID: c.id(2), Queue: queue, Owner: job.Owner{Tenant: key.Tenant, User: c.text(4)}, Key: key.Name,
 			State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3)}
-		j.Tally, j.Resource = decodeGroups(c.bytes(5))
+		j.Tally, j.Resource = codec.DecodeGroups(c.bytes(5))
 		rows = append(rows, row{Job: j, n: c.int(0)})
 		return nil
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 )
 
 // The table presence has a row for each unfinished job with an abandon timeout. In its column
@@ -124,7 +125,7 @@ func (s *Store) fillPresence() error {
 	}
 	var list []unfilled
 	err := s.q.unfilledPresence.each(func(c column) error {
-		p, _ := decodePolicy(c.bytes(1)) // a damaged policy has no timeout
+		p, _ := codec.DecodePolicy(c.bytes(1)) // a damaged policy has no timeout
 		list = append(list, unfilled{c.id(0), p.Timeouts.Abandon})
 		return nil
 	})

@@ -5,6 +5,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 )
 
 // pruneChunk is the number of jobs between two checks of the prune's limits.
@@ -106,7 +107,7 @@ func (p *pruneRun) removeCandidate(o *pruneCandidate) error {
 }
 
 func scanRemoval(c column) removal {
-	tally, _ := decodeGroups(c.bytes(11))
+	tally, _ := codec.DecodeGroups(c.bytes(11))
 	return removal{
 		n: c.int(0), id: c.id(8), files: int(c.int(9)),
 		owner: job.Owner{Tenant: c.text(1), User: c.text(2)}, idempotencyKey: c.text(5), tally: tally,

@@ -102,7 +102,12 @@ func (q *query) time(t time.Time) *query {
 }
 
 // flag binds a boolean as 0 or 1.
-func (q *query) flag(on bool) *query { return q.int(int64(flag(on))) }
+func (q *query) flag(on bool) *query {
+	if on {
+		return q.int(1)
+	}
+	return q.int(0)
+}
 
 // orNull binds a text; "" is NULL.
 func (q *query) orNull(v string) *query {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 )
 
 // errDamagedRow reports that a row cannot be decoded completely. The readable part is used.
@@ -66,12 +67,12 @@ func (t *tx) repair(j *row) error {
 	if err := t.q.deletePresence.id(&j.ID).run(); err != nil {
 		return err
 	}
-	x, err := encodeExtra(&j.Job)
+	x, err := codec.EncodeExtra(&j.Job)
 	if err != nil {
 		return err
 	}
 	return t.q.repair.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).int(j.Cursor).int(j.OutputBytes).
-		bytes(encodeProgress(j.Progress)).failure(j.Failure).blob(encodePolicy(j.Policy)).bytes(x).int(j.n).run()
+		bytes(codec.EncodeProgress(j.Progress)).failure(j.Failure).blob(codec.EncodePolicy(j.Policy)).bytes(x).int(j.n).run()
 }
 
 // endDamaged ends running jobs whose rows were damaged at the opening.

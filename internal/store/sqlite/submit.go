@@ -5,6 +5,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 )
 
 // submits applies submits one by one, and all submits of a group or none.
@@ -101,7 +102,7 @@ func (t *tx) insertJob(op *store.Submit) error {
 	if err := t.noteIDSkew(j); err != nil {
 		return err
 	}
-	x, err := encodeExtra(j)
+	x, err := codec.EncodeExtra(j)
 	if err != nil {
 		return err
 	}
@@ -147,7 +148,7 @@ func (t *tx) insertRunning(op *store.Submit, n int64, extra []byte, idem string)
 	})
 	return t.q.insertRunning.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
 		int(int64(j.Priority)).int(int64(j.MaxAttempts)).time(t.now).token(&op.Token).orNull(op.Worker).time(until).
-		blob(encodePolicy(j.Policy)).bytes(extra).orNull(idem).int(j.InputBytes).int(int64(len(j.Files))).
+		blob(codec.EncodePolicy(j.Policy)).bytes(extra).orNull(idem).int(j.InputBytes).int(int64(len(j.Files))).
 		int(int64(op.LeaseFor / time.Millisecond)).flag(op.InUse).process(&op.Process).run()
 }
 
@@ -155,7 +156,7 @@ func (t *tx) insertRunning(op *store.Submit, n int64, extra []byte, idem string)
 func (t *tx) insertWaiting(j *job.Job, n, turn int64, extra []byte, idem string) error {
 	q := t.q.insertWaiting.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
 		int(int64(j.Priority)).int(int64(j.State)).int(turn).int(int64(j.MaxAttempts)).time(t.now).time(j.RunAt).time(j.QueueDeadline()).
-		blob(encodePolicy(j.Policy)).bytes(extra).orNull(idem).int(j.InputBytes).int(int64(len(j.Files)))
+		blob(codec.EncodePolicy(j.Policy)).bytes(extra).orNull(idem).int(j.InputBytes).int(int64(len(j.Files)))
 	// Only one of lane and due is set. It is what puts the row into its partial index.
 	if j.State == job.Scheduled {
 		return q.null().time(j.RunAt).run()

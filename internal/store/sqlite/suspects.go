@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 )
 
 // suspectLanePrefix begins the lane of parked suspects, which wait until no suspect runs. The
@@ -76,7 +77,7 @@ func (t *tx) firstSuspect(queue string) (j *row, found bool, err error) {
 			ID: c.id(2), Owner: job.Owner{Tenant: c.text(5), User: c.text(7)}, Queue: queue, Key: c.text(4),
 			State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3), RunAt: c.time(6),
 		}}
-		j.Tally, j.Resource = decodeGroups(c.bytes(8))
+		j.Tally, j.Resource = codec.DecodeGroups(c.bytes(8))
 		return nil
 	})
 	return j, found, err

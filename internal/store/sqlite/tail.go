@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 )
 
 const (
@@ -85,7 +86,7 @@ func (t *tx) appendToTail(h *runningJob, entries []job.Entry, p *job.Progress) e
 	if p == nil {
 		return q.null().blob(added).run()
 	}
-	return q.bytes(encodeProgress(*p)).blob(added).run()
+	return q.bytes(codec.EncodeProgress(*p)).blob(added).run()
 }
 
 // growPending gives a block the capacity for the next entries, in two steps.
@@ -129,7 +130,7 @@ func (t *tx) appendLast(h *runningJob, entries []job.Entry) error {
 // its row.
 func (t *tx) flush(h *runningJob) error {
 	if h.progressPending {
-		if err := t.q.setProgress.bytes(encodeProgress(h.job.Progress)).int(h.job.n).run(); err != nil {
+		if err := t.q.setProgress.bytes(codec.EncodeProgress(h.job.Progress)).int(h.job.n).run(); err != nil {
 			return err
 		}
 	}
@@ -224,11 +225,14 @@ func (s *Store) loadTailRow(h *runningJob, c column) (ok bool) {
 	if err != nil || n == 0 || c.int(2) != h.job.Cursor+n {
 		return false
 	}
-	if err := decode(c, 4, &h.job.Progress); err != nil {
-		return false
+	if reported := c.bytes(4); reported != nil {
+		p, err := codec.DecodeProgress(reported)
+		if err != nil {
+			return false
+		}
+		h.job.Progress, h.progressPending = p, true
 	}
 	s.tail.add(h, c.int(0), len(data))
-	h.progressPending = h.progressPending || !c.stmt.ColumnIsNull(4)
 	h.pending = append(h.pending, data...)
 	h.job.Cursor, h.job.OutputBytes, h.leaseUsed = c.int(2), c.int(3), true
 	return true

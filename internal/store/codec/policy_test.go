@@ -1,4 +1,4 @@
-package sqlite
+package codec
 
 import (
 	"reflect"
@@ -24,7 +24,7 @@ func TestPolicyRoundTrips(t *testing.T) {
 		if fail {
 			p.Retry.AfterOutput = job.FailAfterOutput
 		}
-		got, err := decodePolicy(encodePolicy(p))
+		got, err := DecodePolicy(EncodePolicy(p))
 		return err == nil && reflect.DeepEqual(got, p)
 	}
 	if err := quick.Check(roundTrips, nil); err != nil {
@@ -50,14 +50,14 @@ func TestDecodePolicyReadsOlderForms(t *testing.T) {
 		0x80, 0xba, 0xb7, 0x03, // 1 h
 		1, 1,
 	}
-	since := encodePolicy(want) // since jobs can be abandoned
-	if got, err := decodePolicy(since); err != nil || !reflect.DeepEqual(got, want) {
+	since := EncodePolicy(want) // since jobs can be abandoned
+	if got, err := DecodePolicy(since); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("a policy without delays is decoded as %+v, %v", got, err)
 	}
-	if got, err := decodePolicy(append(older[:len(older):len(older)], 0)); err != nil || !reflect.DeepEqual(got, want) {
+	if got, err := DecodePolicy(append(older[:len(older):len(older)], 0)); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("a policy without a retention is decoded as %+v, %v", got, err)
 	}
-	if got, err := decodePolicy(older); err != nil || !reflect.DeepEqual(got, want) {
+	if got, err := DecodePolicy(older); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("an older policy is decoded as %+v, %v", got, err)
 	}
 }
@@ -65,26 +65,26 @@ func TestDecodePolicyReadsOlderForms(t *testing.T) {
 // A truncated policy, or one of a later version, is an error.
 func TestDecodePolicyRefusesDamage(t *testing.T) {
 	t.Parallel()
-	whole := encodePolicy(job.Policy{Timeouts: job.Timeouts{Lease: time.Hour}})
+	whole := EncodePolicy(job.Policy{Timeouts: job.Timeouts{Lease: time.Hour}})
 	older := len(whole) - 3 // without the later fields
 	for n := range len(whole) {
 		if n == older || n == older+1 {
 			continue // an older version wrote this length
 		}
-		if _, err := decodePolicy(whole[:n]); err == nil {
+		if _, err := DecodePolicy(whole[:n]); err == nil {
 			t.Errorf("%d of %d bytes were decoded as a policy", n, len(whole))
 		}
 	}
-	if _, err := decodePolicy(append(whole[:older:older], 0x80)); err == nil {
+	if _, err := DecodePolicy(append(whole[:older:older], 0x80)); err == nil {
 		t.Error("a policy with an incomplete number at its end was decoded")
 	}
-	delayed := encodePolicy(job.Policy{Retry: job.Retry{Delays: []time.Duration{time.Hour, time.Hour, time.Hour}}})
+	delayed := EncodePolicy(job.Policy{Retry: job.Retry{Delays: []time.Duration{time.Hour, time.Hour, time.Hour}}})
 	for n := len(whole) + 1; n < len(delayed); n++ {
-		if _, err := decodePolicy(delayed[:n]); err == nil {
+		if _, err := DecodePolicy(delayed[:n]); err == nil {
 			t.Errorf("%d of %d bytes were decoded as a policy with delays", n, len(delayed))
 		}
 	}
-	if _, err := decodePolicy(append([]byte{policyVersion + 1}, whole[1:]...)); err == nil {
+	if _, err := DecodePolicy(append([]byte{policyVersion + 1}, whole[1:]...)); err == nil {
 		t.Error("a policy of another version was decoded")
 	}
 }

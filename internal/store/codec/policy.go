@@ -1,4 +1,4 @@
-package sqlite
+package codec
 
 import (
 	"encoding/binary"
@@ -21,7 +21,8 @@ const (
 	abandonClock  = 8 // its index
 )
 
-func encodePolicy(p job.Policy) []byte {
+// EncodePolicy encodes a policy.
+func EncodePolicy(p job.Policy) []byte {
 	r := &p.Retry
 	buf := append(make([]byte, 0, 48), policyVersion)
 	millis := func(d time.Duration) { buf = binary.AppendVarint(buf, int64(d/time.Millisecond)) }
@@ -64,9 +65,10 @@ func flag(on bool) byte {
 	return 0
 }
 
-var errPolicy = errors.New("sqlite: a stored policy cannot be read")
+var errPolicy = errors.New("store: a stored policy cannot be read")
 
-func decodePolicy(buf []byte) (p job.Policy, err error) {
+// DecodePolicy decodes a policy. Together with an error it returns the fields before the damage.
+func DecodePolicy(buf []byte) (p job.Policy, err error) {
 	if len(buf) == 0 || buf[0] != policyVersion {
 		return p, errPolicy
 	}

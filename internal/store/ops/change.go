@@ -1,0 +1,86 @@
+package ops
+
+import (
+	"slices"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// Change is one change of a memory. A process that shares its store with others stores the changes
+// of each batch with it, and the others follow them in the same order. Their memories then have the
+// same counts and suspects, and give the same turns. Only what an opening forgets may differ: turns
+// of tenants, and of keys without jobs.
+type Change struct {
+	Kind  ChangeKind
+	Queue string
+
+	// Tenant, Key, Resource, Priority, Bytes (of the input) and RunAt are those of a job that moves.
+	Tenant, Key, Resource string
+	Priority              int
+	Bytes                 int64
+	RunAt                 time.Time
+	From, To              job.State
+	// Turn is what fairqueue.Queue.Move returned, or the first result of AdvanceTurn.
+	Turn int64
+	// Flag is the second result of AdvanceTurn. Of a job that moves to or from running it is true if
+	// the job is a suspect. Of a Paused it says whether the queue is, and of a NextSuspect whether
+	// the queue has more parked suspects.
+	Flag bool
+}
+
+// ChangeKind is the kind of a change. Its numbers are stored: they are never used for another kind.
+type ChangeKind uint8
+
+// The kinds of changes.
+const (
+	Moved         ChangeKind = 1 + iota // a job moved from one state to another
+	Advanced                            // the turns moved forward, before a claim
+	Paused                              // a queue was paused or is no longer paused
+	Forgot                              // no job of the tenant needs the resource
+	ScanNeeded                          // a place of a key was freed but not used
+	SuspectParked                       // the queue has a parked suspect
+	NextSuspect                         // the next parked suspect was looked for in this queue
+)
+
+// add records a change.
+func (m *Memory) add(c Change) {
+	if m.record {
+		m.changes = append(m.changes, c)
+	}
+}
+
+// Follow applies a change of another process. The caller follows all changes, in the order of the
+// batches and within a batch in their order.
+func (m *Memory) Follow(c *Change) {
+	if c.Kind == NextSuspect || c.Kind == SuspectParked {
+		m.followSuspect(c)
+		return
+	}
+	q := m.find(c.Queue)
+	q.stored = true
+	switch c.Kind {
+	case Moved:
+		m.followMove(q, c)
+	case Advanced:
+		q.FollowAdvance(c.Tenant, c.Turn, c.Flag)
+	case Paused:
+		q.Counts.Paused = c.Flag
+	case Forgot:
+		q.ForgetResource(c.Tenant, c.Resource)
+	case ScanNeeded:
+		q.EndUnparkScan(true)
+	}
+}
+
+func (m *Memory) followSuspect(c *Change) {
+	if c.Kind == SuspectParked {
+		m.suspects.noteParked(c.Queue)
+		return
+	}
+	s := &m.suspects
+	s.queues = slices.DeleteFunc(s.queues, func(name string) bool { return name == c.Queue })
+	if c.Flag {
+		s.queues = append(s.queues, c.Queue)
+	}
+}

@@ -1,0 +1,103 @@
+package ops
+
+import (
+	"fmt"
+
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// This file has the changes that ops make to the memory, and how they are followed.
+
+// move counts a job that moved from one state to its current one, and returns its turn if it is
+// now queued or parked. A new job comes from the state 0. suspect is whether the job was a suspect
+// before. freed is true if a parked job of its key may now be queued.
+func (m *Memory) move(j *job.Job, from job.State, suspect bool) (turn int64, freed bool) {
+	q := m.changedQueue(j.Queue)
+	turn, freed = q.Move(j, from)
+	m.countMoved(q, j, from, suspect)
+	if m.record {
+		c := Change{
+			Kind: Moved, Queue: j.Queue, Tenant: j.Owner.Tenant, Key: j.Key, Resource: j.Resource, Priority: j.Priority,
+			Bytes: j.InputBytes, RunAt: j.RunAt, From: from, To: j.State, Turn: turn,
+		}
+		c.Flag = suspect && (from == job.Running || j.State == job.Running)
+		m.add(c)
+	}
+	if freed = freed && q.TryUnpark(fairqueue.KeyOf(j)); !freed && m.record {
+		m.add(Change{Kind: ScanNeeded, Queue: j.Queue})
+	}
+	return turn, freed
+}
+
+func (m *Memory) followMove(q *queue, c *Change) {
+	j := job.Job{
+		Owner: job.Owner{Tenant: c.Tenant}, Queue: c.Queue, Key: c.Key, Resource: c.Resource, Priority: c.Priority,
+		InputBytes: c.Bytes, RunAt: c.RunAt, State: c.To,
+	}
+	q.Follow(&j, c.From, c.Turn)
+	m.countMoved(q, &j, c.From, c.Flag)
+}
+
+// countMoved counts what fairqueue does not.
+func (m *Memory) countMoved(q *queue, j *job.Job, from job.State, suspect bool) {
+	if from.Ended() && j.State.Waiting() {
+		q.Counts.Retried++
+	}
+	switch {
+	case !suspect:
+	case j.State == job.Running:
+		m.suspects.running++
+	case from == job.Running:
+		m.suspects.running--
+	}
+}
+
+// mustBeLegal panics if a job may not move from one state to its current one.
+func mustBeLegal(j *job.Job, from job.State) {
+	if !job.CanMove(from, j.State) {
+		panic(fmt.Sprintf("ops: %s → %s is no legal move", from, j.State))
+	}
+}
+
+// advance moves the turns forward before a queued job is claimed.
+func (m *Memory) advance(j *Job) {
+	now, passed := m.queue(j.Queue).AdvanceTurn(j.Owner.Tenant, j.Priority, j.Turn)
+	m.add(Change{Kind: Advanced, Queue: j.Queue, Tenant: j.Owner.Tenant, Turn: now, Flag: passed})
+}
+
+// pause sets or clears the pause of a queue.
+func (m *Memory) pause(name string, paused bool) {
+	m.changedQueue(name).Counts.Paused = paused
+	m.add(Change{Kind: Paused, Queue: name, Flag: paused})
+}
+
+// forgetResource corrects the counts: no job of the tenant in the queue needs the resource.
+func (m *Memory) forgetResource(queue, tenant, resource string) {
+	m.queue(queue).ForgetResource(tenant, resource)
+	m.add(Change{Kind: Forgot, Queue: queue, Tenant: tenant, Resource: resource})
+}
+
+// noteParkedSuspect notes that a queue has a parked suspect.
+func (m *Memory) noteParkedSuspect(queue string) {
+	if m.suspects.noteParked(queue) {
+		m.add(Change{Kind: SuspectParked, Queue: queue})
+	}
+}
+
+// nextSuspectQueue takes the queue whose parked suspect is next off the list.
+func (m *Memory) nextSuspectQueue() string {
+	s := &m.suspects
+	queue := s.queues[0]
+	s.queues = s.queues[1:]
+	return queue
+}
+
+// keepSuspectQueue records whether the queue that was taken has a parked suspect. It goes to the
+// end of the list then, so that the next suspect comes from another queue.
+func (m *Memory) keepSuspectQueue(queue string, found bool) {
+	if found {
+		m.suspects.queues = append(m.suspects.queues, queue)
+	}
+	m.add(Change{Kind: NextSuspect, Queue: queue, Flag: found})
+}
