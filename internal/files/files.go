@@ -1,24 +1,13 @@
-// Package files keeps the files that come with jobs. The files of a job are in a directory of
-// its own, under the names that the job has for them:
-//
-//	<root>/<job id>/<file name>
-//
-// Nothing else is stored there: a copy of the store and of the root is a complete copy.
-//
-// The life of a file: it is received into the directory of a job that does not exist yet
-// ([Dir.Stage]) and synced; then the job is stored. Once the job's delete is on disk, its
-// directory is removed ([Dir.Remove]). A crash between two of these steps leaves a directory
-// without a job, which the next start removes ([Dir.Sweep]). It never leaves a job without its
-// files.
 package files
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
@@ -37,28 +26,28 @@ type Options struct {
 	Log  *slog.Logger
 }
 
-// The defaults.
-const (
-	defaultMaxFile  = 512 << 20
-	defaultKeepFree = 64 << 20
-	stagedFiles     = 16
-	filesPerJob     = 2 // the files of one job together may be this many times MaxFile
-)
+const defaultKeepFree = 64 << 20
 
-// Dir is the directory of all files. Any goroutine may call its methods.
+// Dir keeps all files in one directory, those of a job in a directory of its own, under the names
+// that the job has for them:
+//
+//	<root>/<job id>/<file name>
+//
+// Nothing else is stored there: a copy of the store and of the root is a complete copy. A crash
+// between the commit of files and the submit of their job leaves a directory without a job, which
+// the next start removes ([Dir.Sweep]). Only one process may use the directory.
 type Dir struct {
+	*Intake
+
 	// Set once.
 	root    string // absolute
 	options Options
 	opened  time.Time
 
-	mu sync.Mutex
-	// Guarded by mu.
-	staged  int64 // bytes of the files whose jobs are not stored yet
-	writing int64 // the part of staged that was reserved and is not written yet
-
 	sizes sizes
 }
+
+var _ Store = (*Dir)(nil)
 
 // Open opens the directory, and creates it when it is missing.
 func Open(root string, o Options) (*Dir, error) {
@@ -69,12 +58,6 @@ func Open(root string, o Options) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the directory of the jobs' files cannot be made: %w", err)
 	}
-	if o.MaxFile == 0 {
-		o.MaxFile = defaultMaxFile
-	}
-	if o.MaxStaged == 0 {
-		o.MaxStaged = stagedFiles * o.MaxFile
-	}
 	if o.KeepFree == 0 {
 		o.KeepFree = defaultKeepFree
 	}
@@ -84,18 +67,24 @@ func Open(root string, o Options) (*Dir, error) {
 	if o.Free == nil {
 		o.Free = func() (int64, bool) { return Free(root) }
 	}
-	return &Dir{root: root, options: o, opened: time.Now()}, nil
+	intake := NewIntake(Limits{MaxFile: o.MaxFile, MaxStaged: o.MaxStaged, ChunkSize: chunkSize})
+	intake.hasRoom = func(n int64) bool {
+		free, known := o.Free()
+		return !known || free >= o.KeepFree+n
+	}
+	return &Dir{Intake: intake, root: root, options: o, opened: time.Now()}, nil
 }
 
-// Free returns the bytes of the disk that this process may still write. Not every operating
-// system tells.
-func (d *Dir) Free() (bytes int64, known bool) { return Free(d.root) }
+// Stage implements [Store].
+func (d *Dir) Stage(id job.ID) *Stage { return d.NewStage(id, &dirTarget{dir: d, id: id}) }
 
-// MaxFile is the largest size of a file, in bytes.
-func (d *Dir) MaxFile() int64 { return d.options.MaxFile }
-
-// MaxJob is the largest size of the files of one job together, in bytes: twice MaxFile.
-func (d *Dir) MaxJob() int64 { return filesPerJob * d.options.MaxFile }
+// Fetch implements [Store]. The files are on the local disk already.
+func (d *Dir) Fetch(_ context.Context, id job.ID, list []job.File) (paths []string, release func(), err error) {
+	for _, f := range list {
+		paths = append(paths, d.Path(id, f))
+	}
+	return paths, func() {}, nil
+}
 
 // Path is the absolute path of a job's file.
 func (d *Dir) Path(id job.ID, f job.File) string { return filepath.Join(d.jobDir(id), f.Name) }
@@ -103,15 +92,17 @@ func (d *Dir) Path(id job.ID, f job.File) string { return filepath.Join(d.jobDir
 // jobDir is the path of a job's directory.
 func (d *Dir) jobDir(id job.ID) string { return filepath.Join(d.root, id.String()) }
 
-// Open opens a job's file for reading. It returns [job.NotFound] when the file is gone, also when
-// something else is in its place: a command that works on the files may have put a link there,
-// to a file that does not belong to the job.
-func (d *Dir) Open(id job.ID, f job.File) (*os.File, error) {
+// Open implements [Store]. A file is also gone when something else is in its place: a command
+// that works on the files may have put a link there, to a file that does not belong to the job.
+func (d *Dir) Open(_ context.Context, id job.ID, f job.File) (io.ReadSeekCloser, error) {
 	file, err := d.openRegular(id, f.Name)
 	if os.IsNotExist(err) || errors.Is(err, errReplaced) {
 		return nil, job.Wrapf(job.NotFound, err, "the file %s is gone", job.Quote(f.Name))
 	}
-	return file, err
+	if err != nil { // a nil *os.File would not be a nil reader
+		return nil, err
+	}
+	return file, nil
 }
 
 // errReplaced is the reason why a file is not opened.
@@ -152,8 +143,7 @@ func (d *Dir) openRegular(id job.ID, name string) (*os.File, error) {
 	return file, nil
 }
 
-// Remove removes the files of jobs that were deleted or never stored. It logs an error; the
-// next [Dir.Sweep] tries again.
+// Remove implements [Store]. The next [Dir.Sweep] removes what is left after an error.
 func (d *Dir) Remove(ids ...job.ID) {
 	for _, id := range ids {
 		if d.options.TrackSize {

@@ -45,7 +45,7 @@ func commitFiles(t *testing.T, d *Dir, names ...string) job.ID {
 	for _, name := range names {
 		receive(t, s, name, "of "+name)
 	}
-	if err := s.Commit(); err != nil {
+	if err := s.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return s.ID()
@@ -81,7 +81,7 @@ func TestReceiveStoresContent(t *testing.T) {
 		if want := (job.File{Name: "a.txt", ContentType: "text/plain", Size: int64(size), SHA256: hex.EncodeToString(sum[:])}); f != want {
 			t.Errorf("%d bytes are %+v", size, f)
 		}
-		if err := s.Commit(); err != nil {
+		if err := s.Commit(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		path := d.Path(s.ID(), f)
@@ -222,11 +222,11 @@ func TestCommitEndsStaging(t *testing.T) {
 	for range 3 {
 		s := d.Stage(job.NewID())
 		f := receive(t, s, "a", "1234567")
-		if err := s.Commit(); err != nil {
+		if err := s.Commit(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		s.Discard()
-		if file, err := d.Open(s.ID(), f); err != nil {
+		if file, err := d.Open(t.Context(), s.ID(), f); err != nil {
 			t.Error(err)
 		} else {
 			file.Close()
@@ -326,13 +326,13 @@ func TestSizeCountsFilesOfJobs(t *testing.T) {
 		size int64
 	}{
 		{"files of an earlier process count, a stage does not", func() {}, 16},
-		{"committed files count", func() { s.Commit() }, 26},
+		{"committed files count", func() { s.Commit(t.Context()) }, 26},
 		{"discarded files do not count", func() {
 			s := d.Stage(job.NewID())
 			receive(t, s, "e", "no")
 			s.Discard()
 		}, 26},
-		{"a stage without files has no size", func() { d.Stage(job.NewID()).Commit() }, 26},
+		{"a stage without files has no size", func() { d.Stage(job.NewID()).Commit(t.Context()) }, 26},
 		{"removed files no longer count, even if they are not counted yet", func() { d.Remove(stored[1], s.ID()) }, 8},
 		{"a second remove changes nothing", func() { d.Remove(stored[1], s.ID(), job.NewID()) }, 8},
 		{"after the last remove the size is 0", func() { d.Remove(stored[2]) }, 0},
@@ -399,7 +399,7 @@ func TestRemoveLeavesNothing(t *testing.T) {
 	if left := all(t, d); !slices.Equal(left, []string{stays.String(), filepath.Join(stays.String(), "c")}) {
 		t.Errorf("left are %v", left)
 	}
-	if _, err := d.Open(first, job.File{Name: "a"}); job.CodeOf(err) != job.NotFound {
+	if _, err := d.Open(t.Context(), first, job.File{Name: "a"}); job.CodeOf(err) != job.NotFound {
 		t.Error(err)
 	}
 }

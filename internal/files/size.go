@@ -17,9 +17,8 @@ type sizes struct {
 	uncounted map[job.ID]struct{} // guarded by mu: directories that are not counted yet
 }
 
-// Size is the number of bytes of all files, without those that are being received. The first
-// call reads the directories of an earlier process, which may take long. It needs
-// [Options.TrackSize].
+// Size implements [Store]. The first call reads the directories of an earlier process, which may
+// take long. It needs [Options.TrackSize].
 func (d *Dir) Size(ctx context.Context) (int64, error) {
 	for d.countOne() {
 		if err := ctx.Err(); err != nil {

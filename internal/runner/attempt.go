@@ -100,17 +100,30 @@ func (a *attempt) execute() (err error) {
 			err = panicked()
 		}
 	}()
-	return a.r.cfg.Executor.Execute(a.ctx, a.task(), a)
-}
-
-// task makes the executor's [exec.Task].
-func (a *attempt) task() exec.Task {
 	t := exec.Task{Job: a.claimed.Job, Input: a.claimed.Input, Clocks: a.r.cfg.Clocks}
 	t.Job.Trace = a.trace
-	for _, f := range t.Job.Files {
-		t.Files = append(t.Files, exec.File{File: f, Path: a.r.cfg.Files(t.Job.ID, f)})
+	if len(t.Job.Files) > 0 {
+		release, err := a.fetchFiles(&t)
+		if err != nil {
+			return err
+		}
+		defer release()
 	}
-	return t
+	return a.r.cfg.Executor.Execute(a.ctx, t, a)
+}
+
+// fetchFiles puts the job's files on the local disk. They stay there until release is called.
+func (a *attempt) fetchFiles(t *exec.Task) (release func(), err error) {
+	paths, release, err := a.r.cfg.Files(a.ctx, t.Job.ID, t.Job.Files)
+	if err != nil {
+		return nil, err
+	}
+	for i, f := range t.Job.Files {
+		t.Files = append(t.Files, exec.File{File: f, Path: paths[i]})
+	}
+	// The work begins only now: large files take long to come from another machine.
+	a.ResetTimeouts()
+	return release, nil
 }
 
 // startFinishing returns true only to its first caller, which must store the outcome.

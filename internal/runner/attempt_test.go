@@ -29,7 +29,6 @@ func TestAttempt(t *testing.T) {
 		{"an executor that ends its goroutine fails the attempt", reportsGoexit},
 		{"a result past its limit is a final fault", refusesLargeResult},
 		{"the executor is given the job, the attempt and the input", givesTask},
-		{"the executor is given the job's files with their paths", givesFiles},
 		{"the context ends with the attempt", endsContext},
 		{"output after the return is refused", refusesLateOutput},
 		{"twenty attempts run at once and each has its own outcome", runsManyAtOnce},
@@ -212,24 +211,6 @@ func givesTask(t *testing.T) {
 	want(t, "the attempt", got.Job.Attempt, 3)
 	want(t, "the input", string(got.Input), "work")
 	want(t, "the files", len(got.Files), 0)
-}
-
-func givesFiles(t *testing.T) {
-	var got exec.Task
-	h := newHarness(t, func(_ context.Context, task exec.Task, _ exec.Sink) error {
-		got = task
-		return nil
-	}, func(c *Config) {
-		c.Files = func(id job.ID, f job.File) string { return "/files/" + id.String() + "/" + f.Name }
-	})
-	files := []job.File{{Name: "a", Size: 1}, {Name: "b", ContentType: "image/png"}}
-	rec := h.deliver(7, func(c *job.Claimed) { c.Job.Files = files })
-	synctest.Wait()
-	want(t, "a fault", h.outcome(rec).Fault != nil, false)
-	want(t, "the number of files", len(got.Files), len(files))
-	for i, f := range files {
-		want(t, "a file", got.Files[i], exec.File{File: f, Path: "/files/" + job.ID{15: 7}.String() + "/" + f.Name})
-	}
 }
 
 func endsContext(t *testing.T) {

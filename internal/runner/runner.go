@@ -66,8 +66,10 @@ type Config struct {
 	// Grace is how long running work may continue after the runner was asked to stop; 0 means 25
 	// s.
 	Grace time.Duration
-	// Files returns the absolute path of a job's file. It may be nil if no job has files.
-	Files func(job.ID, job.File) string
+	// Files puts the files of a job on the local disk. It may block, until ctx ends, and fail. The
+	// files stay at their absolute paths, which are in the order of list, until release is called.
+	// Files may be nil if no job has files.
+	Files func(ctx context.Context, id job.ID, list []job.File) (paths []string, release func(), err error)
 	// OnAttempt is called when an attempt starts; nil for no hook.
 	OnAttempt AttemptHook
 }

@@ -57,7 +57,7 @@ type components struct {
 
 	gate     *gate.Gate // for every listener
 	conns    *connections
-	files    *files.Dir // of jobs
+	files    files.Store // of jobs
 	engine   *engine.Engine
 	runners  []*runner.Runner
 	apis     []httpAPI
@@ -196,7 +196,7 @@ func (c *components) makeRunners(executors map[string]exec.Executor) []*runner.R
 			Slots:     c.cfg.Queues[name].Concurrency,
 			Name:      fmt.Sprintf("server-%d", os.Getpid()),
 			Log:       c.log,
-			Files:     c.files.Path,
+			Files:     c.files.Fetch,
 			OnAttempt: c.instruments.attemptHook(),
 			Grace:     max(c.cfg.ShutdownGrace, 1), // 0 would be the runner's default
 			// Then only this process sweeps leases, and its sweep waits while the disk does.

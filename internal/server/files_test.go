@@ -131,7 +131,7 @@ func TestStartRemovesFilesOfACrash(t *testing.T) {
 	if _, err := orphan.Receive(t.Context(), "a", "", bytes.NewReader([]byte("left"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := orphan.Commit(); err != nil {
+	if err := orphan.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	first.quit()
@@ -211,7 +211,7 @@ func TestRetentionLimitCountsFiles(t *testing.T) {
 			stage := h.files.Stage(job.NewID())
 			_, err := stage.Receive(t.Context(), "a", "text/plain", bytes.NewReader(make([]byte, 1<<20)))
 			if err == nil {
-				err = stage.Commit()
+				err = stage.Commit(t.Context())
 			}
 			if err == nil {
 				_, _, err = h.engine.Submit(t.Context(), engine.Request{ID: stage.ID(), Owner: owner, Queue: "shelf", Input: []byte("{}"), Files: stage.Files()})
@@ -237,7 +237,7 @@ func TestRetentionLimitCountsFiles(t *testing.T) {
 			time.Sleep(time.Minute)
 			for i, id := range ids {
 				_, err := h.engine.Get(t.Context(), owner, id)
-				_, gone := os.Stat(h.files.Path(id, job.File{Name: "a"}))
+				_, gone := os.Stat(filepath.Join(cfg.Data, "files", id.String(), "a"))
 				if left := i >= 4; left != (err == nil) || left != (gone == nil) {
 					t.Errorf("job %d of 8: %v, its file: %v", i+1, err, gone)
 				}

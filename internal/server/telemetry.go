@@ -13,6 +13,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
+	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/runner"
 	"github.com/meanwhile-run/meanwhile/internal/telemetry"
 )
@@ -136,7 +137,7 @@ func (c *components) addMetricSources() {
 		Queues:      c.engine.Queues,
 		Watchers:    c.engine.Watchers,
 		Size:        c.store.Size,
-		Free:        c.files.Free,
+		Free:        func() (int64, bool) { return files.Free(c.data.path) },
 		Connections: c.conns.statsNow,
 		Bodies:      c.gate.Bodies.InFlight,
 		Models:      c.modelStates,

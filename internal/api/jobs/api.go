@@ -70,7 +70,7 @@ func (e engineAdapter) Watch(ctx context.Context, owner job.Owner, id job.ID, af
 // Config configures an [API].
 type Config struct {
 	Engine Engine
-	Files  *files.Dir   // the files of jobs; nil: submits with files are refused
+	Files  files.Store  // the files of jobs; nil: submits with files are refused
 	Gate   *gate.Gate   // for watch URLs and timeouts; nil: no watch URLs, default timeouts
 	Log    *slog.Logger // nil: silent
 	// MaxInput is the largest input that any queue takes, in bytes; 0 for [job.MaxInput]. The
@@ -85,7 +85,7 @@ type Config struct {
 // waits for them.
 type API struct {
 	engine   Engine
-	files    *files.Dir
+	files    files.Store
 	uploads  uploads // in progress
 	gate     *gate.Gate
 	timeouts api.Timeouts // of clients

@@ -27,7 +27,7 @@ func (a *API) file(w http.ResponseWriter, r *http.Request) error {
 	if i < 0 || a.files == nil {
 		return job.Errorf(job.NotFound, "the job has no file %s", job.Quote(name))
 	}
-	file, err := a.files.Open(id, snap.Files[i])
+	file, err := a.files.Open(r.Context(), id, snap.Files[i])
 	if err != nil {
 		return err
 	}

@@ -103,7 +103,7 @@ func (a *API) receiveForm(w http.ResponseWriter, r *http.Request) (engine.Reques
 	if err != nil {
 		return engine.Request{}, err
 	}
-	return req, u.stage.Commit()
+	return req, u.stage.Commit(r.Context())
 }
 
 // upload is a submit with files that is being received. One goroutine uses it.
