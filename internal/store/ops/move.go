@@ -41,7 +41,7 @@ func (m *Memory) followMove(q *queue, c *Change) {
 
 // countMoved counts what fairqueue does not.
 func (m *Memory) countMoved(q *queue, j *job.Job, from job.State, suspect bool) {
-	if from.Ended() && j.State.Waiting() {
+	if retried(from, j.State) {
 		q.Counts.Retried++
 	}
 	switch {

@@ -1,6 +1,10 @@
 package ops
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
 
 // suspects are the jobs whose workers were lost several times in a row; see [job.Job.Suspect].
 // One suspect runs at a time, so that a job that kills its workers cannot hide among others.
@@ -27,3 +31,42 @@ func (s *suspects) noteParked(queue string) bool {
 
 // stuck reports whether a suspect is parked although none runs.
 func (s *suspects) stuck() bool { return s.running == 0 && len(s.queues) > 0 }
+
+// parkSuspect parks a suspect until the running one has ended. It keeps its turn, if it had one.
+func (a *applier) parkSuspect(j *Job, turn int64) error {
+	a.m.noteParkedSuspect(j.Queue)
+	from := j.State
+	j.MoveWaiting(job.Parked)
+	j.Turn = a.move(&j.Job, from, false)
+	// A job that becomes ready had no turn: it has got one behind the others.
+	if turn != 0 {
+		j.Turn = turn
+	}
+	return a.saveReady(j, SuspectLane(j.Owner.Tenant))
+}
+
+// queueSuspect queues the next parked suspect if none runs.
+func (a *applier) queueSuspect() error {
+	for a.m.suspects.stuck() {
+		queue := a.m.nextSuspectQueue()
+		j, err := a.tx.FirstSuspect(queue)
+		if err != nil {
+			return err
+		}
+		a.m.keepSuspectQueue(queue, j != nil)
+		if j != nil {
+			return a.unparkSuspect(j)
+		}
+	}
+	return nil
+}
+
+// unparkSuspect queues a parked suspect, or leaves it parked because of its key's limit.
+func (a *applier) unparkSuspect(j *Job) error {
+	if a.readyState(&j.Job) == job.Queued {
+		return a.moveReady(j, job.Queued)
+	}
+	// Only the lane and the turn change. The state stays parked, so no move is reported.
+	j.Turn, _ = a.m.move(&j.Job, job.Parked, false)
+	return a.tx.SaveReady(j, LaneOf(&j.Job))
+}
