@@ -34,6 +34,7 @@ var packages = []pkg{
 	{path: "internal/files", imports: []string{"internal/job"}},
 	{path: "internal/watch", imports: []string{"internal/job"}},
 	{path: "internal/bus", imports: []string{"internal/job"}},
+	{path: "internal/bus/pgbus", imports: []string{"internal/job", "internal/bus"}, libraries: []string{"github.com/jackc/pgx/v5/pgconn"}},
 	{path: "internal/engine", imports: []string{"internal/bus", "internal/job", "internal/fairqueue", "internal/store", "internal/watch"}},
 
 	{path: "internal/exec", imports: []string{"internal/job"}},
