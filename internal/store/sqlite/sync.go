@@ -58,7 +58,7 @@ func extend(log *os.File, size int64) {
 	if err != nil || info.Size() >= size {
 		return
 	}
-	if _, err := log.WriteAt(make([]byte, size-info.Size()), info.Size()); err != nil {
+	if err := writeZeros(log, info.Size(), size); err != nil {
 		_ = log.Truncate(info.Size()) // other files need the space
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // syncFile makes a file's data durable, and the metadata that is needed to read it:
@@ -28,6 +30,27 @@ func syncDir(path string) error {
 	defer func() { _ = dir.Close() }()
 	return dir.Sync()
 }
+
+// writeZeros writes zeros from one offset to another. Each call to the system writes a small
+// buffer many times: the file system sees one large write, and no large buffer takes memory.
+func writeZeros(f *os.File, from, to int64) error {
+	zeros, list := make([]byte, 64<<10), make([][]byte, 0, maxVectors)
+	for from < to {
+		list = list[:0]
+		for left := to - from; left > 0 && len(list) < maxVectors; left -= int64(len(zeros)) {
+			list = append(list, zeros[:min(left, int64(len(zeros)))])
+		}
+		n, err := unix.Pwritev(int(f.Fd()), list, from)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		from += int64(max(n, 0))
+	}
+	return nil
+}
+
+// maxVectors is how many buffers a call to pwritev takes at most.
+const maxVectors = 1024
 
 // asyncSync syncs a file without blocking a thread. It submits an fdatasync with io_submit(2)
 // and waits on an eventfd in the runtime's poller. At thousands of syncs a second that costs

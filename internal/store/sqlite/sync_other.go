@@ -21,3 +21,9 @@ var errNotSubmitted = errors.ErrUnsupported
 func newAsyncSync(*os.File) (*asyncSync, error) { return nil, errors.ErrUnsupported }
 func (*asyncSync) sync() error                  { return errors.ErrUnsupported }
 func (*asyncSync) close() error                 { return nil }
+
+// writeZeros writes zeros from one offset to another.
+func writeZeros(f *os.File, from, to int64) error {
+	_, err := f.WriteAt(make([]byte, to-from), from)
+	return err
+}
