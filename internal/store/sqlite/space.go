@@ -173,11 +173,13 @@ func (p *space) growReserveLocked(size int64) error {
 		return err
 	}
 	before := p.reserveBytes.Load()
-	noise, buf := rand.NewChaCha8([32]byte{}), make([]byte, 64<<10)
-	for at := before; at < size && err == nil; at += int64(len(buf)) {
-		buf = buf[:min(size-at, int64(cap(buf)))]
-		_, _ = noise.Read(buf) // never fails
-		_, err = f.WriteAt(buf, at)
+	noise := make([]byte, reserveStep+pageSize)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise) // never fails
+	for at := before; at < size && err == nil; at += reserveStep {
+		// Each step begins elsewhere, so that no block of the file is a copy of another. File
+		// systems compress less than a step at a time.
+		start := at / reserveStep * 509 % pageSize
+		_, err = f.WriteAt(noise[start:start+min(size-at, reserveStep)], at)
 	}
 	if err == nil {
 		err = f.Sync() // some file systems report only here that the disk is full

@@ -1,6 +1,8 @@
 package sqlite
 
 import (
+	"bytes"
+	"compress/flate"
 	"context"
 	"errors"
 	"os"
@@ -73,6 +75,28 @@ func TestReserveShrinksInStepsAndRefills(t *testing.T) {
 	free.Store(1 << 30)
 	if a.space.fillReserve(); a.reserveFileSize() != 4<<20 {
 		t.Errorf("the reserve has %d bytes", a.reserveFileSize())
+	}
+}
+
+// File systems neither compress the reserve nor share its blocks.
+func TestReserveIsNoise(t *testing.T) {
+	t.Parallel()
+	a, _ := newSmallDisk(t, Options{})
+	raw, err := os.ReadFile(a.path + "-reserve")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := map[string]int{}
+	for at := 0; at < len(raw); at += 512 {
+		if first, again := blocks[string(raw[at:at+512])]; again {
+			t.Fatalf("the block at %d is a copy of that at %d", at, first)
+		}
+		blocks[string(raw[at:at+512])] = at
+	}
+	var packed bytes.Buffer
+	w, _ := flate.NewWriter(&packed, flate.BestSpeed)
+	if _, err := w.Write(raw[:128<<10]); err != nil || w.Close() != nil || packed.Len() < 128<<10 {
+		t.Errorf("128 KiB were compressed to %d bytes: %v", packed.Len(), err)
 	}
 }
 
@@ -163,7 +187,7 @@ func TestCheckpointTruncatesLogOnNearlyFullDisk(t *testing.T) {
 	}
 	t.Parallel()
 	a, free := newSmallDisk(t, Options{})
-	r := <-a.readers
+	r := takeReader(t, &a.readers)
 	if err := r.begin.run(); err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +208,7 @@ func TestCheckpointTruncatesLogOnNearlyFullDisk(t *testing.T) {
 	if err := r.end.run(); err != nil {
 		t.Fatal(err)
 	}
-	a.readers <- r
+	a.readers.giveBack(r)
 	if err := a.checkpointer.truncateLog(); err != nil || a.checkpointer.logTooLong() {
 		t.Errorf("the log still has %d bytes, %v", a.space.logSize(), err)
 	}
