@@ -99,7 +99,7 @@ func TestCheckpointTruncatesLogAfterLongRead(t *testing.T) {
 	}
 	a := newBulkStore(t, Options{Unsynced: true})
 	a.stopBackground()
-	r := <-a.readers
+	r := takeReader(t, &a.readers)
 	if err := r.begin.run(); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestCheckpointTruncatesLogAfterLongRead(t *testing.T) {
 	if err := r.end.run(); err != nil {
 		t.Fatal(err)
 	}
-	a.readers <- r
+	a.readers.giveBack(r)
 	a.checkpointer.restartFrames = longLogFrames
 	if err := a.checkpointer.checkpoint(); err != nil {
 		t.Fatal(err)

@@ -48,6 +48,19 @@ func WriteNewDatabase(tb testing.TB, path string) {
 	}
 }
 
+// takeReader takes a reader with a connection. The caller gives it back.
+func takeReader(tb testing.TB, p *readerPool) *reader {
+	tb.Helper()
+	r, err := p.take(tb.Context())
+	if err == nil && r.conn == nil {
+		err = r.connect()
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
 // bulkStore is a store for tests with many jobs, with a clock that the test sets.
 type bulkStore struct {
 	*Store

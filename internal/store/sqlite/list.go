@@ -17,7 +17,7 @@ const yieldRows = 32
 
 // List reads a page of jobs; see [store.JobReader].
 func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error) {
-	err = s.withReader(ctx, s.listReaders, func(r *reader) error {
+	err = s.withReader(ctx, &s.listReaders, func(r *reader) error {
 		rows, after, err := r.page(&f, s.idSkew.Load())
 		for i := range rows {
 			page = append(page, rows[i].Job)

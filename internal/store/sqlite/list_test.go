@@ -120,11 +120,11 @@ func TestListVisitsFewJobs(t *testing.T) {
 	for name, f := range rareFilters(owner) {
 		f.Limit = job.MaxListPage
 		page, next, err := a.List(t.Context(), f)
-		r := <-a.listReaders
+		r := takeReader(t, &a.listReaders)
 		if err != nil || next != (job.ID{}) || r.visited > 2*len(page)+20 {
 			t.Errorf("%s: a page of %d jobs looked at %d, its cursor is %s: %v", name, len(page), r.visited, next, err)
 		}
-		a.listReaders <- r
+		a.listReaders.giveBack(r)
 	}
 }
 
@@ -261,9 +261,8 @@ func TestListsLeaveReadersForJobs(t *testing.T) {
 	t.Parallel()
 	d := newHarness(t)
 	id := d.submit()
-	for range cap(d.listReaders) {
-		r := <-d.listReaders
-		defer func() { d.listReaders <- r }()
+	for range cap(d.listReaders.open) {
+		defer d.listReaders.giveBack(takeReader(t, &d.listReaders))
 	}
 	if _, err := d.Job(d.Context(), testOwner, id); err != nil {
 		t.Error(err)

@@ -75,7 +75,7 @@ func keptBytes(op *store.Submit) int64 {
 
 // Kept reads what owners keep; see [store.UpkeepReader].
 func (s *Store) Kept(ctx context.Context) (k store.Kept, err error) {
-	err = s.withReader(ctx, s.listReaders, func(r *reader) error {
+	err = s.withReader(ctx, &s.listReaders, func(r *reader) error {
 		return r.allKept.each(func(c column) error {
 			bytes := c.int(2)
 			if k.Bytes += bytes; bytes > k.MostBytes {

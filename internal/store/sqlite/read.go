@@ -5,129 +5,32 @@ import (
 	"errors"
 	"io"
 
-	"zombiezen.com/go/sqlite"
-
 	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// reader is a connection that reads, with its statements, and a goroutine on which all of them
-// are called. A caller that receives it from Store.readers owns it until it sends it back.
-//
-// A list has readers of its own, so that no number of lists delays a read of one job.
-//
-// SQLite needs a deep stack, and a goroutine's stack stays large. Thousands of callers read once
-// and then wait for something else; each would keep a deep stack.
-type reader struct {
-	calls   chan func(*reader) error // closed by close
-	answers chan error               // closed by run
-
-	tailViews                *tailViews
-	conn                     *sqlite.Conn
-	begin, end               *query
-	job                      *query
-	input, result, output    *query
-	outputEnd, position      *query
-	turn, idempotent         *query
-	text                     *query
-	sideRow                  *query
-	sideRowsUp, sideRowsDown *query
-	nextReady, nextExpiry    *query
-	storedBytes              *query
-	withFiles, abandonable   *query
-	tally, version, allKept  *query
-	listQueries
-}
-
-func openReader(path string, views *tailViews) (*reader, error) {
-	conn, err := connect(path, []string{"PRAGMA query_only = ON", "PRAGMA cache_size = -2048"})
-	if err != nil {
-		return nil, err
-	}
-	r := &reader{tailViews: views, conn: conn, calls: make(chan func(*reader) error), answers: make(chan error)}
-	for _, p := range []struct {
-		into **query
-		sql  string
-	}{
-		{&r.begin, "BEGIN"},
-		{&r.end, "COMMIT"},
-		{&r.job, "SELECT " + jobColumns + " FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND deleted = 0"},
-		{&r.row, "SELECT " + jobColumns + ", deleted FROM jobs WHERE n = ?"},
-		{&r.all, "SELECT id, n FROM jobs INDEXED BY jobs_id WHERE tenant = ? AND usr = ? AND id < ? AND id > ? ORDER BY id DESC LIMIT ?"},
-		{&r.byQueue.ids, groupIDs("jobs_listed", "")},
-		{&r.byQueue.nextQueue, nextQueue("jobs_listed", "")},
-		{&r.byKey.ids, groupIDs("jobs_keyed", "key = ? AND key <> '' AND ")},
-		{&r.byKey.nextQueue, nextQueue("jobs_keyed", "key = ? AND key <> '' AND ")},
-		{&r.byCode.ids, groupIDs("jobs_coded", "code = ? AND ")},
-		{&r.byCode.nextQueue, nextQueue("jobs_coded", "code = ? AND ")},
-		{&r.runningBits, "SELECT n64, bits FROM running"},
-		{&r.runningRow, "SELECT id, tenant, usr, queue, key FROM jobs WHERE n = ?"},
-		{&r.input, "SELECT body FROM inputs WHERE n = ?"},
-		{&r.result, "SELECT content_type, length(body), CASE WHEN length(body) <= ? THEN body END FROM results WHERE n = ?"},
-		{&r.output, outputSQL},
-		{&r.tally, tallySQL},
-		{&r.allKept, "SELECT tenant, usr, bytes FROM owners"},
-		{&r.version, versionSQL},
-		{&r.outputEnd, outputEndSQL},
-		{&r.turn, "SELECT queue, turn, n FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND state = 2"},
-		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = ? AND lane = ? AND (turn, n) < (?, ?) LIMIT ?)"},
-		{&r.idempotent, "SELECT job, hash FROM idempotency WHERE tenant = ? AND usr = ? AND key = ?"},
-		{&r.text, textSQL},
-		{&r.sideRow, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
-		{&r.sideRowsUp, "SELECT id, body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id > ? ORDER BY id LIMIT ?"},
-		{&r.sideRowsDown, "SELECT id, body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id < ? ORDER BY id DESC LIMIT ?"},
-		{&r.nextReady, "SELECT due FROM jobs WHERE due IS NOT NULL ORDER BY due LIMIT 1"},
-		{&r.storedBytes, "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"},
-		{&r.nextExpiry, "SELECT queue_by FROM jobs WHERE queue_by IS NOT NULL ORDER BY queue_by LIMIT 1"},
-		{&r.withFiles, "SELECT n, id FROM with_files WHERE n > ? ORDER BY n LIMIT ?"},
-		{&r.abandonable, "SELECT " + jobColumns + ", until FROM presence JOIN jobs USING (n, id, tenant, usr) WHERE (until, id) > (?, ?) AND until <= ? ORDER BY until, id LIMIT ?"},
-	} {
-		*p.into = newQuery(conn, p.sql)
-	}
-	go r.run()
-	return r, nil
-}
-
-// run executes calls until close closes the channel.
-func (r *reader) run() {
-	defer close(r.answers)
-	for f := range r.calls {
-		r.answers <- r.do(f)
-	}
-}
-
-// close stops the goroutine, waits for it, and closes the connection.
-func (r *reader) close() error {
-	close(r.calls)
-	<-r.answers
-	return r.conn.Close()
-}
-
 // read calls f with a reader. f reads the state of one moment, which is durable when read
 // returns.
 func (s *Store) read(ctx context.Context, f func(*reader) error) error {
-	return s.withReader(ctx, s.readers, f, s.syncer.visible)
+	return s.withReader(ctx, &s.readers, f, s.syncer.visible)
 }
 
 // readRows is read for an f that reads only side rows. It does not wait for later commits that
 // wrote none, so that a conversation is readable while jobs append output all the time.
 func (s *Store) readRows(ctx context.Context, f func(*reader) error) error {
-	return s.withReader(ctx, s.readers, f, s.syncer.visibleRows)
+	return s.withReader(ctx, &s.readers, f, s.syncer.visibleRows)
 }
 
 // withReader calls f with one of the readers, and returns when the last commit that f may have seen is
 // durable.
-func (s *Store) withReader(ctx context.Context, readers chan *reader, f func(*reader) error, visible func() uint64) error {
-	var r *reader
-	select {
-	case r = <-readers:
-	case <-ctx.Done():
-		return ctx.Err()
+func (s *Store) withReader(ctx context.Context, readers *readerPool, f func(*reader) error, visible func() uint64) error {
+	r, err := readers.take(ctx)
+	if err != nil {
+		return err
 	}
-	r.calls <- f
-	err := <-r.answers
-	readers <- r
+	err = r.call(f)
+	readers.giveBack(r)
 	// A crash must not undo what a caller saw, not even the absence of a row.
 	if unsynced := s.syncer.wait(visible(), false); err == nil {
 		err = unsynced
@@ -137,6 +40,11 @@ func (s *Store) withReader(ctx context.Context, readers chan *reader, f func(*re
 
 // do calls f in a transaction.
 func (r *reader) do(f func(*reader) error) error {
+	if r.conn == nil {
+		if err := r.connect(); err != nil {
+			return err
+		}
+	}
 	if err := r.begin.run(); err != nil {
 		return err
 	}

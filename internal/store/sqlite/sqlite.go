@@ -24,6 +24,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,8 +77,8 @@ type Store struct {
 	// Set once.
 	clock        func() time.Time
 	atEnd        store.AtEnd
-	readers      chan *reader // the idle readers; Close takes all of them
-	listReaders  chan *reader // the idle readers of lists, likewise
+	readers      readerPool
+	listReaders  readerPool // of lists
 	checkpointer *checkpointer
 	vacuum       *vacuum
 	syncer       *syncer
@@ -195,16 +196,12 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	if err := s.fillPresence(); err != nil {
 		return err
 	}
-	s.readers, s.listReaders = make(chan *reader, o.Readers), make(chan *reader, max(o.Readers/2, 1))
-	for _, readers := range []chan *reader{s.readers, s.listReaders} {
-		for range cap(readers) {
-			r, err := openReader(path, s.tailViews)
-			if err != nil {
-				return err
-			}
-			readers <- r
-		}
+	file, err := os.Stat(path)
+	if err != nil {
+		return err
 	}
+	s.readers = newReaderPool(o.Readers, path, file, s.tailViews)
+	s.listReaders = newReaderPool(max(o.Readers/2, 1), path, file, s.tailViews)
 	s.updatePagesLocked()
 	s.space.fillReserve()
 	// On a nearly full disk, other files need the free bytes more than the log.
@@ -336,12 +333,7 @@ func (s *Store) Close() error {
 	}
 	s.vacuum.stop()
 	s.checkpointer.stop()
-	var errs []error
-	for _, readers := range []chan *reader{s.readers, s.listReaders} {
-		for range cap(readers) {
-			errs = append(errs, (<-readers).close())
-		}
-	}
+	errs := []error{s.readers.close(), s.listReaders.close()}
 	if !s.trusted() {
 		// Closing the last connection would copy the log into the file. The log cannot be
 		// trusted; the next opening reads what is really on the disk.
@@ -362,11 +354,7 @@ func (s *Store) closeAfterFailedOpen() {
 	if s.checkpointer != nil {
 		s.checkpointer.stop()
 	}
-	for _, readers := range []chan *reader{s.readers, s.listReaders} {
-		for len(readers) > 0 {
-			_ = (<-readers).close()
-		}
-	}
+	_, _ = s.readers.close(), s.listReaders.close()
 	if s.conn != nil {
 		_ = s.conn.Close()
 	}

@@ -19,8 +19,8 @@ func TestEveryStatementCanBePrepared(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	r := <-s.readers
-	defer func() { s.readers <- r }()
+	r := takeReader(t, &s.readers)
+	defer s.readers.giveBack(r)
 	prepareAll(t, s.q)
 	prepareAll(t, r)
 }
