@@ -24,7 +24,7 @@ var packages = []pkg{
 	{path: "internal/job", libraries: []string{"github.com/google/uuid"}},
 	{path: "internal/fairqueue", imports: []string{"internal/job"}},
 	{path: "internal/store", imports: []string{"internal/job"}},
-	{path: "internal/store/postgres", libraries: []string{"github.com/jackc/pgx/v5"}},
+	{path: "internal/store/postgres", imports: []string{"internal/job", "internal/store", "internal/store/codec", "internal/store/ops", "internal/fairqueue"}, libraries: []string{"github.com/jackc/pgx/v5"}},
 	{path: "internal/store/codec", imports: []string{"internal/job"}},
 	{path: "internal/store/ops", imports: []string{"internal/job", "internal/store", "internal/fairqueue"}},
 	{path: "internal/store/sqlite", imports: []string{"internal/job", "internal/store", "internal/store/codec", "internal/store/ops", "internal/fairqueue"}, libraries: []string{"golang.org/x/sys/unix", "zombiezen.com/go/sqlite"}},

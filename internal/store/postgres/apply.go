@@ -1,0 +1,282 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+)
+
+var (
+	begin    = &statement{"begin", "begin isolation level read committed"}
+	commit   = &statement{"commit", "commit"}
+	rollback = &statement{"rollback", "rollback"}
+	// configure sets what holds for the transaction only: a pooler may give the connection to
+	// somebody else afterwards. A plan is made once for each statement; with arrays of any length,
+	// an index is always right.
+	configure = &statement{"configure", `select set_config('lock_timeout', $1::text, true), set_config('statement_timeout', $2::text, true),
+		set_config('idle_in_transaction_session_timeout', $3::text, true), set_config('enable_seqscan', 'off', true),
+		set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)`}
+	lockMoves = &statement{"lock_moves", `select pg_advisory_xact_lock($1::bigint::int,
+		coalesce((select oid::bigint::bit(32)::int from pg_namespace where nspname = current_schema()), 0))`}
+	lockProcess = &statement{"lock_process", "select pg_advisory_xact_lock($1::bigint)"}
+	readStart   = &statement{"read_start", `select (extract(epoch from clock_timestamp()) * 1000000)::bigint, exists (select from applied where batch = $1::uuid)`}
+	insertMove  = &statement{"insert_move", "insert into moves (seq, at, last_n, data) values ($1::bigint, $2::bigint, $3::bigint, $4::bytea)"}
+	insertBatch = &statement{"insert_batch", "insert into applied (batch, at, bytes) values ($1::uuid, $2::bigint, $3::bigint)"}
+)
+
+const (
+	// movesLock is the class of the advisory lock that orders all moves of an installation. The
+	// object is the schema.
+	movesLock = 0x6d77_6d76
+	// A process that hangs inside a transaction delays the others for this long.
+	maxIdle = 10 * time.Second
+	maxWait = 5 * time.Second  // for a lock
+	maxRun  = 60 * time.Second // of a statement
+	// maxTries is how often a batch that met another transaction runs.
+	maxTries = 3
+)
+
+// randomLock makes the number of the advisory lock of a process.
+func randomLock() int64 { return rand.Int64() | 1<<62 }
+
+// Apply applies a batch; see [store.Store]. The batch is on disk when Apply returns.
+func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b.ID == (store.BatchID{}) {
+		return nil, fmt.Errorf("the batch has no id: %w", store.ErrNotCommitted)
+	}
+	for try := 1; ; try++ {
+		err := s.applyOnce(ctx, b)
+		if err == nil {
+			return func() error { return nil }, nil
+		}
+		var again *retryable
+		if try == maxTries || !errors.As(err, &again) {
+			return nil, err
+		}
+		// Those that met each other must not meet again.
+		wait := time.NewTimer(rand.N(time.Duration(try) * 20 * time.Millisecond))
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return nil, err
+		}
+	}
+}
+
+// retryable is an error of a batch that was not committed and may succeed when it runs again.
+type retryable struct{ error }
+
+func (e *retryable) Unwrap() error { return e.error }
+
+// usable returns why no batch can be applied. It connects and loads the memory if necessary.
+func (s *Store) usable(ctx context.Context) error {
+	switch {
+	case s.closed:
+		return errors.New("the store is closed")
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	err := s.connect(ctx)
+	if err == nil {
+		err = s.refresh(ctx)
+	}
+	if err != nil {
+		s.noteLost(err)
+	}
+	return err
+}
+
+// noteLost drops the connection after an error that did not come from a statement.
+func (s *Store) noteLost(err error) {
+	if s.writer == nil {
+		return
+	}
+	if code := codeOf(err); code != "" && !endsConnection(err) && code != "0A000" && code != "26000" && code != "42P05" {
+		// The transaction has failed, and the connection is still good.
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		f := flush{w: s.writer}
+		f.add(rollback, nil)
+		if f.run(ctx) == nil {
+			return
+		}
+	}
+	s.disconnect()
+}
+
+// applyOnce runs the transaction of a batch once.
+func (s *Store) applyOnce(ctx context.Context, b *store.Batch) error {
+	if err := s.usable(ctx); err != nil {
+		return s.failed(err)
+	}
+	t := newTx(ctx, s)
+	known, err := t.start(b)
+	if errors.Is(err, errGap) {
+		s.noteGap()
+		return &retryable{fmt.Errorf("%w: %w", err, store.ErrNotCommitted)}
+	}
+	if err != nil {
+		return s.failed(err)
+	}
+	if known {
+		// An earlier call was stored although its answer was lost: the ops have their answers.
+		return s.abandon(ctx)
+	}
+	// From here on the ops change the memory.
+	s.stale = true
+	if err := ops.Apply(t, s.mem, b, s.atEnd); err != nil {
+		return s.failed(err)
+	}
+	if err := t.finish(b); err != nil {
+		return err
+	}
+	s.stale = false
+	return nil
+}
+
+// failed ends a transaction that failed before its commit was sent.
+func (s *Store) failed(err error) error {
+	lost := codeOf(err) == "" || endsConnection(err)
+	s.noteLost(err)
+	if runsAgain(err) || lost && !s.closed {
+		return &retryable{notCommitted(err)}
+	}
+	return notCommitted(err)
+}
+
+// noteGap ends the transaction and lets the next one load the memory.
+func (s *Store) noteGap() {
+	s.stale = true
+	_ = s.abandon(context.Background())
+}
+
+// abandon ends a transaction that has nothing to write.
+func (s *Store) abandon(ctx context.Context) error {
+	f := flush{w: s.writer}
+	f.add(rollback, nil)
+	if err := f.run(ctx); err != nil {
+		s.disconnect()
+	}
+	return nil
+}
+
+// movesJobs reports whether a batch may change the memory, and so needs the lock.
+func (s *Store) movesJobs(b *store.Batch) bool {
+	none := len(b.Pauses)+len(b.Finishes)+len(b.Cancels)+len(b.Deletes)+len(b.Retries)+len(b.Writes)+
+		len(b.Submits)+len(b.Dues)+len(b.Prunes)+len(b.Claims) == 0
+	// Any batch queues a suspect.
+	return !none || s.mem.SuspectIsReady()
+}
+
+// start begins the transaction and reads what the batch names. known is true if the batch is
+// stored already.
+func (t *tx) start(b *store.Batch) (known bool, err error) {
+	s := t.s
+	t.locked = s.movesJobs(b)
+	t.reads.add(begin, nil)
+	t.reads.add(configure, nil, millisParam(maxWait), millisParam(maxRun), millisParam(maxIdle))
+	if t.locked {
+		t.reads.add(lockMoves, nil, intParam(movesLock))
+	} else {
+		t.reads.add(lockProcess, nil, intParam(s.process))
+	}
+	var reading int64
+	t.reads.add(readStart, func(r *record) { reading, known = r.int(), r.flag() }, b.ID[:])
+	var rows []move
+	if t.locked {
+		t.reads.add(selectMoves, func(r *record) { rows = append(rows, scanMove(r)) }, intParam(s.lastSeq))
+	}
+	t.prefetch(b)
+	asked := time.Now()
+	if err := t.read(); err != nil {
+		return false, err
+	}
+	s.clock.note(time.UnixMicro(reading), asked, time.Now())
+	if t.now = time.UnixMicro(reading); s.clock.fixed != nil {
+		t.now = s.Now()
+	}
+	if t.locked {
+		err = s.followMoves(rows)
+	}
+	return known, err
+}
+
+// prefetch adds the reads of what the batch names.
+func (t *tx) prefetch(b *store.Batch) {
+	n := ops.NamesOf(b)
+	t.addRunning(n.Running)
+	t.addFind(n.Jobs)
+	t.addHolders(n.Tokens)
+	t.addKeys(n.Keys)
+	t.addRows(n.Rows)
+	for _, of := range n.Sets {
+		t.addFirstRow(of)
+	}
+	t.addKept(n.Kept)
+	for _, op := range b.Claims {
+		t.prefetchLanes(op)
+	}
+}
+
+// prefetchLanes adds the read of the jobs that a claim will probably lease.
+func (t *tx) prefetchLanes(op *store.Claim) {
+	q := t.s.mem.Queue(op.Queue)
+	if q == nil {
+		return
+	}
+	tenant, share := q.NextTenant(op.Tenant, len(op.Tokens), nil)
+	if share > 0 {
+		t.readLane(op.Queue, ops.Lane(job.Queued, fairqueue.Key{Tenant: tenant}, ""), share)
+	}
+}
+
+// finish writes everything and commits.
+func (t *tx) finish(b *store.Batch) error {
+	s := t.s
+	t.writePending()
+	if t.failed != nil {
+		_ = s.abandon(t.ctx)
+		return fmt.Errorf("%w: %w: %w", t.failed, store.ErrData, store.ErrNotCommitted)
+	}
+	changes := s.mem.Changes()
+	seq := s.lastSeq
+	if len(changes) > 0 {
+		seq++
+		t.write(insertMove, intParam(seq), intParam(t.now.UnixMicro()), intParam(s.lastN), encodeChanges(changes))
+	}
+	if t.wrote {
+		t.write(insertBatch, b.ID[:], intParam(t.now.UnixMicro()), intParam(t.bytes))
+	}
+	wrote := t.wrote
+	committed := true
+	t.reads.add(commit, nil)
+	t.reads.calls[len(t.reads.calls)-1].done = func(tag string) { committed = tag == "COMMIT" }
+	err := t.read()
+	switch {
+	case err == nil && committed, !wrote:
+		s.lastSeq = seq
+		if err != nil {
+			s.noteLost(err)
+			s.stale = true
+		}
+		return nil
+	case err == nil:
+		return s.failed(errors.New("the server ended the transaction with a rollback"))
+	case codeOf(err) != "" && !endsConnection(err) && codeOf(err) != "40003":
+		return s.failed(err) // a statement failed, so that the commit was not executed
+	}
+	s.disconnect()
+	return fmt.Errorf("the connection was lost during the commit: %w", err)
+}
+
+func millisParam(d time.Duration) []byte { return fmt.Appendf(nil, "%d", d.Milliseconds()) }

@@ -1,0 +1,179 @@
+// Package postgres keeps the jobs of any number of equal processes in a PostgreSQL database.
+// DESIGN.md explains how it works.
+//
+// One connection of each process writes; [Store.Apply] owns it. A pool of connections reads. All
+// batches that move jobs between states have one order, over all processes: each takes the same
+// advisory lock in its transaction. So each process can keep the counts and turns of all queues
+// in memory. It learns what the others have changed from the table moves (memory.go).
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+)
+
+// Options configure a store. The zero value is a complete configuration; a server also sets AtEnd.
+type Options struct {
+	// Clock decides when leases end and jobs become due. Nil is the clock of the database.
+	Clock func() time.Time
+	// AtEnd returns what to store when a job ends; see [store.AtEnd]. Nil stores nothing more.
+	AtEnd store.AtEnd
+	// Readers is the number of concurrent reads; 0 means 4.
+	Readers int
+	// Unprepared sends each statement whole. A transaction pooler that knows no prepared
+	// statements needs that.
+	Unprepared bool
+	// Log receives errors of the background work; nil discards them.
+	Log *slog.Logger
+}
+
+// ErrAsynchronous means that the database confirms a commit before it is on disk.
+var ErrAsynchronous = errors.New("postgres: the database has synchronous_commit = off, so that a crash would lose acknowledged jobs: " +
+	"set it to on for this user or database")
+
+// Store is a [store.Store] in a PostgreSQL database.
+type Store struct {
+	// Set once.
+	clock   *clock
+	atEnd   store.AtEnd
+	log     *slog.Logger
+	options Options
+	config  *pgconn.Config // of the writer
+	pool    *pgxpool.Pool  // of the readers
+	lists   chan struct{}  // has an element for each list that is being read
+	process int64          // the number of this process's advisory lock
+
+	mu sync.Mutex
+	// Guarded by mu. A batch holds it from begin to end.
+	writer  *writer // nil after its connection was lost
+	mem     *ops.Memory
+	lastSeq int64 // the last move that mem has followed or made
+	lastN   int64 // the highest number of a job that was used
+	idSkew  int64 // see migration 0001; in microseconds
+	stale   bool  // mem may not match the database: load it again
+	closed  bool
+}
+
+const (
+	closeTimeout   = 2 * time.Second
+	defaultReaders = 4
+)
+
+// Open opens the store in the database that the connection string names: a URL or the keywords
+// and values of libpq. All of its migrations must have been applied; see [Up].
+func Open(ctx context.Context, conninfo string, o Options) (_ *Store, err error) {
+	if o.Readers == 0 {
+		o.Readers = defaultReaders
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	config, err := pgxpool.ParseConfig(conninfo)
+	if err != nil {
+		return nil, err
+	}
+	config.MaxConns = int32(o.Readers)
+	if o.Unprepared {
+		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
+	s := &Store{
+		clock: newClock(o.Clock), atEnd: o.AtEnd, log: o.Log, options: o,
+		config: &config.ConnConfig.Config, process: randomLock(), stale: true, lists: make(chan struct{}, max(o.Readers/2, 1)),
+	}
+	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return nil, err
+	}
+	if err := s.open(ctx); err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context) error {
+	status, err := Status(ctx, s.pool)
+	if err == nil {
+		err = Usable(status)
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	return s.refresh(ctx)
+}
+
+// connect connects the writer if it has no connection.
+func (s *Store) connect(ctx context.Context) error {
+	if s.writer != nil && !s.writer.pg.IsClosed() {
+		return nil
+	}
+	s.disconnect()
+	w, err := connectWriter(ctx, s.config, s.options.Unprepared)
+	if err != nil {
+		return err
+	}
+	if err := w.checkDurable(ctx); err != nil {
+		w.close()
+		return err
+	}
+	s.writer = w
+	return nil
+}
+
+// disconnect drops the writer's connection.
+func (s *Store) disconnect() {
+	if s.writer != nil {
+		s.writer.close()
+		s.writer = nil
+	}
+}
+
+// Now returns the time of the store's clock; see [store.UpkeepReader].
+func (s *Store) Now() time.Time { return roundTime(s.clock.now()) }
+
+// roundTime rounds a time to the microseconds that the store keeps.
+func roundTime(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()) }
+
+// Close waits for reads and the commit under way, and closes the connections; see [store.Store].
+func (s *Store) Close() error {
+	s.mu.Lock()
+	again := s.closed
+	s.closed = true
+	s.disconnect()
+	s.mu.Unlock()
+	if !again {
+		s.pool.Close()
+	}
+	return nil
+}
+
+var showDurable = &statement{"show_durable", "show synchronous_commit"}
+
+// checkDurable refuses a database that loses acknowledged commits.
+func (w *writer) checkDurable(ctx context.Context) error {
+	f := flush{w: w}
+	setting := ""
+	f.add(showDurable, func(r *record) { setting = r.text() })
+	if err := f.run(ctx); err != nil {
+		return fmt.Errorf("read synchronous_commit: %w", err)
+	}
+	if setting == "off" {
+		return ErrAsynchronous
+	}
+	return nil
+}
