@@ -65,7 +65,10 @@ func (g *Grant) IsUser() bool { return !g.Renewable.IsZero() }
 // grant. So the same grant always gives the same token. Watch tokens and users' tokens have
 // different keys, which are derived from the same one.
 type Tokens struct {
-	now  func() time.Time // set once
+	// set once
+	now       func() time.Time
+	onUnknown func() // see OnUnknownKey; may be nil
+
 	keys atomic.Pointer[[]*tokenKey]
 }
 
@@ -136,6 +139,11 @@ func (t *Tokens) SetKeys(keys ...[]byte) error {
 	return nil
 }
 
+// OnUnknownKey makes Open call load for a token of a key that it does not have, and try again. So
+// a token opens that another process has sealed with a new key. load may call SetKeys; it must
+// bound how often it works, because anyone can send such tokens. Call OnUnknownKey before Open.
+func (t *Tokens) OnUnknownKey(load func()) { t.onUnknown = load }
+
 func newTokenKey(key []byte) (*tokenKey, error) {
 	if len(key) != TokenKeySize {
 		return nil, fmt.Errorf("a key of tokens has %d bytes, not %d", len(key), TokenKeySize)
@@ -201,28 +209,45 @@ func (t *Tokens) Open(text string) (Grant, error) {
 		keyID, sealedDigits, ok = "", digits, ok && !isUser
 	}
 	sealed, isBase64 := decodeToken(sealedDigits)
-	if !ok || !isBase64 {
+	if !ok || !isBase64 || hasID && keyID == "" {
 		return Grant{}, errNoToken
 	}
-	for _, key := range slices.Backward(*t.keys.Load()) {
-		if hasID && key.id != keyID {
-			continue
-		}
-		body, genuine := key.open(isUser, slices.Clone(sealed))
-		if !genuine {
-			continue
-		}
-		g, ok := parseGrant(body, isUser)
-		if !ok {
-			return Grant{}, badToken("this token is of another version of the server: get a new one")
-		}
-		if !t.now().Before(g.Expires) {
-			return Grant{}, expiredToken(&g)
-		}
-		g.key = key
-		return g, nil
+	key, body := t.find(isUser, keyID, sealed)
+	if key == nil && hasID && t.onUnknown != nil && !t.hasKey(keyID) {
+		t.onUnknown()
+		key, body = t.find(isUser, keyID, sealed)
 	}
-	return Grant{}, errOfNoKey
+	if key == nil {
+		return Grant{}, errOfNoKey
+	}
+	g, ok := parseGrant(body, isUser)
+	if !ok {
+		return Grant{}, badToken("this token is of another version of the server: get a new one")
+	}
+	if !t.now().Before(g.Expires) {
+		return Grant{}, expiredToken(&g)
+	}
+	g.key = key
+	return g, nil
+}
+
+// find returns the key that has sealed a token, and the grant's bytes; nil for none. keyID is ""
+// for a token without one.
+func (t *Tokens) find(isUser bool, keyID string, sealed []byte) (*tokenKey, []byte) {
+	for _, key := range slices.Backward(*t.keys.Load()) {
+		if keyID != "" && key.id != keyID {
+			continue
+		}
+		if body, genuine := key.open(isUser, slices.Clone(sealed)); genuine {
+			return key, body
+		}
+	}
+	return nil, nil
+}
+
+// hasKey reports whether there is a key with an id.
+func (t *Tokens) hasKey(id string) bool {
+	return slices.ContainsFunc(*t.keys.Load(), func(k *tokenKey) bool { return k.id == id })
 }
 
 // open decrypts a token in place. genuine is false for one that this key has not sealed.

@@ -99,7 +99,7 @@ func TestAlteredTokenIsRefused(t *testing.T) {
 		}
 		refused(token[:i])
 	}
-	for _, text := range []string{"ut_" + token[3:], "wt_" + seal(tokens, userGrant())[3:], withoutKeyID(seal(tokens, userGrant())), token + "A", token + "=", token + token, "wt_" + strings.Repeat("A", 2000), strings.ToUpper(token)} {
+	for _, text := range []string{"ut_" + token[3:], "wt_" + seal(tokens, userGrant())[3:], withoutKeyID(seal(tokens, userGrant())), "wt_." + token[8:], token + "A", token + "=", token + token, "wt_" + strings.Repeat("A", 2000), strings.ToUpper(token)} {
 		refused(text)
 	}
 }
@@ -403,6 +403,39 @@ func TestKeysAreARing(t *testing.T) {
 	open("without the old key", job.BadToken)
 	if tokens.SetKeys() == nil || tokens.SetKeys([]byte("short")) == nil {
 		t.Error("it has no keys")
+	}
+}
+
+// A token whose key another process has made opens once the keys are loaded. Altered tokens of
+// known keys load nothing.
+func TestUnknownKeyIsLoaded(t *testing.T) {
+	t.Parallel()
+	first, second := bytes.Repeat([]byte{1}, TokenKeySize), bytes.Repeat([]byte{2}, TokenKeySize)
+	here, there := tokensAt(noon, 1), tokensAt(noon, 1)
+	if err := there.SetKeys(first, second); err != nil {
+		t.Fatal(err)
+	}
+	loads := 0
+	keys := [][]byte{first}
+	here.OnUnknownKey(func() {
+		loads++
+		if err := here.SetKeys(keys...); err != nil {
+			t.Error(err)
+		}
+	})
+	token := seal(there, userGrant())
+	if _, err := here.Open(token); job.CodeOf(err) != job.BadToken || loads != 1 {
+		t.Errorf("before its key is there: %v, %d loads", err, loads)
+	}
+	keys = [][]byte{first, second}
+	if g, err := here.Open(token); err != nil || g.Owner.User != "ann" || loads != 2 {
+		t.Errorf("%+v, %v, %d loads", g, err, loads)
+	}
+	for _, text := range []string{token, token[:len(token)-1], token[:9] + "A" + token[9:], withoutKeyID(token), "wt_x"} {
+		_, _ = here.Open(text)
+	}
+	if loads != 2 {
+		t.Errorf("tokens of known keys loaded the keys %d times", loads-2)
 	}
 }
 
