@@ -32,6 +32,7 @@ var packages = []pkg{
 	{path: "internal/store/storetest", imports: []string{"internal/job", "internal/store"}, libraries: []string{"pgregory.net/rapid", "go.uber.org/goleak"}},
 
 	{path: "internal/files", imports: []string{"internal/job"}},
+	{path: "internal/files/pgfiles", imports: []string{"internal/files", "internal/job"}, libraries: []string{"github.com/jackc/pgx/v5"}},
 	{path: "internal/watch", imports: []string{"internal/job"}},
 	{path: "internal/bus", imports: []string{"internal/job"}},
 	{path: "internal/bus/pgbus", imports: []string{"internal/job", "internal/bus"}, libraries: []string{"github.com/jackc/pgx/v5/pgconn"}},

@@ -95,8 +95,8 @@ func (d *Dir) jobDir(id job.ID) string { return filepath.Join(d.root, id.String(
 // Open implements [Store]. A file is also gone when something else is in its place: a command
 // that works on the files may have put a link there, to a file that does not belong to the job.
 func (d *Dir) Open(_ context.Context, id job.ID, f job.File) (io.ReadSeekCloser, error) {
-	file, err := d.openRegular(id, f.Name)
-	if os.IsNotExist(err) || errors.Is(err, errReplaced) {
+	file, err := OpenRegular(d.jobDir(id), f.Name)
+	if os.IsNotExist(err) || errors.Is(err, ErrReplaced) {
 		return nil, job.Wrapf(job.NotFound, err, "the file %s is gone", job.Quote(f.Name))
 	}
 	if err != nil { // a nil *os.File would not be a nil reader
@@ -105,32 +105,32 @@ func (d *Dir) Open(_ context.Context, id job.ID, f job.File) (io.ReadSeekCloser,
 	return file, nil
 }
 
-// errReplaced is the reason why a file is not opened.
-var errReplaced = errors.New("files: a file or its directory was replaced by something else")
+// ErrReplaced is the reason why a file is not opened.
+var ErrReplaced = errors.New("files: a file or its directory was replaced by something else")
 
-// openRegular opens a file in the directory of a job. It follows no link out of that directory,
+// OpenRegular opens a file in the directory of a job. It follows no link out of that directory,
 // whatever happens there meanwhile, and does not wait for the other end of a pipe.
-func (d *Dir) openRegular(id job.ID, name string) (*os.File, error) {
-	found, err := os.Lstat(d.jobDir(id))
+func OpenRegular(jobDir, name string) (*os.File, error) {
+	found, err := os.Lstat(jobDir)
 	if err != nil {
 		return nil, err
 	}
 	if !found.IsDir() {
-		return nil, errReplaced
+		return nil, ErrReplaced
 	}
-	dir, err := os.OpenRoot(d.jobDir(id))
+	dir, err := os.OpenRoot(jobDir)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
 	// A link may have replaced it since.
 	if opened, err := dir.Stat("."); err != nil || !os.SameFile(found, opened) {
-		return nil, errors.Join(errReplaced, err)
+		return nil, errors.Join(ErrReplaced, err)
 	}
 	if info, err := dir.Lstat(name); err != nil {
 		return nil, err
 	} else if !info.Mode().IsRegular() {
-		return nil, errReplaced
+		return nil, ErrReplaced
 	}
 	file, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -138,7 +138,7 @@ func (d *Dir) openRegular(id job.ID, name string) (*os.File, error) {
 	}
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
 		_ = file.Close()
-		return nil, errors.Join(errReplaced, err)
+		return nil, errors.Join(ErrReplaced, err)
 	}
 	return file, nil
 }
