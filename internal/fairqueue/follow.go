@@ -24,9 +24,16 @@ func (q *Queue) Follow(j *job.Job, from job.State, turn int64) {
 }
 
 // FollowAdvance moves the turns forward before a job that another process claims: there
-// [Queue.AdvanceTurn] returned now and passed.
-func (q *Queue) FollowAdvance(tenant string, now int64, passed bool) {
+// [Queue.AdvanceTurn] returned now.
+func (q *Queue) FollowAdvance(tenant string, now int64) {
 	t := q.tenant(tenant)
-	t.now, t.passed = now, passed
+	t.now = now
 	q.turns.advance(t)
 }
+
+// Passed returns the tenants that the last call of [Queue.NextTenant] has passed because their jobs
+// had no room, and that it had not passed before. The list is valid until the next call.
+func (q *Queue) Passed() []string { return q.turns.justPassed }
+
+// FollowPassed notes that another process has passed a tenant.
+func (q *Queue) FollowPassed(tenant string) { q.tenant(tenant).passed = true }

@@ -16,6 +16,8 @@ type tenantTurns struct {
 	activations int64 // how often a tenant without queued jobs got a queued job
 	active      tenantHeap
 	tidyAt      int // tidy looks for tenants without jobs when there are this many tenants
+
+	justPassed []string // tenants that the last call of next has passed and that were not passed before
 }
 
 // tenantPlace is the position of a tenant in the order of tenants.
@@ -108,6 +110,7 @@ func (q *Queue) NextTenant(only *string, limit int, room Room) (tenant string, s
 // next returns the next tenant with a queued job for which there is room, or nil. It marks the
 // tenants that it passes.
 func (s *tenantTurns) next(room Room) *tenant {
+	s.justPassed = s.justPassed[:0]
 	if len(s.active) == 0 {
 		return nil
 	}
@@ -123,19 +126,21 @@ func (s *tenantTurns) next(room Room) *tenant {
 		}
 	}
 	for _, t := range s.active {
-		t.passed = t.passed || first != nil && t.before(&first.tenantPlace)
+		if first != nil && !t.passed && t.before(&first.tenantPlace) {
+			t.passed = true
+			s.justPassed = append(s.justPassed, t.name)
+		}
 	}
 	return first
 }
 
 // AdvanceTurn moves the turns of the tenant and of its keys forward. A store calls it for each
-// job that it claims, before Move. The results are for [Queue.FollowAdvance] in other processes.
-func (q *Queue) AdvanceTurn(tenant string, priority int, turn int64) (now int64, passed bool) {
+// job that it claims, before Move. The result is for [Queue.FollowAdvance] in other processes.
+func (q *Queue) AdvanceTurn(tenant string, priority int, turn int64) (now int64) {
 	t := q.tenant(tenant)
-	passed = t.passed
 	t.advance(priority, turn)
 	q.turns.advance(t)
-	return t.now, passed
+	return t.now
 }
 
 // TenantTurn has the data of a tenant with queued jobs from which [Position] is computed.

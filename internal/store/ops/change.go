@@ -15,19 +15,27 @@ type Change struct {
 	Kind  ChangeKind
 	Queue string
 
-	// Tenant, Key, Resource, Priority, Bytes (of the input) and RunAt are those of a job that moves.
 	Tenant, Key, Resource string
 	Priority              int
-	Bytes                 int64
-	RunAt                 time.Time
-	From, To              job.State
-	// Turn is what fairqueue.Queue.Move returned, or the first result of AdvanceTurn.
+	// Bytes is the size of the input of a job that begins or ends to wait.
+	Bytes int64
+	// RunAt is when a job became ready that begins or ends to be queued or parked.
+	RunAt    time.Time
+	From, To job.State
+	// Turn is what Move or AdvanceTurn of package fairqueue returned; 0 for a job that has none.
 	Turn int64
-	// Flag is the second result of AdvanceTurn. Of a job that moves to or from running it is true if
-	// the job is a suspect. Of a Paused it says whether the queue is, and of a NextSuspect whether
-	// the queue has more parked suspects.
+	// Flag is true if a job is a suspect that begins or ends to run, if a queue is paused, or if the
+	// queue of a NextSuspect had a parked suspect.
 	Flag bool
 }
+
+// changesBytes reports whether a move changes the bytes of waiting jobs.
+func (c *Change) changesBytes() bool { return c.From.Waiting() != c.To.Waiting() }
+
+// changesReady reports whether a job begins or ends to be queued or parked.
+func (c *Change) changesReady() bool { return isReady(c.From) != isReady(c.To) }
+
+func isReady(s job.State) bool { return s == job.Queued || s == job.Parked }
 
 // ChangeKind is the kind of a change. Its numbers are stored: they are never used for another kind.
 type ChangeKind uint8
@@ -41,7 +49,10 @@ const (
 	ScanNeeded                          // a place of a key was freed but not used
 	SuspectParked                       // the queue has a parked suspect
 	NextSuspect                         // the next parked suspect was looked for in this queue
+	Passed                              // a claim passed the tenant, whose jobs had no room
 )
+
+const lastKind = Passed
 
 // add records a change.
 func (m *Memory) add(c Change) {
@@ -63,7 +74,9 @@ func (m *Memory) Follow(c *Change) {
 	case Moved:
 		m.followMove(q, c)
 	case Advanced:
-		q.FollowAdvance(c.Tenant, c.Turn, c.Flag)
+		q.FollowAdvance(c.Tenant, c.Turn)
+	case Passed:
+		q.FollowPassed(c.Tenant)
 	case Paused:
 		q.Counts.Paused = c.Flag
 	case Forgot:

@@ -23,7 +23,7 @@ func (a *applier) claim(op *store.Claim) error {
 		if want <= 0 {
 			break
 		}
-		tenant, share := q.NextTenant(op.Tenant, want, a.room)
+		tenant, share := a.m.nextTenant(q, op.Tenant, want, a.room)
 		if share == 0 {
 			break
 		}
@@ -85,7 +85,7 @@ func (a *applier) leaseOrPark(op *store.Claim, j *Job, token job.Token) (leased 
 	switch {
 	case j.Damaged:
 		return false, a.repair(j)
-	case !a.m.queue(op.Queue).MayRun(j.Key()):
+	case !a.m.queue(op.Queue).MayRun(fairqueue.KeyOf(&j.Job)):
 		return false, a.park(j)
 	case a.m.suspects.running > 0 && j.Suspect():
 		return false, a.parkSuspect(j, j.Turn)

@@ -3,7 +3,6 @@ package ops
 import (
 	"time"
 
-	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -43,9 +42,6 @@ type Lease struct {
 	EarlierOutputBytes             int64
 	HasOutput                      bool
 }
-
-// Key is the key that a job takes turns with.
-func (j *Job) Key() fairqueue.Key { return fairqueue.KeyOf(&j.Job) }
 
 // AddOutput counts entries that a Tx has stored.
 func (j *Job) AddOutput(entries []job.Entry, now time.Time) {

@@ -17,17 +17,28 @@ func (m *Memory) move(j *job.Job, from job.State, suspect bool) (turn int64, fre
 	turn, freed = q.Move(j, from)
 	m.countMoved(q, j, from, suspect)
 	if m.record {
-		c := Change{
-			Kind: Moved, Queue: j.Queue, Tenant: j.Owner.Tenant, Key: j.Key, Resource: j.Resource, Priority: j.Priority,
-			Bytes: j.InputBytes, RunAt: j.RunAt, From: from, To: j.State, Turn: turn,
-		}
-		c.Flag = suspect && (from == job.Running || j.State == job.Running)
-		m.add(c)
+		m.changes = append(m.changes, movedChange(j, from, turn, suspect))
 	}
-	if freed = freed && q.TryUnpark(fairqueue.KeyOf(j)); !freed && m.record {
+	if freed && !q.TryUnpark(fairqueue.KeyOf(j)) {
+		freed = false
 		m.add(Change{Kind: ScanNeeded, Queue: j.Queue})
 	}
 	return turn, freed
+}
+
+// movedChange returns the change of a move, without what its kind of move does not need.
+func movedChange(j *job.Job, from job.State, turn int64, suspect bool) Change {
+	c := Change{
+		Kind: Moved, Queue: j.Queue, Tenant: j.Owner.Tenant, Key: j.Key, Resource: j.Resource, Priority: j.Priority,
+		From: from, To: j.State, Turn: turn, Flag: suspect && (from == job.Running || j.State == job.Running),
+	}
+	if c.changesBytes() {
+		c.Bytes = j.InputBytes
+	}
+	if c.changesReady() {
+		c.RunAt = j.RunAt
+	}
+	return c
 }
 
 func (m *Memory) followMove(q *queue, c *Change) {
@@ -62,8 +73,19 @@ func mustBeLegal(j *job.Job, from job.State) {
 
 // advance moves the turns forward before a queued job is claimed.
 func (m *Memory) advance(j *Job) {
-	now, passed := m.queue(j.Queue).AdvanceTurn(j.Owner.Tenant, j.Priority, j.Turn)
-	m.add(Change{Kind: Advanced, Queue: j.Queue, Tenant: j.Owner.Tenant, Turn: now, Flag: passed})
+	now := m.queue(j.Queue).AdvanceTurn(j.Owner.Tenant, j.Priority, j.Turn)
+	m.add(Change{Kind: Advanced, Queue: j.Queue, Tenant: j.Owner.Tenant, Turn: now})
+}
+
+// nextTenant returns the tenant whose queued job is next; see [fairqueue.Queue.NextTenant].
+func (m *Memory) nextTenant(q *queue, only *string, want int, room fairqueue.Room) (tenant string, share int) {
+	tenant, share = q.NextTenant(only, want, room)
+	if m.record && only == nil {
+		for _, passed := range q.Passed() {
+			m.add(Change{Kind: Passed, Queue: q.name, Tenant: passed})
+		}
+	}
+	return tenant, share
 }
 
 // pause sets or clears the pause of a queue.

@@ -7,8 +7,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// keepDamaged is how long a job that failed because of its damaged record is kept.
-const keepDamaged = 7 * 24 * time.Hour
+// KeepDamaged is how long a job that failed because of its damaged record is kept.
+const KeepDamaged = 7 * 24 * time.Hour
 
 // repair rewrites a damaged record with its readable fields only. An unfinished job fails.
 func (a *applier) repair(j *Job) error {
@@ -23,7 +23,7 @@ func (a *applier) repair(j *Job) error {
 	}
 	if !from.Ended() {
 		suspect := j.Suspect()
-		j.Policy.Keep.Failed = keepDamaged // the policy may be the damaged part
+		j.Policy.Keep.Failed = KeepDamaged // the policy may be the damaged part
 		j.End(job.Failed, a.now)
 		a.moveUnchecked(&j.Job, from, suspect)
 		j.Failure = &job.Failure{

@@ -4,32 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"zombiezen.com/go/sqlite"
 
-	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
-	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/ops"
 )
 
-// tx is one batch being applied. It ends with the commit.
+// tx is one batch being applied. It ends with the commit. It is the [ops.Tx] of the batch.
 type tx struct {
 	*Store
-	batch         *store.Batch
-	batchNumber   int64 // counts the batches of this process
-	now           time.Time
-	wrote         bool                      // the batch changed a row
-	wroteRows     bool                      // it changed a side row
-	namedQueues   []string                  // queues whose counts the batch answers
-	changedQueues []string                  // queues whose counts it changed
-	room          fairqueue.Room            // for further claims
-	freedKeys     []freedKey                // keys in which the current op freed a place
-	tallies       map[tallyKey]*tallyChange // changes to tallies
-	kept          map[job.Owner]int64       // changes of the bytes that owners keep
-	toPublish     []*runningJob             // jobs whose tailView changes with the commit
+	now       time.Time
+	wrote     bool          // the batch changed a row
+	wroteRows bool          // it changed a side row
+	toPublish []*runningJob // jobs whose tailView changes with the commit
 }
+
+// Now returns the store's clock at the beginning of the batch; see [ops.Tx].
+func (t *tx) Now() time.Time { return t.now }
 
 // Apply applies a batch; see [store.Store].
 func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error, err error) {
@@ -102,19 +95,17 @@ func (s *Store) applyWithReserve(ctx context.Context, b *store.Batch) error {
 }
 
 func (s *Store) applyBatch(b *store.Batch) error {
-	b.Moved, b.Removed, b.FollowUps, b.Damaged = nil, nil, nil, nil
-	s.batchCount++
-	t := &tx{Store: s, batch: b, batchNumber: s.batchCount, now: s.Now(), room: maps.Clone(b.Room)}
+	t := &tx{Store: s, now: s.Now()}
 	if err := t.run(b); err != nil {
 		// The ops have changed the memory, but not the disk.
 		s.staleMemory = true
 		return err
 	}
 	s.recent.add(b.ID)
-	s.suspectStuck.Store(s.suspects.stuck())
+	s.suspectReady.Store(s.memory.SuspectIsReady())
 	t.publish()
-	for _, name := range t.changedQueues {
-		s.queueViews.update(name, s.queues[name].Queue)
+	for _, name := range s.memory.Changed() {
+		s.queueViews.update(name, s.memory.Queue(name))
 	}
 	if t.wrote {
 		s.notifyBackground(b)
@@ -164,74 +155,19 @@ func classify(err error) error {
 	return fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
 }
 
-// apply applies the ops, kind by kind, in the order of the batch's fields.
+// apply applies the ops, and writes what concerns all of them once.
 func (t *tx) apply(b *store.Batch) error {
-	for _, kind := range [...]func() error{
-		t.endDamaged,
-		func() error { return applyEach(t, b.Pauses, t.pause) },
-		func() error { return applyEach(t, b.Renews, t.renew) },
-		func() error { return applyEach(t, b.Presences, t.renewPresence) },
-		func() error { return applyEach(t, b.Appends, t.append) },
-		func() error { return applyEach(t, b.Finishes, t.finish) },
-		func() error { return applyEach(t, b.Cancels, t.cancel) },
-		func() error { return applyEach(t, b.Deletes, t.delete) },
-		func() error { return applyEach(t, b.Retries, t.retry) },
-		func() error { return applyEach(t, b.Writes, t.write) },
-		func() error { return t.submits(b.Submits) },
-		func() error { return applyEach(t, b.Dues, t.due) },
-		func() error { return applyEach(t, b.Prunes, t.prune) },
-		// A suspect that may run now can be claimed by the same batch.
-		t.queueSuspect,
-		func() error { return applyEach(t, b.Claims, t.claim) },
-		// What follows is written once for all ops of the batch.
-		t.trimTail,
-		t.saveCounts,
-		t.saveTallies,
-		t.saveKept,
-		t.saveRunningBits,
-		func() error { return t.saveBatchID(b) },
-	} {
-		if err := kind(); err != nil {
-			return err
-		}
+	if err := ops.Apply(t, t.memory, b, t.atEnd); err != nil {
+		return err
 	}
-	return nil
-}
-
-// applyEach applies f to every op, and after each op queues parked jobs in the places that it
-// freed. A refusal stays with its op; any other error ends the batch.
-func applyEach[Op any](t *tx, ops []*Op, f func(*Op) error) error {
-	for _, op := range ops {
-		if err := f(op); err != nil {
-			return err
-		}
-		if _, err := t.unparkFreedKeys(); err != nil {
-			return err
-		}
+	if err := t.trimTail(); err != nil {
+		return err
 	}
-	return nil
-}
-
-// updateCounts moves a job in the counts from one state to its current one. Every change of a
-// job's state must call it and must be legal. It returns the turn of a job that is now queued or
-// parked. A new job comes from state 0.
-func (t *tx) updateCounts(j *job.Job, from job.State) (turn int64) {
-	if !job.CanMove(from, j.State) {
-		panic(fmt.Sprintf("sqlite: %s → %s is no legal move", from, j.State))
+	if err := t.saveCounts(); err != nil {
+		return err
 	}
-	return t.updateCountsUnchecked(j, from)
-}
-
-// updateCountsUnchecked is updateCounts without the check: a job with a damaged row fails from
-// any state.
-func (t *tx) updateCountsUnchecked(j *job.Job, from job.State) (turn int64) {
-	q := t.changedQueue(j.Queue)
-	turn, freed := q.Move(j, from)
-	if j.Tally != "" {
-		t.tallyChange(tallyKeyOf(j)).Move(from, j.State, j.InputBytes)
+	if err := t.saveRunningBits(); err != nil {
+		return err
 	}
-	if k := fairqueue.KeyOf(j); freed && q.TryUnpark(k) {
-		t.freedKeys = append(t.freedKeys, freedKey{j.Queue, k})
-	}
-	return turn
+	return t.saveBatchID(b)
 }

@@ -2,14 +2,14 @@ package sqlite
 
 import (
 	"context"
-	"strconv"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/ops"
 )
 
 // WithFiles lists jobs that have files; see [store.UpkeepReader].
 func (s *Store) WithFiles(ctx context.Context, after string, limit int) (ids []job.ID, next string, err error) {
-	from, err := parseRowCursor(after)
+	from, err := ops.ParseCursor(after)
 	if err != nil {
 		return nil, "", err
 	}
@@ -21,23 +21,9 @@ func (s *Store) WithFiles(ctx context.Context, after string, limit int) (ids []j
 		})
 	})
 	if err == nil && len(ids) == limit {
-		next = rowCursor(last)
+		next = ops.FormatCursor(last)
 	}
 	return ids, next, err
-}
-
-// rowCursor returns the cursor after row n, for lists in the order of row numbers.
-func rowCursor(n int64) string { return strconv.FormatInt(n, 10) }
-
-// parseRowCursor returns the row number of a cursor; 0 for "".
-func parseRowCursor(text string) (n int64, err error) {
-	if text == "" {
-		return 0, nil
-	}
-	if n, err = strconv.ParseInt(text, 10, 64); err != nil || n < 0 {
-		return 0, job.Errorf(job.Invalid, "%s is not a cursor of this list", job.Quote(text))
-	}
-	return n, nil
 }
 
 // Size returns the bytes in use; see [store.UpkeepReader]. Pages that a commit frees stop

@@ -9,6 +9,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/ops"
 )
 
 // The migration counts what owners of an older database keep as the program itself does.
@@ -25,7 +26,7 @@ func TestOwnersMigrationCountsAsTheProgram(t *testing.T) {
 		d.apply(&store.Delete{Owner: owner, ID: id})
 	}
 	want, err := d.Kept(t.Context())
-	if err != nil || want.Bytes != 2*(rowBytes+8+deleteBytes+leftoverBytes) {
+	if err != nil || want.Bytes != 2*(ops.RowBytes+8+ops.DeleteBytes+ops.LeftoverBytes) {
 		t.Fatalf("%+v, %v", want, err)
 	}
 	script, err := migrations.ReadFile("migrations/0015_owners.sql")

@@ -8,56 +8,34 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/codec"
+	"github.com/meanwhile-run/meanwhile/internal/store/ops"
 )
 
 // The table presence has a row for each unfinished job with an abandon timeout. In its column
 // until is the time from which the job counts as abandoned; a presence sets a later one. The row
 // is deleted when the job ends, is deleted or is asked to stop.
 
-// startAbandonTimeout starts a job's abandon timeout, if it has one.
-func (t *tx) startAbandonTimeout(j *job.Job, n int64) error {
+// StartAbandon starts a job's abandon timeout; see [ops.PresenceTx].
+func (t *tx) StartAbandon(j *ops.Job) error {
 	d := j.Policy.Timeouts.Abandon
-	if d == 0 {
-		return nil
-	}
-	return t.q.insertPresence.id(&j.ID).int(n).text(j.Owner.Tenant).text(j.Owner.User).int(d.Microseconds()).time(t.now.Add(d)).run()
+	return t.q.insertPresence.id(&j.ID).int(j.N).text(j.Owner.Tenant).text(j.Owner.User).int(d.Microseconds()).time(t.now.Add(d)).run()
 }
 
-// stopAbandonTimeout ends a job's abandon timeout.
-func (t *tx) stopAbandonTimeout(j *job.Job) error {
-	if j.Policy.Timeouts.Abandon == 0 {
-		return nil
-	}
-	return t.q.deletePresence.id(&j.ID).run()
+// StopAbandon ends a job's abandon timeout; see [ops.PresenceTx].
+func (t *tx) StopAbandon(id job.ID) error { return t.q.deletePresence.id(&id).run() }
+
+// RenewJob restarts the abandon timeout of a job; see [ops.PresenceTx].
+func (t *tx) RenewJob(id job.ID) error { return t.q.renewJobPresence.time(t.now).id(&id).run() }
+
+// RenewOwner restarts the abandon timeouts of an owner's jobs; see [ops.PresenceTx].
+func (t *tx) RenewOwner(o job.Owner) error {
+	return t.q.renewOwnerPresence.time(t.now).text(o.Tenant).text(o.User).run()
 }
 
-// renewPresence restarts the abandon timeouts of jobs and owners.
-func (t *tx) renewPresence(op *store.Presence) error {
-	op.Err = nil
-	for i := range op.Jobs {
-		if err := t.q.renewJobPresence.time(t.now).id(&op.Jobs[i]).run(); err != nil {
-			return err
-		}
-	}
-	for _, o := range op.Owners {
-		if err := t.q.renewOwnerPresence.time(t.now).text(o.Tenant).text(o.User).run(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// checkAbandoned refuses a cancel if a presence arrived after the job was listed as
-// abandonable.
-func (t *tx) checkAbandoned(op *store.Cancel) (refusal, err error) {
-	abandoned, err := t.q.isAbandoned.id(&op.ID).time(t.now).first(func(column) error { return nil })
-	// The sweep listed the job earlier. A client may have come back since.
-	if err == nil && !abandoned {
-		refusal = store.ClientPresent()
-	}
-	return refusal, err
+// Abandoned reports whether a job's abandon timeout is over; see [ops.PresenceTx].
+func (t *tx) Abandoned(id job.ID) (bool, error) {
+	return t.q.isAbandoned.id(&id).time(t.now).first(func(column) error { return nil })
 }
 
 // Abandonable lists jobs whose abandon timeout is over; see [store.UpkeepReader].

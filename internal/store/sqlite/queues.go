@@ -6,67 +6,12 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
-	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// queueState is a queue in memory.
-type queueState struct {
-	*fairqueue.Queue
-	stored      bool  // its counts are on disk: the queue once had a job or was paused
-	batchNumber int64 // the last batch that used it
-	named       bool  // that batch answers its counts
-	changed     bool  // that batch changed its counts
-}
-
-func (s *Store) queue(name string) *queueState {
-	q := s.queues[name]
-	if q == nil {
-		q = &queueState{Queue: fairqueue.New()}
-		s.queues[name] = q
-	}
-	return q
-}
-
-// queue returns a queue with the limits of the batch.
-func (t *tx) queue(name string) *queueState {
-	q := t.Store.queue(name)
-	if q.batchNumber != t.batchNumber {
-		// Limits come with each batch: the configuration may have changed since the last one.
-		q.batchNumber, q.Limits, q.named, q.changed = t.batchNumber, t.batch.Limits[name], false, false
-	}
-	return q
-}
-
-// namedQueue returns a queue whose counts the batch answers.
-func (t *tx) namedQueue(name string) *queueState {
-	q := t.queue(name)
-	if !q.named {
-		q.named = true
-		t.namedQueues = append(t.namedQueues, name)
-	}
-	return q
-}
-
-// changedQueue returns a queue whose counts are about to change.
-func (t *tx) changedQueue(name string) *queueState {
-	q := t.namedQueue(name)
-	if !q.changed {
-		q.changed, q.stored = true, true
-		t.changedQueues = append(t.changedQueues, name)
-	}
-	return q
-}
-
-// saveCounts writes the counts that the batch changed, and adds to the batch's answer the counts
-// of all queues that it names.
+// saveCounts writes the counts that the batch changed.
 func (t *tx) saveCounts() error {
-	t.batch.Counts = make(map[string]job.Counts, len(t.namedQueues))
-	for _, name := range t.namedQueues {
-		t.batch.Counts[name] = t.queues[name].Counts
-	}
-	for _, name := range t.changedQueues {
-		c := t.queues[name].Counts
+	for _, name := range t.memory.Changed() {
+		c := &t.memory.Queue(name).Counts
 		err := t.q.saveCounts.text(name).
 			int(c.Scheduled).int(c.Queued).int(c.Parked).int(c.Running).
 			int(c.Succeeded).int(c.Failed).int(c.Cancelled).int(c.Expired).int(c.Retried).
@@ -75,12 +20,6 @@ func (t *tx) saveCounts() error {
 			return err
 		}
 	}
-	return nil
-}
-
-func (t *tx) pause(op *store.Pause) error {
-	op.Err = nil
-	t.changedQueue(op.Queue).Counts.Paused = op.Paused
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/ops"
 )
 
 // read calls f with a reader. f reads the state of one moment, which is durable when read
@@ -291,7 +292,7 @@ func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, limit 
 		}
 		rank := 0
 		for _, resource := range s.queueViews.resources(queue) {
-			name := lane(job.Queued, fairqueue.Key{Tenant: owner.Tenant}, resource)
+			name := ops.Lane(job.Queued, fairqueue.Key{Tenant: owner.Tenant}, resource)
 			_, err = r.position.text(queue).text(name).int(turn).int(n).int(int64(limit)).first(func(c column) error {
 				rank += int(c.int(0))
 				return nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/ops"
 )
 
 // A claim leases the intact jobs. Jobs with damaged rows fail.
@@ -98,7 +99,7 @@ func TestOwnerCanRemoveDamagedJob(t *testing.T) {
 	if cancel.Err != nil || cancel.Job.State != job.Failed || remove.Err != nil {
 		t.Errorf("a cancel returns %v, a delete %v", cancel.Err, remove.Err)
 	}
-	d.now = d.now.Add(keepDamaged + time.Hour)
+	d.now = d.now.Add(ops.KeepDamaged + time.Hour)
 	prune := &store.Prune{Limit: 10}
 	if d.apply(prune); prune.Deleted != 1 {
 		t.Errorf("a prune deleted %d jobs, want 1", prune.Deleted)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/ops"
 )
 
 // runningBits record on disk which rows belong to running jobs, so that an opening finds them.
@@ -42,26 +43,19 @@ func (m *runningBits) set(n int64, running bool) {
 
 // addRunning adds a job that now runs to the memory.
 func (t *tx) addRunning(h *runningJob) {
-	t.running[h.job.ID] = h
-	t.tokens[h.token] = h.job.ID
-	t.runningBits.set(h.job.n, true)
-	if h.job.Suspect() {
-		t.suspects.running++
-	}
+	t.running[h.ID] = h
+	t.tokens[h.Lease.Token] = h.ID
+	t.runningBits.set(h.N, true)
 }
 
 // removeRunning removes a job that no longer runs from the memory.
-func (t *tx) removeRunning(id job.ID) {
-	h := t.running[id]
-	if h.published {
+func (t *tx) removeRunning(j *ops.Job) {
+	if h := t.running[j.ID]; h.published {
 		t.toPublish = append(t.toPublish, h)
 	}
-	t.runningBits.set(h.job.n, false)
-	if h.job.Suspect() {
-		t.suspects.running--
-	}
-	delete(t.running, id)
-	delete(t.tokens, h.token)
+	t.runningBits.set(j.N, false)
+	delete(t.running, j.ID)
+	delete(t.tokens, j.Lease.Token)
 }
 
 // saveRunningBits writes the words that the batch changed.
@@ -86,7 +80,7 @@ func (t *tx) saveRunningBits() error {
 }
 
 // loadRunning loads the running jobs into the memory.
-func (s *Store) loadRunning() error {
+func (s *Store) loadRunning(load *ops.Load) error {
 	s.runningBits = runningBits{words: map[int64]*bitWord{}}
 	// Under the same lease, the memory has fields that the disk lacks. Keep them.
 	before := maps.Clone(s.running)
@@ -104,6 +98,7 @@ func (s *Store) loadRunning() error {
 		}
 	}
 	for _, h := range s.running {
+		load.Running(&h.Job.Job)
 		if err == nil {
 			err = s.loadOutput(h)
 		}
@@ -112,8 +107,8 @@ func (s *Store) loadRunning() error {
 		err = s.loadTail()
 	}
 	for id, h := range s.running {
-		if b := before[id]; b != nil && b.token == h.token {
-			h.attemptStartedAt, h.lastOutputAt = b.attemptStartedAt, b.lastOutputAt
+		if b := before[id]; b != nil && b.Lease.Token == h.Lease.Token {
+			h.Lease.AttemptStartedAt, h.Lease.LastOutputAt = b.Lease.AttemptStartedAt, b.Lease.LastOutputAt
 		}
 	}
 	s.publishLoaded()
@@ -122,48 +117,45 @@ func (s *Store) loadRunning() error {
 
 // loadRunningJob loads a running job. The next batch ends one with a damaged row.
 func (s *Store) loadRunningJob(c column) error {
-	j, err := scanRow(c)
-	if err != nil {
+	j := scanJobRow(c)
+	if j.Damaged {
 		s.damagedJobs = append(s.damagedJobs, j.ID)
 	}
 	const at = afterJobColumns
-	s.running[j.ID] = &runningJob{
-		job: j, token: c.token(at), startCursor: j.Cursor, earlierOutputBytes: j.OutputBytes, worker: c.text(at + 1),
-		leaseUntil: c.time(at + 2), deleted: c.int(at+3) != 0, idempotencyKey: c.text(at + 4),
+	j.Deleted, j.IdempotencyKey = c.int(at+3) != 0, c.text(at+4)
+	j.Lease = ops.Lease{
+		Token: c.token(at), Worker: c.text(at + 1), Process: job.Process(c.token(at + 7)),
+		For: time.Duration(c.int(at+5)) * time.Millisecond, Until: c.time(at + 2), Used: c.int(at+6) != 0,
 		// Start and last output of an attempt are only in memory, so its clocks restart here.
-		attemptStartedAt: s.Now(),
-		leaseFor:         time.Duration(c.int(at+5)) * time.Millisecond, leaseUsed: c.int(at+6) != 0, process: job.Process(c.token(at + 7)),
+		AttemptStartedAt: s.Now(), StartCursor: j.Cursor, EarlierOutputBytes: j.OutputBytes,
 	}
 	// The lease is older than migration 0012.
 	if c.stmt.ColumnIsNull(at + 5) {
-		s.running[j.ID].leaseFor = j.Policy.Timeouts.Lease
+		j.Lease.For = j.Policy.Timeouts.Lease
 	}
-	s.tokens[c.token(at)] = j.ID
-	if j.Suspect() {
-		s.suspects.running++
-	}
-	s.queue(j.Queue).Restore([]byte(j.Owner.Tenant), []byte(j.Key), "", job.Running, j.Priority, 0, time.Time{})
+	s.running[j.ID] = &runningJob{Job: j}
+	s.tokens[j.Lease.Token] = j.ID
 	return nil
 }
 
 // loadOutput reads from the log what a running job's row does not have.
 func (s *Store) loadOutput(h *runningJob) error {
-	_, err := s.q.outputEnd.int(h.job.n).first(func(c column) error {
-		h.job.Cursor, h.job.OutputBytes = c.int(0), c.int(1)
+	_, err := s.q.outputEnd.int(h.N).first(func(c column) error {
+		h.Cursor, h.OutputBytes = c.int(0), c.int(1)
 		return nil
 	})
-	if err != nil || h.job.Cursor == h.startCursor {
+	if err != nil || h.Cursor == h.Lease.StartCursor {
 		return err
 	}
-	h.leaseUsed = true
+	h.Lease.Used = true
 	// Usually the first row is enough: it is output, or a block with output.
-	err = s.q.attemptOutput.int(h.job.n).int(h.startCursor).each(func(c column) (err error) {
+	err = s.q.attemptOutput.int(h.N).int(h.Lease.StartCursor).each(func(c column) (err error) {
 		if kind := c.int(0); kind != kindBlock {
 			h.noteLoadedEntry(job.Kind(kind))
 		} else {
 			err = eachEntry(c.bytes(1), func(e job.Entry) { h.noteLoadedEntry(e.Kind) })
 		}
-		if err == nil && h.hasOutput {
+		if err == nil && h.Lease.HasOutput {
 			err = errStop
 		}
 		return err
@@ -176,8 +168,8 @@ func (s *Store) loadOutput(h *runningJob) error {
 
 // noteLoadedEntry notes an entry that the current attempt stored before the opening.
 func (h *runningJob) noteLoadedEntry(kind job.Kind) {
-	h.hasOutput = h.hasOutput || kind.IsOutput()
+	h.Lease.HasOutput = h.Lease.HasOutput || kind.IsOutput()
 	if kind.ResetsIdleClock() {
-		h.lastOutputAt = h.attemptStartedAt
+		h.Lease.LastOutputAt = h.Lease.AttemptStartedAt
 	}
 }

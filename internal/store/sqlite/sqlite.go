@@ -34,6 +34,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/ops"
 )
 
 // Options configure a store. The zero value is a complete configuration without a disk
@@ -87,7 +88,7 @@ type Store struct {
 	space        *space
 
 	broken       atomic.Bool // the file is damaged: nothing more is written to it
-	suspectStuck atomic.Bool // as of the last batch: a suspect is parked although none runs
+	suspectReady atomic.Bool // see [ops.Memory.SuspectIsReady], as of the last batch
 	// idSkew is the largest difference between the time in a job's id and its creation, in
 	// milliseconds; see migration 0010. It is written under mu.
 	idSkew atomic.Int64
@@ -96,37 +97,22 @@ type Store struct {
 	// Guarded by mu. A commit holds it from begin to end.
 	conn         *sqlite.Conn
 	q            *statements
-	queues       map[string]*queueState
+	memory       *ops.Memory
 	running      map[job.ID]*runningJob
-	suspects     suspects
 	tokens       map[job.Token]job.ID // of the running jobs
 	runningBits  runningBits
 	tail         tail
 	recent       recentBatches
 	totalChanges int64    // rows that this connection has changed, as of the last batch
 	lastJobRow   int64    // the last row number that was given to a job
-	batchCount   int64    // batches applied by this process
 	damagedJobs  []job.ID // running jobs with damaged rows; the next batch ends them
 	staleMemory  bool     // the fields above may not match the disk: load them again
 	closed       bool
 }
 
-// runningJob is a running job: its row and the lease on it.
+// runningJob is a running job in memory. Only the memory has all of it.
 type runningJob struct {
-	job                row
-	token              job.Token
-	startCursor        int64 // the last entry before this attempt
-	earlierOutputBytes int64 // bytes of output of earlier attempts
-	worker             string
-	process            job.Process
-	leaseFor           time.Duration // as claimed
-	leaseUntil         time.Time
-	attemptStartedAt   time.Time // see [store.Running]
-	lastOutputAt       time.Time
-	leaseUsed          bool
-	deleted            bool
-	idempotencyKey     string // the idempotency key that created the job
-	hasOutput          bool   // see [store.Running]
+	*ops.Job
 
 	// Output that is in the tail and not yet in the job's log.
 	pending         []byte // a block of entries
@@ -151,6 +137,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	s := &Store{
 		clock:     o.Clock,
 		atEnd:     o.AtEnd,
+		memory:    ops.NewMemory(false),
 		running:   map[job.ID]*runningJob{},
 		tokens:    map[job.Token]job.ID{},
 		tailViews: &tailViews{},

@@ -27,7 +27,7 @@ type statements struct {
 	insertLeftover, oldLeftovers, deleteLeftover                         *query
 	insertDeleted, wasDeleted, oldDeleted, deleteDeleted                 *query
 	sideRow, firstSideRow                                                *query
-	kept, addKept, deleteKept, sideRowBytes, sideRowLength               *query
+	kept, addKept, deleteKept, sideRowLengths, sideRowLength             *query
 	putSideRow, deleteSideRow, deleteSideRows                            *query
 	loadCounts, saveCounts                                               *query
 	loadReady, loadDue                                                   *query
@@ -101,7 +101,7 @@ func newStatements(conn *sqlite.Conn) *statements {
 		{&q.job, "SELECT " + jobColumns + ", idem, deleted FROM jobs WHERE tenant = ? AND usr = ? AND id = ?"},
 		{&q.input, "SELECT body FROM inputs WHERE n = ?"},
 		{&q.nextReady, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
-		{&q.parked, "SELECT n, priority, id, revision, usr, extra FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
+		{&q.parked, "SELECT n, priority, id, revision, usr, extra, key, tenant FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
 		{&q.firstSuspect, `SELECT n, priority, id, revision, key, tenant, run_at, usr, extra FROM jobs WHERE n =
 			(SELECT n FROM jobs WHERE queue = ? AND lane >= '!' AND lane < '"' ORDER BY run_at, n LIMIT 1)`},
 		{&q.lane, "SELECT lane FROM jobs WHERE n = ?"},
@@ -133,7 +133,7 @@ func newStatements(conn *sqlite.Conn) *statements {
 		{&q.addKept, "INSERT INTO owners (tenant, usr, bytes) VALUES (?,?,?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes"},
 		{&q.deleteKept, "DELETE FROM owners WHERE tenant = ? AND usr = ? AND bytes <= 0"},
 		{&q.sideRowLength, "SELECT length(body) FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
-		{&q.sideRowBytes, "SELECT coalesce(sum(length(body) + 100), 0) FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ?"},
+		{&q.sideRowLengths, "SELECT count(*), coalesce(sum(length(body)), 0) FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ?"},
 		{&q.sideRow, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
 		{&q.firstSideRow, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? ORDER BY id LIMIT 1"},
 		{&q.putSideRow, "INSERT OR REPLACE INTO records (tenant, usr, kind, parent, id, body) VALUES (?,?,?,?,?,?)"},

@@ -1,10 +1,9 @@
 package sqlite
 
 import (
-	"time"
-
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store/codec"
+	"github.com/meanwhile-run/meanwhile/internal/store/ops"
 )
 
 const (
@@ -50,7 +49,7 @@ type pendingStart struct {
 func (t *tail) add(h *runningJob, row int64, size int) {
 	if h.firstTailRow == 0 {
 		h.firstTailRow = row
-		t.starts = append(t.starts, pendingStart{h.job.ID, row, t.bytes})
+		t.starts = append(t.starts, pendingStart{h.ID, row, t.bytes})
 	}
 	t.bytes += int64(size) + tailRowOverhead
 }
@@ -68,13 +67,43 @@ func fitsTail(entries []job.Entry) bool {
 	return size < fullBlock
 }
 
+// Append appends entries to a running job's output; see [ops.OutputTx].
+func (t *tx) Append(j *ops.Job, entries []job.Entry, reported bool) error {
+	h := t.running[j.ID]
+	t.publishLater(h)
+	if fitsTail(entries) {
+		return t.appendToTail(h, entries, reported)
+	}
+	// Large entries go to the log at once, after those that are still in the tail.
+	h.progressPending = h.progressPending || reported
+	if err := t.flush(h); err != nil {
+		return err
+	}
+	return t.appendToLog(h, entries)
+}
+
+// AppendLast writes the last entries of an attempt to the log, after those in the tail; see
+// [ops.OutputTx].
+func (t *tx) AppendLast(j *ops.Job, entries []job.Entry) error {
+	h := t.running[j.ID]
+	if !fitsTail(entries) {
+		if err := t.flushPending(h); err != nil {
+			return err
+		}
+		return t.appendToLog(h, entries)
+	}
+	h.pending = appendBlock(h.pending, entries)
+	h.AddOutput(entries, t.now)
+	return t.flushPending(h)
+}
+
 // appendToTail writes entries to the tail. If the block is full with them, it goes to the job's
 // log instead.
-func (t *tx) appendToTail(h *runningJob, entries []job.Entry, p *job.Progress) error {
+func (t *tx) appendToTail(h *runningJob, entries []job.Entry, reported bool) error {
 	before := len(h.pending)
 	h.pending = appendBlock(growPending(h.pending), entries)
-	h.noteEntries(entries, t.now)
-	h.progressPending = h.progressPending || p != nil
+	h.AddOutput(entries, t.now)
+	h.progressPending = h.progressPending || reported
 	// The new entries go to the log with the rest, without a row of the tail.
 	if len(h.pending) >= fullBlock {
 		return t.flush(h)
@@ -82,11 +111,11 @@ func (t *tx) appendToTail(h *runningJob, entries []job.Entry, p *job.Progress) e
 	added := h.pending[before:]
 	t.tail.lastRow++
 	t.tail.add(h, t.tail.lastRow, len(added))
-	q := t.q.insertTail.int(t.tail.lastRow).int(h.job.n).int(h.job.Cursor).int(h.job.OutputBytes)
-	if p == nil {
+	q := t.q.insertTail.int(t.tail.lastRow).int(h.N).int(h.Cursor).int(h.OutputBytes)
+	if !reported {
 		return q.null().blob(added).run()
 	}
-	return q.bytes(codec.EncodeProgress(*p)).blob(added).run()
+	return q.bytes(codec.EncodeProgress(h.Progress)).blob(added).run()
 }
 
 // growPending gives a block the capacity for the next entries, in two steps.
@@ -104,8 +133,8 @@ func growPending(block []byte) []byte {
 func (t *tx) appendToLog(h *runningJob, entries []job.Entry) error {
 	for i := range entries {
 		e := &entries[i]
-		h.noteEntries(entries[i:i+1], t.now)
-		err := t.q.insertOutput.int(h.job.n).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(h.job.OutputBytes).blob(e.Data).run()
+		h.AddOutput(entries[i:i+1], t.now)
+		err := t.q.insertOutput.int(h.N).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(h.OutputBytes).blob(e.Data).run()
 		if err != nil {
 			return err
 		}
@@ -113,24 +142,11 @@ func (t *tx) appendToLog(h *runningJob, entries []job.Entry) error {
 	return nil
 }
 
-// appendLast writes the last entries of an attempt to the log, after those in the tail.
-func (t *tx) appendLast(h *runningJob, entries []job.Entry) error {
-	if !fitsTail(entries) {
-		if err := t.flushPending(h); err != nil {
-			return err
-		}
-		return t.appendToLog(h, entries)
-	}
-	h.pending = appendBlock(h.pending, entries)
-	h.noteEntries(entries, t.now)
-	return t.flushPending(h)
-}
-
 // flush moves the entries and the progress of a job that goes on from the tail to its log and
 // its row.
 func (t *tx) flush(h *runningJob) error {
 	if h.progressPending {
-		if err := t.q.setProgress.bytes(codec.EncodeProgress(h.job.Progress)).int(h.job.n).run(); err != nil {
+		if err := t.q.setProgress.bytes(codec.EncodeProgress(h.Progress)).int(h.N).run(); err != nil {
 			return err
 		}
 	}
@@ -142,7 +158,7 @@ func (t *tx) flushPending(h *runningJob) error {
 	if len(h.pending) == 0 {
 		return nil
 	}
-	err := t.q.insertOutput.int(h.job.n).int(h.job.Cursor).int(int64(h.job.Attempt)).int(kindBlock).int(0).int(h.job.OutputBytes).blob(h.pending).run()
+	err := t.q.insertOutput.int(h.N).int(h.Cursor).int(int64(h.Attempt)).int(kindBlock).int(0).int(h.OutputBytes).blob(h.pending).run()
 	h.pending, h.firstTailRow, h.progressPending = nil, 0, false // not reused: a reader may have the block
 	return err
 }
@@ -190,7 +206,7 @@ func (s *Store) loadTail() error {
 	// The tail names jobs by row number.
 	jobs := make(map[int64]*runningJob, len(s.running))
 	for _, h := range s.running {
-		jobs[h.job.n] = h
+		jobs[h.N] = h
 	}
 	s.tail = tail{lastRow: s.tail.lastRow}
 	err := s.q.loadTail.each(func(c column) error {
@@ -198,11 +214,11 @@ func (s *Store) loadTail() error {
 		if s.tail.firstRow == 0 {
 			s.tail.firstRow = row
 		}
-		if h := jobs[c.int(1)]; h != nil && c.int(2) > h.job.Cursor {
+		if h := jobs[c.int(1)]; h != nil && c.int(2) > h.Cursor {
 			if !s.loadTailRow(h, c) {
-				s.damagedJobs = append(s.damagedJobs, h.job.ID)
+				s.damagedJobs = append(s.damagedJobs, h.ID)
 				// Later rows of the job are useless after a damaged one.
-				delete(jobs, h.job.n)
+				delete(jobs, h.N)
 			}
 		}
 		return nil
@@ -222,7 +238,7 @@ func (s *Store) loadTailRow(h *runningJob, c column) (ok bool) {
 		n++
 		h.noteLoadedEntry(e.Kind)
 	})
-	if err != nil || n == 0 || c.int(2) != h.job.Cursor+n {
+	if err != nil || n == 0 || c.int(2) != h.Cursor+n {
 		return false
 	}
 	if reported := c.bytes(4); reported != nil {
@@ -230,22 +246,10 @@ func (s *Store) loadTailRow(h *runningJob, c column) (ok bool) {
 		if err != nil {
 			return false
 		}
-		h.job.Progress, h.progressPending = p, true
+		h.Progress, h.progressPending = p, true
 	}
 	s.tail.add(h, c.int(0), len(data))
 	h.pending = append(h.pending, data...)
-	h.job.Cursor, h.job.OutputBytes, h.leaseUsed = c.int(2), c.int(3), true
+	h.Cursor, h.OutputBytes, h.Lease.Used = c.int(2), c.int(3), true
 	return true
-}
-
-// noteEntries updates a job for entries that are appended.
-func (h *runningJob) noteEntries(entries []job.Entry, now time.Time) {
-	for i := range entries {
-		h.job.Cursor = entries[i].Seq
-		h.job.OutputBytes += int64(len(entries[i].Data))
-		h.hasOutput = h.hasOutput || entries[i].Kind.IsOutput()
-		if entries[i].Kind.ResetsIdleClock() {
-			h.lastOutputAt = now
-		}
-	}
 }

@@ -41,10 +41,10 @@ func (t *tx) publish() {
 	defer t.tailViews.mu.Unlock()
 	for _, h := range t.toPublish {
 		// The job may have ended, or ended and started again, within the batch.
-		if t.running[h.job.ID] == h {
-			t.tailViews.views[h.job.ID] = h.tailView()
+		if t.running[h.ID] == h {
+			t.tailViews.views[h.ID] = h.tailView()
 		} else {
-			delete(t.tailViews.views, h.job.ID)
+			delete(t.tailViews.views, h.ID)
 		}
 	}
 }
@@ -64,5 +64,5 @@ func (s *Store) publishLoaded() {
 }
 
 func (h *runningJob) tailView() tailView {
-	return tailView{h.pending, h.job.Cursor, h.job.OutputBytes, h.job.Progress}
+	return tailView{h.pending, h.Cursor, h.OutputBytes, h.Progress}
 }
