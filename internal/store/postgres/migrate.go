@@ -20,6 +20,8 @@ var ErrNewer = errors.New("postgres: the database belongs to a newer version")
 // ErrPending means that the database lacks migrations that this version of the program needs.
 var ErrPending = errors.New("postgres: migrations are pending")
 
+var errNoSchema = errors.New("postgres: no schema in the connection's search_path exists; create it, or set search_path")
+
 // Migration is a step of the database's schema.
 type Migration struct {
 	Number  int
@@ -217,14 +219,13 @@ func runScript(ctx context.Context, tx pgx.Tx, sql string) error {
 
 // readStatus lists the applied migrations, then the pending ones of known.
 func readStatus(ctx context.Context, tx pgx.Tx, known []Migration) (list []Migration, err error) {
-	var schema *string
-	var exists bool
-	err = tx.QueryRow(ctx, "select current_schema()::text, to_regclass('migrations') is not null", pgx.QueryExecModeExec).Scan(&schema, &exists)
-	if err == nil && schema == nil {
-		err = errors.New("postgres: no schema in the connection's search_path exists; create it, or set search_path")
-	}
-	if err != nil {
+	var schema, exists bool
+	const tables = "select current_schema() is not null, to_regclass('migrations') is not null"
+	if err := tx.QueryRow(ctx, tables, pgx.QueryExecModeExec).Scan(&schema, &exists); err != nil {
 		return nil, err
+	}
+	if !schema {
+		return nil, errNoSchema
 	}
 	if exists {
 		rows, err := tx.Query(ctx, "select number, name, applied, min_version from migrations order by number", pgx.QueryExecModeExec)
@@ -281,9 +282,13 @@ func tryLocked(ctx context.Context, db Beginner, f func(pgx.Tx) error) (done boo
 		return false, err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	const lock = "select pg_try_advisory_xact_lock($1, coalesce((select oid::bigint::bit(32)::int from pg_namespace where nspname = current_schema()), 0))"
+	const lock = "select pg_try_advisory_xact_lock($1, oid::bigint::bit(32)::int) from pg_namespace where nspname = current_schema()"
 	var free bool
-	if err := tx.QueryRow(ctx, lock, pgx.QueryExecModeExec, migrationLock).Scan(&free); err != nil || !free {
+	err = tx.QueryRow(ctx, lock, pgx.QueryExecModeExec, migrationLock).Scan(&free)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = errNoSchema
+	}
+	if err != nil || !free {
 		return false, err
 	}
 	const table = `create table if not exists migrations (
