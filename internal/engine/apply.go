@@ -133,5 +133,5 @@ func (e *Engine) markStoreWorking() {
 }
 
 func unwritable(cause error) error {
-	return &job.Error{Code: job.Unavailable, Message: "the server cannot write to its disk at the moment", RetryAfter: retrySoon, Err: cause}
+	return &job.Error{Code: job.Unavailable, Message: "the server cannot store anything at the moment", RetryAfter: retrySoon, Err: cause}
 }

@@ -101,8 +101,9 @@ type Engine struct {
 	peers          *peers // nil without a bus
 	resources      *resources
 
-	stopping     atomic.Bool // submits are refused
-	storeFailing atomic.Bool // the store cannot be written, so submits are refused at once
+	stopping     atomic.Bool  // submits are refused
+	storeFailing atomic.Bool  // the store cannot be written, so submits are refused at once
+	refreshedAt  atomic.Int64 // when the store was last read by runRefresh, in ns since startedAt
 
 	// Owned by loop.
 	stopLoop      context.CancelCauseFunc // if set, nothing more is applied
@@ -209,6 +210,7 @@ func (e *Engine) loadCounts(ctx context.Context) error {
 func (e *Engine) Run(ctx context.Context) error {
 	var background sync.WaitGroup
 	sweeping, stop := context.WithCancel(ctx)
+	e.refreshedAt.Store(int64(time.Since(e.startedAt))) // New has read the counts
 	background.Go(func() { e.sweeper.run(sweeping) })
 	background.Go(func() { e.runRefresh(sweeping) })
 	if e.peers != nil {

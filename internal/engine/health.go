@@ -2,6 +2,17 @@ package engine
 
 import "time"
 
+// maxUnread is how long no read of the store may have succeeded until the store is away. One is
+// made within each [refreshWithin].
+const maxUnread = 3 * refreshWithin
+
+// StoreAway reports whether the store can be read and written no more: a commit fails or is slow,
+// or the reads that are made each second fail or hang.
+func (e *Engine) StoreAway() bool {
+	unread := time.Since(e.startedAt) - time.Duration(e.refreshedAt.Load())
+	return e.writable() != nil || unread > maxUnread
+}
+
 // maxLoopStall is how long ops may wait for the loop while no commit is in progress.
 const maxLoopStall = 10 * time.Second
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,6 +32,8 @@ type outageHarness struct {
 	readDelay  atomic.Int64 // duration of a read of the sweep, in ns
 	readsFail  atomic.Bool  // whether the reads of the sweep fail
 
+	logged strings.Builder
+
 	sweptLeases atomic.Int32 // number of lapsed leases that were swept
 	attempts    atomic.Int32 // number of attempts that began
 	overlaps    atomic.Int32 // number of attempts that began while the job was already running
@@ -48,7 +52,7 @@ func newOutageHarness(t *testing.T, lease, renewEvery time.Duration) *outageHarn
 		Read: h.read,
 	})
 	q := testQueue(8, 9, job.Timeouts{Lease: lease, CancelGrace: 10 * time.Second})
-	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery, Observer: sweepCounter{n: &h.sweptLeases}})
+	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery, Observer: sweepCounter{n: &h.sweptLeases}, Log: slog.New(slog.NewTextHandler(&h.logged, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,6 +341,47 @@ func TestHangingSyncRefusesNewWork(t *testing.T) {
 		h.queues["q"].mu.Unlock()
 		if asked != 0 {
 			t.Errorf("%d submits are still counted as pending", asked)
+		}
+	})
+}
+
+// The store is away while its reads fail, without any write, and is back with the first that
+// succeeds. The log says both, and does not repeat itself each second.
+func TestStoreIsAwayWhileItsReadsFail(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newOutageHarness(t, time.Minute, 10*time.Second)
+		synctest.Wait()
+		for _, away := range []bool{false, true, false} {
+			h.readsFail.Store(away)
+			time.Sleep(time.Minute)
+			if h.StoreAway() != away {
+				t.Errorf("the reads fail: %v; the store is away: %v", away, !away)
+			}
+		}
+		synctest.Wait()
+		// The refresh and the sweep read.
+		if failed, over := strings.Count(h.logged.String(), "will be tried again"), strings.Count(h.logged.String(), "an outage is over"); failed < 2 || failed > 14 || over != 2 {
+			t.Errorf("%d lines say that reads fail, and %d that they do not any more:\n%s", failed, over, &h.logged)
+		}
+	})
+}
+
+// Reads that hang make the store as absent as reads that fail.
+func TestStoreIsAwayWhileItsReadsHang(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newOutageHarness(t, time.Minute, 10*time.Second)
+		synctest.Wait()
+		h.readDelay.Store(int64(time.Minute))
+		time.Sleep(10 * time.Second)
+		if !h.StoreAway() {
+			t.Error("the store is not away")
+		}
+		h.readDelay.Store(0)
+		time.Sleep(time.Minute)
+		if h.StoreAway() {
+			t.Error("the store is still away")
 		}
 	})
 }

@@ -114,6 +114,7 @@ func (p *peers) run(ctx context.Context) {
 	defer p.member.Leave()
 	timer := time.NewTimer(jittered(refreshWithin))
 	defer timer.Stop()
+	failing := repeatedError{log: p.e.log, what: "the changes of other processes cannot be read"}
 	for {
 		all := false
 		select {
@@ -124,8 +125,8 @@ func (p *peers) run(ctx context.Context) {
 			all = true
 			timer.Reset(jittered(refreshWithin))
 		}
-		if err := p.check(ctx, all); err != nil && ctx.Err() == nil {
-			p.e.log.Error("the changes of other processes could not be read, and will be read again", "error", err)
+		if err := p.check(ctx, all); ctx.Err() == nil {
+			failing.report(err)
 		}
 	}
 }

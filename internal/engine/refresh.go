@@ -17,16 +17,23 @@ const refreshWithin = 900 * time.Millisecond
 func (e *Engine) runRefresh(ctx context.Context) {
 	timer := time.NewTimer(jittered(refreshWithin))
 	defer timer.Stop()
+	failing := repeatedError{log: e.log, what: "the counts of the queues and the next due time cannot be read"}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 		}
-		if err := e.refresh(ctx); err != nil && ctx.Err() == nil {
-			e.sweeper.markUnhealthy() // workers could not renew meanwhile either
-			e.log.Error("the counts of the queues, or the next due time, could not be read; both will be read again", "error", err)
+		err := e.refresh(ctx)
+		if ctx.Err() != nil {
+			return
 		}
+		if err != nil {
+			e.sweeper.markUnhealthy() // workers could not renew meanwhile either
+		} else {
+			e.refreshedAt.Store(int64(time.Since(e.startedAt)))
+		}
+		failing.report(err)
 		timer.Reset(jittered(refreshWithin))
 	}
 }

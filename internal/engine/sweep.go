@@ -55,6 +55,7 @@ func (s *sweeper) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	s.markUnhealthy() // no worker could renew before now
+	failing := repeatedError{log: s.e.log, what: "the sweep fails"}
 	for {
 		pause := s.delay()
 		timer.Reset(pause)
@@ -68,8 +69,8 @@ func (s *sweeper) run(ctx context.Context) {
 		if time.Since(slept) > pause+maxStall {
 			s.markUnhealthy()
 		}
-		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
-			s.e.log.Error("a sweep failed and will be repeated", "error", err)
+		if err := s.sweep(ctx); ctx.Err() == nil {
+			failing.report(err)
 		}
 	}
 }
