@@ -21,6 +21,12 @@ type Config struct {
 	// Data is the directory of the server's data. Open creates it if it is missing. One
 	// server uses it at a time. "" takes the directory from File.
 	Data string
+	// Database is the postgres:// URL of a PostgreSQL database, which any number of servers may
+	// share. All of them run jobs of all, and each needs the same queues. Data is then a
+	// directory of this server's own that holds nothing but a cache. Open brings the schema up to
+	// date and, while the database cannot be reached, waits for it until ctx ends. "" takes the
+	// database from File; without one the jobs are in Data.
+	Database string
 	// File is a configuration file of 'meanwhile serve', with queues and models (see
 	// docs/configuration.md). MEANWHILE_… variables override it. Without a file the only
 	// queues are those of [Handle].
@@ -63,7 +69,8 @@ type Server struct {
 	retryAtOnce bool // a failed attempt is followed by the next without a backoff
 }
 
-// Open locks the data directory and opens the database in it. No job runs yet: add queues
+// Open locks the data directory and opens the database, which is in it unless
+// [Config.Database] names another. No job runs yet: add queues
 // with [Handle], then call [Server.Run]. It returns an error for an invalid configuration
 // and for a directory that another server uses. ctx only limits Open itself.
 func Open(ctx context.Context, c Config) (*Server, error) {
@@ -102,6 +109,12 @@ func (c *Config) load() (config.Config, error) {
 	cfg.Listen = c.Listen
 	if c.Data != "" {
 		cfg.Data = c.Data
+	}
+	if c.Database != "" {
+		cfg.Database = c.Database
+		if err := config.CheckDatabase(c.Database); err != nil {
+			return cfg, fmt.Errorf("Config.Database: %w", err)
+		}
 	}
 	if len(c.AllowedHosts) > 0 {
 		cfg.AllowedHosts = c.AllowedHosts

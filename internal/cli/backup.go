@@ -25,9 +25,15 @@ To restore, start a server on the copy:
 
   meanwhile serve --data DEST
 
-Files are hard-linked when DEST is on the same disk: keep a copy elsewhere too.`,
+Files are hard-linked when DEST is on the same disk: keep a copy elsewhere too.
+
+Jobs in a PostgreSQL database are not in the directory. PostgreSQL's own tools back
+them up.`,
 		Args: usageCheck(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if variable := env.databaseVariable(); data == "" && variable != "" {
+				return fmt.Errorf("the jobs are in a PostgreSQL database (%s), which PostgreSQL's own tools back up, such as pg_basebackup and pg_dump; docs/scaling.md says how. To copy a data directory, name it with --data", variable)
+			}
 			return runBackup(cmd.Context(), env, env.dataDir(data), args[0])
 		},
 	}
@@ -130,6 +136,16 @@ func (e *Env) dataDir(flag string) string {
 		}
 	}
 	return config.Default().Data
+}
+
+// databaseVariable returns the variable that names a database; "" for none.
+func (e *Env) databaseVariable() string {
+	for _, key := range []string{"database", "database_file"} {
+		if name := config.Variable(key); e.getenv(name) != "" {
+			return name
+		}
+	}
+	return ""
 }
 
 // progressMeter shows the progress of a copy on a terminal.

@@ -97,3 +97,19 @@ func TestFormatBytes(t *testing.T) {
 		}
 	}
 }
+
+// A backup of the directory beside a database would lack every job.
+func TestBackupRefusesDatabase(t *testing.T) {
+	t.Parallel()
+	for _, variable := range []string{"MEANWHILE_DATABASE=postgres://a:s3cret@db.example.com/jobs", "MEANWHILE_DATABASE_FILE=/run/url"} {
+		s := newTestEnv("")
+		s.Environ = append(s.Environ, variable)
+		if code := s.run(t, "backup", filepath.Join(t.TempDir(), "copy")); code != exitError {
+			t.Errorf("exit status %d", code)
+		}
+		s.wantErr(t, "the jobs are in a PostgreSQL database", "pg_basebackup")
+		if strings.Contains(s.err.String(), "s3cret") {
+			t.Errorf("the message has the password: %s", &s.err)
+		}
+	}
+}

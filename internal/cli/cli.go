@@ -118,6 +118,7 @@ at once with an id, runs the work in the background, and lets anyone watch it.
 		newQueuesCommand(env),
 		newBackupCommand(env),
 		newCheckCommand(env),
+		newMigrateCommand(env),
 		newRotateKeyCommand(env),
 		newSimUpstreamCommand(env),
 		newBenchCommand(env),

@@ -29,7 +29,7 @@ server at once.`,
 	file := cmd.Flags().String("config", "", "the configuration `FILE`, in YAML (default: MEANWHILE_CONFIG)")
 	for _, f := range config.Flags() {
 		if f.Bool {
-			cmd.Flags().Bool(f.Name, false, f.Usage)
+			cmd.Flags().Bool(f.Name, f.On, f.Usage)
 		} else {
 			cmd.Flags().String(f.Name, "", f.Usage)
 		}

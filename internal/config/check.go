@@ -22,6 +22,7 @@ func (l *loader) check(cfg *Config) {
 	l.checkListen(cfg)
 	l.checkWeb(cfg)
 	l.must(cfg.Data != "", "data", "this must name a directory")
+	l.checkDatabase(cfg)
 	l.must(cfg.MinFreeBytes >= 0, "min_free_bytes", "this must be a number of bytes, not %d; 0 keeps nothing free", cfg.MinFreeBytes)
 	l.must(cfg.Retention.UserBytes >= 0, "retention.user_bytes", "this must be a number of bytes, not %d; 0 is no bound", cfg.Retention.UserBytes)
 	l.must(cfg.Retention.MaxBytes >= 0, "retention.max_bytes", "this must be a number of bytes, not %d; 0 is no bound", cfg.Retention.MaxBytes)

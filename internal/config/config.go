@@ -16,14 +16,21 @@ import (
 // Config is a server's configuration. A file has durations in seconds, with fractions,
 // under keys that end in _s.
 type Config struct {
-	Listen         string           `yaml:"listen"`           // host:port; port 0 chooses a free port
-	Insecure       bool             `yaml:"insecure"`         // allow listening beyond loopback, where anyone who connects may do anything
-	PublicURL      string           `yaml:"public_url"`       // how browsers reach the server; "": at the host of the request
-	AllowedHosts   []string         `yaml:"allowed_hosts"`    // more names of the server in Host headers; "*" for any
-	AllowedOrigins []string         `yaml:"allowed_origins"`  // origins of pages that may use the server with a token; "*" for all
-	TrustedProxies []string         `yaml:"trusted_proxies"`  // addresses and networks whose forwarding headers are trusted
-	WatchTTL       time.Duration    `yaml:"watch_ttl_s"`      // how long a watch token is valid
-	Data           string           `yaml:"data"`             // the directory that holds everything
+	Listen         string        `yaml:"listen"`          // host:port; port 0 chooses a free port
+	Insecure       bool          `yaml:"insecure"`        // allow listening beyond loopback, where anyone who connects may do anything
+	PublicURL      string        `yaml:"public_url"`      // how browsers reach the server; "": at the host of the request
+	AllowedHosts   []string      `yaml:"allowed_hosts"`   // more names of the server in Host headers; "*" for any
+	AllowedOrigins []string      `yaml:"allowed_origins"` // origins of pages that may use the server with a token; "*" for all
+	TrustedProxies []string      `yaml:"trusted_proxies"` // addresses and networks whose forwarding headers are trusted
+	WatchTTL       time.Duration `yaml:"watch_ttl_s"`     // how long a watch token is valid
+	Data           string        `yaml:"data"`            // the directory that holds everything, or a cache beside a database
+	Database       string        `yaml:"database"`        // the URL of a PostgreSQL database, for several servers; "": SQLite in Data
+	DatabaseFile   string        `yaml:"database_file"`   // a file that holds this URL. Load reads it into Database
+	// Whether a start brings the schema of the database up to date.
+	DatabaseMigrate bool `yaml:"database_migrate"`
+	// Whether a pooler is between the server and the database that gives each transaction
+	// another connection, and knows no prepared statements.
+	DatabasePooler bool             `yaml:"database_pooler"`
 	MinFreeBytes   int64            `yaml:"min_free_bytes"`   // free space of the disk below which new work is refused
 	ShutdownGrace  time.Duration    `yaml:"shutdown_grace_s"` // how long running work may continue once the server stops
 	Models         []Model          `yaml:"models"`           // none: the built-in simulated model
@@ -99,18 +106,19 @@ func Default() Config {
 	chat.MaxDepth = 1000
 	chat.Retry.For = 2 * time.Minute
 	return Config{
-		Listen:        "127.0.0.1:8080",
-		WatchTTL:      24 * time.Hour,
-		Data:          "./meanwhile-data",
-		MinFreeBytes:  64 << 20,
-		ShutdownGrace: 25 * time.Second,
-		Queues:        map[string]Queue{"chat": chat, "sim": Defaults(Sim)},
-		Connections:   Connections{PerAddress: 1024},
-		Bodies:        Bodies{MaxBytes: 256 << 20, CallerBytes: 128 << 20},
-		Files:         Files{MaxBytes: 512 << 20},
-		Retention:     Retention{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour, MaxBytes: 16 << 30, UserBytes: 4 << 30},
-		Log:           Log{Level: "info", Format: "auto"},
-		Tracing:       Tracing{Ratio: 1},
+		Listen:          "127.0.0.1:8080",
+		WatchTTL:        24 * time.Hour,
+		Data:            "./meanwhile-data",
+		MinFreeBytes:    64 << 20,
+		DatabaseMigrate: true,
+		ShutdownGrace:   25 * time.Second,
+		Queues:          map[string]Queue{"chat": chat, "sim": Defaults(Sim)},
+		Connections:     Connections{PerAddress: 1024},
+		Bodies:          Bodies{MaxBytes: 256 << 20, CallerBytes: 128 << 20},
+		Files:           Files{MaxBytes: 512 << 20},
+		Retention:       Retention{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour, MaxBytes: 16 << 30, UserBytes: 4 << 30},
+		Log:             Log{Level: "info", Format: "auto"},
+		Tracing:         Tracing{Ratio: 1},
 	}
 }
 

@@ -75,7 +75,7 @@ func (l *loader) hasProblem(key string) bool {
 }
 
 func (l *loader) file(cfg *Config, name string) {
-	text, err := readBounded(name)
+	text, err := readBounded(name, MaxFile)
 	if err != nil {
 		l.problem(name, "", "cannot read the configuration file: %v", err)
 		return
@@ -83,15 +83,15 @@ func (l *loader) file(cfg *Config, name string) {
 	l.yaml(cfg, name, text)
 }
 
-func readBounded(name string) ([]byte, error) {
+func readBounded(name string, limit int) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, errors.Unwrap(err) // the name is in the problem already
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
-	if err == nil && len(text) > MaxFile {
-		err = fmt.Errorf("it is longer than %d bytes", MaxFile)
+	text, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err == nil && len(text) > limit {
+		err = fmt.Errorf("it is longer than %d bytes", limit)
 	}
 	return text, err
 }

@@ -12,6 +12,7 @@ type Flag struct {
 	Key   string
 	Usage string
 	Bool  bool // without a value it means true
+	On    bool // the default of a Bool
 }
 
 // Flags returns the flags, in the order of the help.
@@ -19,6 +20,8 @@ func Flags() []Flag {
 	return []Flag{
 		{Name: "listen", Key: "listen", Usage: "the host:port to listen on; port 0 chooses a free port"},
 		{Name: "data", Key: "data", Usage: "the directory that holds everything; created if it is missing"},
+		{Name: "database", Key: "database", Usage: "the postgres:// URL of a database that several servers may share; the directory is then a cache"},
+		{Name: "database-migrate", Key: "database_migrate", Usage: "bring the schema of the database up to date at the start", Bool: true, On: true},
 		{Name: "insecure", Key: "insecure", Usage: "allow listening beyond this machine, where anyone who connects may do anything", Bool: true},
 		{Name: "shutdown-grace", Key: "shutdown_grace_s", Usage: "how many seconds running work may finish once the server stops"},
 		{Name: "log-level", Key: "log.level", Usage: "debug, info, warn or error"},

@@ -20,6 +20,9 @@ const superuser = "postgres"
 // binVariable names the directory of the programs of another version.
 const binVariable = "MEANWHILE_TEST_POSTGRES"
 
+// Installed reports whether PostgreSQL is installed, for tests that can do something without it.
+func Installed() bool { return findPrograms() != "" }
+
 // installed returns the directory of PostgreSQL's programs. A test on a machine without them is
 // skipped; in CI it fails.
 func installed(t testing.TB) string {

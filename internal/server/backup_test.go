@@ -311,7 +311,7 @@ func TestInterruptedBackupLeavesNothing(t *testing.T) {
 func TestDataDirectoryOfAnotherLayoutIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	d, err := openData(dir)
+	d, err := openData(dir, wholeLayout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +319,7 @@ func TestDataDirectoryOfAnotherLayoutIsRefused(t *testing.T) {
 	if text, err := os.ReadFile(filepath.Join(dir, layoutFile)); err != nil || string(text) != "1\n" {
 		t.Errorf("%q %v", text, err)
 	}
-	if d, err = openData(dir); err != nil {
+	if d, err = openData(dir, wholeLayout); err != nil {
 		t.Fatal(err)
 	}
 	d.release()
@@ -327,7 +327,7 @@ func TestDataDirectoryOfAnotherLayoutIsRefused(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, layoutFile), []byte(other), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := openData(dir); err == nil || !strings.Contains(err.Error(), "layout") || !strings.Contains(err.Error(), "run the version that made it") {
+		if _, err := openData(dir, wholeLayout); err == nil || !strings.Contains(err.Error(), "layout") || !strings.Contains(err.Error(), "run the version that made it") {
 			t.Errorf("%q: %v", other, err)
 		}
 	}

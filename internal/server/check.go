@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,10 +36,15 @@ func Check(ctx context.Context, data string, found func(defect string)) error {
 
 // checkData refuses a directory that no server has used, or one of another layout.
 func checkData(path string) error {
+	if err := checkLayout(path, wholeLayout); errors.Is(err, errCache) {
+		return fmt.Errorf("%s is only a cache: the jobs of its server are in a PostgreSQL database, which PostgreSQL's own tools back up and check; docs/scaling.md says how", path)
+	} else if err != nil {
+		return err
+	}
 	if _, err := os.Stat(databaseIn(path)); err != nil {
 		return fmt.Errorf("%s is no data directory of a server: %w", path, err)
 	}
-	return checkLayout(path)
+	return nil
 }
 
 // missingFiles returns the paths of jobs' files that are missing or partial. It looks at

@@ -86,7 +86,7 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *componen
 		}
 	}()
 
-	if c.data, err = openData(cfg.Data); err != nil {
+	if c.data, err = openData(cfg.Data, layoutFor(cfg)); err != nil {
 		return nil, err
 	}
 	if c.store, err = openStore(ctx, cfg, c.data, log); err != nil {
@@ -159,12 +159,16 @@ func (c *components) assemble(ctx context.Context) (err error) {
 		Observer:    c.instruments.metrics,
 
 		ResourceLimits: resources.limits(),
+		Bus:            c.store.engineBus(),
 	})
 	if err != nil {
 		return fmt.Errorf("the store cannot be read: %w", err)
 	}
 	resources.follow(c.engine)
 	c.health.hasSpace = c.engine.HasDiskSpace
+	if !c.store.exclusive {
+		c.health.storeAway = c.engine.StoreAway
+	}
 	c.addMetricSources()
 	c.runners = c.makeRunners(c.executors)
 	c.apis = []httpAPI{

@@ -24,7 +24,7 @@ type dataDir struct {
 // openData makes the directory if it is missing, and locks it. The kernel releases the lock
 // of a killed process, so there is nothing to clean up. The pid in the lock file is for
 // people; that of a killed process stays until the next start.
-func openData(path string) (*dataDir, error) {
+func openData(path string, l layout) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, unusable(path, "made", err)
 	}
@@ -37,9 +37,9 @@ func openData(path string) (*dataDir, error) {
 	}
 	d := &dataDir{path: path, lock: lock}
 	if err = d.acquireLock(); err == nil {
-		err = d.markLayout()
+		err = d.markLayout(l)
 	}
-	if err == nil {
+	if err == nil && l == wholeLayout {
 		err = d.createDatabase()
 	}
 	if err != nil {
@@ -119,36 +119,57 @@ func (d *dataDir) commands() string { return filepath.Join(d.path, commandsFile)
 
 func (d *dataDir) scratch() string { return filepath.Join(d.path, scratchDir) }
 
-// layout is the number of this layout. It is written into the directory, and a directory
-// with another number is refused.
-const layout = "1"
+// layout says what a data directory holds, and is written into it. A directory with another
+// layout is refused.
+type layout string
 
-// checkLayout refuses a directory of another layout. A directory without a number is new,
-// or older than the numbers.
-func checkLayout(path string) error {
-	text, err := os.ReadFile(filepath.Join(path, layoutFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+const (
+	// wholeLayout is everything: the SQLite database, the files of jobs and the keys.
+	wholeLayout layout = "1"
+	// cacheLayout is what a server with a PostgreSQL database can do without.
+	cacheLayout layout = "cache 1"
+)
+
+var errCache = errors.New("only a cache")
+
+// layoutFor returns the layout of the directory of a server.
+func layoutFor(cfg config.Config) layout {
+	if cfg.Database != "" {
+		return cacheLayout
 	}
-	if err != nil {
+	return wholeLayout
+}
+
+// checkLayout refuses a directory of another layout. A directory without one is new, or older
+// than the layouts.
+func checkLayout(path string, want layout) error {
+	text, err := os.ReadFile(filepath.Join(path, layoutFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return unusable(path, "used", err)
 	}
-	if found := strings.TrimSpace(string(text)); found != layout {
-		return fmt.Errorf("the data directory %s is of the layout %.20q, and this version of the program knows %s: run the version that made it, or name another directory (--data)", path, found, layout)
+	found := layout(strings.TrimSpace(string(text)))
+	_, noDatabase := os.Stat(databaseIn(path))
+	switch {
+	case want == cacheLayout && (found == wholeLayout || noDatabase == nil):
+		return fmt.Errorf("the data directory %s holds the jobs of a server without a PostgreSQL database, and with one it is only a cache: name another directory (--data)", path)
+	case err == nil && want == wholeLayout && found == cacheLayout:
+		return fmt.Errorf("the data directory %s is %w: the jobs of its server are in a PostgreSQL database; name that (--database), or another directory (--data)", path, errCache)
+	case err == nil && found != want:
+		return fmt.Errorf("the data directory %s is of the layout %.20q, and this version of the program knows %s: run the version that made it, or name another directory (--data)", path, found, want)
 	}
 	return nil
 }
 
 // markLayout checks the layout, and writes it into a directory that has none.
-func (d *dataDir) markLayout() error {
-	if err := checkLayout(d.path); err != nil {
+func (d *dataDir) markLayout(l layout) error {
+	if err := checkLayout(d.path, l); err != nil {
 		return err
 	}
 	path := filepath.Join(d.path, layoutFile)
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	err := writeSynced(path+".new", []byte(layout+"\n"))
+	err := writeSynced(path+".new", []byte(l+"\n"))
 	if err == nil {
 		err = os.Rename(path+".new", path)
 	}

@@ -14,7 +14,7 @@ import (
 func TestDataDirectoryIsPrivate(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a", "b")
-	d, err := openData(path)
+	d, err := openData(path, wholeLayout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestLockHasPIDOfRunningServer(t *testing.T) {
 	if err := os.WriteFile(lock, []byte("4194304123\n"), 0o600); err != nil { // of a server that was killed
 		t.Fatal(err)
 	}
-	d, err := openData(path)
+	d, err := openData(path, wholeLayout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestForeignDirectoryIsRefused(t *testing.T) {
 			t.Errorf("%s: %v", tt.rule, err)
 		}
 		if !tt.ours {
-			if _, err := openData(path); err == nil || !strings.Contains(err.Error(), "one of its own") {
+			if _, err := openData(path, wholeLayout); err == nil || !strings.Contains(err.Error(), "one of its own") {
 				t.Errorf("%s: %v", tt.rule, err)
 			}
 			if left, _ := os.ReadDir(path); len(left) != len(tt.names) {
@@ -109,18 +109,18 @@ func TestForeignDirectoryIsRefused(t *testing.T) {
 func TestSecondServerIsRefusedWithThePidOfTheFirst(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir()
-	first, err := openData(path)
+	first, err := openData(path, wholeLayout)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = openData(path)
+	_, err = openData(path, wholeLayout)
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another server (pid %d)", os.Getpid())) || !strings.Contains(err.Error(), path) {
 		t.Errorf("%v", err)
 	}
 	if err := first.release(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := openData(path)
+	again, err := openData(path, wholeLayout)
 	if err != nil {
 		t.Fatalf("released, and still held: %v", err)
 	}
@@ -133,7 +133,54 @@ func TestDataDirectoryThatIsAFileIsRefused(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openData(file); err == nil || !strings.Contains(err.Error(), "data directory") {
+	if _, err := openData(file, wholeLayout); err == nil || !strings.Contains(err.Error(), "data directory") {
 		t.Error(err)
+	}
+}
+
+// A directory with jobs is no cache of a server with a database, which would remove their files.
+// A cache has no jobs, so a server without a database would begin with none.
+func TestDirectoryOfJobsAndCacheAreNotMixedUp(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		made, used layout
+		want       string
+	}{
+		{wholeLayout, cacheLayout, "holds the jobs of a server without a PostgreSQL database"},
+		{cacheLayout, wholeLayout, "is only a cache"},
+		{cacheLayout, cacheLayout, ""},
+		{wholeLayout, wholeLayout, ""},
+	} {
+		path := t.TempDir()
+		d, err := openData(path, tt.made)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.release(); err != nil {
+			t.Fatal(err)
+		}
+		d, err = openData(path, tt.used)
+		if err == nil {
+			d.release()
+		}
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s used as %s: %v", tt.made, tt.used, err)
+		}
+		_, err = os.Stat(databaseIn(path))
+		if whole := err == nil; whole != (tt.made == wholeLayout) {
+			t.Errorf("a directory made as %s has a SQLite database: %v", tt.made, whole)
+		}
+		if tt.made == cacheLayout {
+			if _, err := Backup(t.Context(), path, filepath.Join(t.TempDir(), "copy"), nil); err == nil || !strings.Contains(err.Error(), "PostgreSQL's own tools") {
+				t.Errorf("a backup of a cache: %v", err)
+			}
+		}
+	}
+	old := t.TempDir() // from before there were layouts
+	if err := os.WriteFile(databaseIn(old), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openData(old, cacheLayout); err == nil || !strings.Contains(err.Error(), "holds the jobs") {
+		t.Errorf("%v", err)
 	}
 }

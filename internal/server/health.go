@@ -21,14 +21,21 @@ const (
 var phaseNames = [...]string{"starting", "ready", "stopping"}
 
 // health serves probes. /healthz answers that the process is alive, /readyz whether it
-// takes requests. Both answer any Host. A server whose disk is full is ready: reads, cancels and deletes still
-// work, and deletes free space. Its answer says so.
+// takes requests. Both answer any Host. A server whose disk is full is ready: reads, cancels and
+// deletes still work, and deletes free space. Its answer says so. A server whose database is away
+// is not ready: it can answer nothing.
 type health struct {
-	now      atomic.Int32
-	hasSpace func() bool // reports whether the disk has space for new work; set before the phase is ready
+	now atomic.Int32
+
+	// set before the phase is ready
+	hasSpace  func() bool // reports whether the disk has space for new work
+	storeAway func() bool // reports whether the shared database is away; nil for a store of its own
 }
 
-const readyButFull = "ready, but the disk is full: no new work is taken"
+const (
+	readyButFull = "ready, but the disk is full: no new work is taken"
+	databaseAway = "the database is away: no request is taken, and running work goes on"
+)
 
 func (h *health) set(p phase) { h.now.Store(int32(p)) }
 
@@ -37,15 +44,17 @@ func (h *health) register(mux api.Mux) {
 		respond(w, http.StatusOK, "alive")
 	})))
 	mux.Handle("GET /readyz", gate.AnyHost(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		p, status := phase(h.now.Load()), http.StatusOK
-		if p != ready {
-			status = http.StatusServiceUnavailable
+		p := phase(h.now.Load())
+		switch {
+		case p != ready:
+			respond(w, http.StatusServiceUnavailable, phaseNames[p])
+		case h.storeAway != nil && h.storeAway():
+			respond(w, http.StatusServiceUnavailable, databaseAway)
+		case !h.hasSpace():
+			respond(w, http.StatusOK, readyButFull)
+		default:
+			respond(w, http.StatusOK, phaseNames[p])
 		}
-		word := phaseNames[p]
-		if p == ready && !h.hasSpace() {
-			word = readyButFull
-		}
-		respond(w, status, word)
 	})))
 }
 

@@ -274,7 +274,7 @@ func TestFailedStartSaysWhyAndLeavesNothing(t *testing.T) {
 	if _, err := Open(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "use another address (metrics.listen)") {
 		t.Errorf("the same address for metrics: %v", err)
 	}
-	d, err := openData(other.Data)
+	d, err := openData(other.Data, wholeLayout)
 	if err != nil {
 		t.Fatalf("a server that could not start holds its directory: %v", err)
 	}

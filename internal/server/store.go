@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/meanwhile-run/meanwhile/internal/bus"
+	"github.com/meanwhile-run/meanwhile/internal/bus/pgbus"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/files"
@@ -22,11 +24,36 @@ type openedStore struct {
 	// free returns the number of bytes that new work may write to the store's disk; nil if it
 	// is unknown.
 	free func() (int64, error)
+	// bus connects the processes that share the store; nil if exclusive.
+	bus *pgbus.Bus
+}
+
+// Close closes the store and what belongs to it.
+func (s openedStore) Close() error {
+	if s.bus != nil {
+		s.bus.Close()
+	}
+	return s.Store.Close()
+}
+
+// engineBus returns the bus for the engine; nil for none.
+func (s openedStore) engineBus() bus.Bus {
+	if s.bus == nil {
+		return nil
+	}
+	return s.bus
 }
 
 // openStore opens the store of the configuration. All stores that the server can use are
 // chosen here.
 func openStore(ctx context.Context, cfg config.Config, data *dataDir, log *slog.Logger) (openedStore, error) {
+	if cfg.Database != "" {
+		return awaitDatabase(ctx, cfg, log)
+	}
+	return openSQLite(ctx, cfg, data, log)
+}
+
+func openSQLite(ctx context.Context, cfg config.Config, data *dataDir, log *slog.Logger) (openedStore, error) {
 	s, err := sqlite.Open(ctx, data.database(), sqlite.Options{AtEnd: conversation.AtEnd, PreallocateLog: preallocatedLog, Log: log,
 		Reserve: reserve, KeepFree: cfg.MinFreeBytes, Free: func() (int64, bool) { return files.Free(data.path) },
 	})
