@@ -223,7 +223,11 @@ func (q *queue) blockedLocked(ending int) bool {
 // heldBackBy returns the reason why a job does not start. It reads nothing: it uses the known
 // counts, which may miss changes of the last second by other processes.
 func (q *queue) heldBackBy(s *Snapshot) job.HeldBackBy {
-	if h := s.HeldBackReason(); h != "" || s.State != job.Queued {
+	h := s.HeldBackReason()
+	if h == job.HeldBackByKey && q != nil && !q.resources.hasRoom(s.Resource) {
+		return job.HeldBackByResource // the jobs of its key before it may wait for the same
+	}
+	if h != "" || s.State != job.Queued {
 		return h
 	}
 	if q == nil {

@@ -4,17 +4,19 @@ import "github.com/meanwhile-run/meanwhile/internal/job"
 
 // Arrival is a new job before it is admitted.
 type Arrival struct {
-	Queue   string
-	Key     Key
-	Delayed bool // it becomes ready later
-	Leased  bool // a worker is waiting for it
+	Queue    string
+	Key      Key
+	Resource string
+	Delayed  bool // it becomes ready later
+	Leased   bool // a worker is waiting for it
 }
 
 // added is the number of jobs that the earlier jobs of a group add to each limited count.
 type added struct {
-	running    int // running jobs of the queue
-	keyBusy    int // queued and running jobs of the key
-	keyWaiting int // waiting jobs of the key
+	running    int            // running jobs of the queue
+	keyRunning int            // running jobs of the key
+	keyQueued  resourceCounts // queued jobs of the key; "" is a resource here
+	keyWaiting int            // waiting jobs of the key
 }
 
 // FirstState returns the first state of a new job. It is Running only if a worker is waiting and
@@ -25,7 +27,8 @@ func (q *Queue) firstState(a *Arrival, earlier added) job.State {
 	if a.Delayed {
 		return job.Scheduled
 	}
-	if limit := q.limitsOf(a.Key.Name).KeyRunning; limit > 0 && q.keyState(a.Key).busy()+earlier.keyBusy >= limit {
+	busy := q.keyState(a.Key).busy(a.Resource) + earlier.keyRunning + earlier.keyQueued[a.Resource]
+	if limit := q.limitsOf(a.Key.Name).KeyRunning; limit > 0 && busy >= limit {
 		return job.Parked
 	}
 	if !a.Leased {
@@ -82,11 +85,12 @@ func (g *Group) Admit(q *Queue, a *Arrival) error {
 		return err
 	}
 	state := q.firstState(a, *earlier)
-	if state == job.Running {
+	switch state {
+	case job.Running:
 		g.running[q]++
-	}
-	if busy(state) {
-		earlier.keyBusy++
+		earlier.keyRunning++
+	case job.Queued:
+		earlier.keyQueued.add(a.Resource, 1)
 	}
 	if state.Waiting() {
 		earlier.keyWaiting++

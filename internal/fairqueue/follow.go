@@ -11,16 +11,14 @@ func (q *Queue) Follow(j *job.Job, from job.State, turn int64) {
 	t := q.tenant(j.Owner.Tenant)
 	last := t.last
 	q.Move(j, from)
-	// Move has given the job a turn of its own: replace it.
-	turn -= offset(j.Priority)
-	switch j.State {
-	case job.Queued:
-		k := t.keys[j.Key]
-		k.next = turn + turnCost
-		t.last = max(last, k.next)
-	case job.Parked:
-		t.keys[j.Key].nextParked = turn + turnCost
+	if j.State != job.Queued {
+		return
 	}
+	// Move has given the job a turn of its own: replace it.
+	k := t.keys[j.Key]
+	k.next = turn - offset(j.Priority) + turnCost
+	k.addResource(j.Resource).next = k.next
+	t.last = max(last, k.next)
 }
 
 // FollowAdvance moves the turns forward before a job that another process claims: there

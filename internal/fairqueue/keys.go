@@ -1,6 +1,10 @@
 package fairqueue
 
-import "github.com/meanwhile-run/meanwhile/internal/job"
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
 
 const (
 	// turnCost is how far one job moves the next turn of its key, and of its tenant.
@@ -23,8 +27,9 @@ const (
 // turn of the claimed job. So now advances as if all these keys were served at once, and new
 // keys cannot overtake a waiting key forever.
 //
-// A parked job has no turn in this order, and uses no turn of its key, until it is queued. It
-// has a number that orders it among the parked jobs of its key.
+// A parked job has no turn in this order, and uses no turn of its key, until it is queued. Its
+// number orders it among the parked jobs of its key and resource; see [parkedTurn]. A queued job
+// that is parked gives its turn back to its key.
 //
 // A key without jobs is kept while its next turn is after now. Such a key is called a debt.
 // Without debts, a key could submit one job at a time and avoid waiting for its later turns. A
@@ -44,13 +49,73 @@ type keyTurns struct {
 
 // keyState is a key with unfinished jobs, or with a turn in the future.
 type keyState struct {
-	next       int64                  // the earliest turn of its next queued job
-	nextParked int64                  // the earliest turn of its next parked job
-	jobs       [job.Running + 1]int32 // by state
+	next  int64                  // the earliest turn of its next queued job
+	jobs  [job.Running + 1]int32 // by state
+	plain keyResource            // its jobs that need no resource
+	of    []keyResource          // its jobs by resource; the few entries are in no order
 }
 
-// busy returns the number of jobs that count against the limit of running jobs.
-func (k *keyState) busy() int { return int(k.jobs[job.Queued] + k.jobs[job.Running]) }
+// keyResource counts the ready jobs of a key that need one resource.
+type keyResource struct {
+	name           string
+	queued, parked int32
+	next           int64 // the turn after its queued jobs, so that they keep their order
+}
+
+// count counts n more jobs in a state.
+func (r *keyResource) count(s job.State, n int32) {
+	switch s {
+	case job.Queued:
+		r.queued += n
+	case job.Parked:
+		r.parked += n
+	}
+	if r.queued == 0 {
+		r.next = 0 // no job of the resource is overtaken
+	}
+}
+
+// resource returns the entry of a resource, or nil.
+func (k *keyState) resource(name string) *keyResource {
+	if name == "" {
+		return &k.plain
+	}
+	for i := range k.of {
+		if k.of[i].name == name {
+			return &k.of[i]
+		}
+	}
+	return nil
+}
+
+// addResource returns the entry of a resource. It replaces an entry without jobs, so that a key
+// has no more entries than its jobs have resources.
+func (k *keyState) addResource(name string) *keyResource {
+	r := k.resource(name)
+	for i := 0; r == nil && i < len(k.of); i++ {
+		if k.of[i].queued == 0 && k.of[i].parked == 0 {
+			r = &k.of[i]
+			*r = keyResource{name: name}
+		}
+	}
+	if r == nil {
+		k.of = append(k.of, keyResource{name: name})
+		r = &k.of[len(k.of)-1]
+	}
+	return r
+}
+
+// queued returns the number of queued jobs that need a resource.
+func (k *keyState) queued(resource string) int {
+	if r := k.resource(resource); r != nil {
+		return int(r.queued)
+	}
+	return 0
+}
+
+// busy returns the number of jobs that take the places of a ready job: the running jobs of the
+// key, and its queued jobs that need the same resource.
+func (k *keyState) busy(resource string) int { return int(k.jobs[job.Running]) + k.queued(resource) }
 
 func (k *keyState) waiting() int {
 	return int(k.jobs[job.Scheduled] + k.jobs[job.Queued] + k.jobs[job.Parked])
@@ -63,29 +128,46 @@ func newKeyTurns() keyTurns { return keyTurns{keys: map[string]*keyState{}, tidy
 // noJobs is the state of a key without an entry.
 var noJobs keyState
 
-// move counts a job that moves from one state to another. A job that becomes queued or parked
-// gets a number that orders it.
-func (t *keyTurns) move(key string, priority int, from, to job.State) (k *keyState, turn int64) {
+// move counts a job that moves from one state to its current one. A job that becomes queued or
+// parked gets a number that orders it.
+func (t *keyTurns) move(j *job.Job, from job.State) (k *keyState, turn int64) {
+	to := j.State
 	if to == job.Queued && t.active == 0 {
 		t.clearDebts()
 	}
-	k = t.keys[key]
+	k = t.keys[j.Key]
 	if k == nil {
 		k = &keyState{}
-		t.keys[key] = k
+		t.keys[j.Key] = k
 		t.debts++ // until count adds its job
 	}
-	switch to {
-	case job.Queued:
-		turn = t.nextTurn(k) + offset(priority)
-	case job.Parked:
-		// Keep k.next, so that a parked job uses no turn of its key. Its number only orders it
-		// among the parked jobs of the key.
-		k.nextParked = max(t.now, k.next, k.nextParked) + turnCost
-		turn = k.nextParked - turnCost + offset(priority)
+	if ready(from) || ready(to) {
+		r := k.addResource(j.Resource)
+		r.count(from, -1)
+		r.count(to, 1)
+		switch {
+		case to == job.Queued:
+			turn = t.nextTurn(k, r) + offset(j.Priority)
+		case to == job.Parked:
+			turn = parkedTurn(j)
+			if from == job.Queued {
+				k.next -= turnCost // the key uses the turn for another job
+			}
+		}
 	}
-	t.count(key, k, from, to)
+	t.count(j.Key, k, from, to)
 	return k, turn
+}
+
+// parkedHeadStart is how much earlier a parked job seems to have become ready for each step of
+// priority. A job of higher priority is queued first, and no parked job starves.
+const parkedHeadStart = time.Hour
+
+// parkedTurn returns the number that orders a job among the parked jobs of its key and resource:
+// by the time at which it became ready, with a head start for its priority. It depends on the job
+// alone: a job that is queued and parked again returns to its place.
+func parkedTurn(j *job.Job) int64 {
+	return j.RunAt.UnixMicro() + int64(j.Priority-job.DefaultPriority)*parkedHeadStart.Microseconds()
 }
 
 // clearDebts removes all debts. It is called when no job is queued, because then no key has been
@@ -97,9 +179,9 @@ func (t *keyTurns) clearDebts() {
 	}
 }
 
-func (t *keyTurns) nextTurn(k *keyState) int64 {
-	turn := max(t.now, k.next)
-	k.next = turn + turnCost
+func (t *keyTurns) nextTurn(k *keyState, r *keyResource) int64 {
+	turn := max(t.now, k.next, r.next)
+	k.next, r.next = turn+turnCost, turn+turnCost
 	t.last = max(t.last, k.next)
 	return turn
 }
@@ -160,7 +242,7 @@ func (t *keyTurns) advance(priority int, turn int64) {
 }
 
 // restore counts a job that the store reads when it opens.
-func (t *keyTurns) restore(key []byte, state job.State, priority int, turn int64) {
+func (t *keyTurns) restore(key []byte, resource string, state job.State, priority int, turn int64) {
 	k := t.keys[string(key)]
 	if k == nil {
 		k = &keyState{}
@@ -168,9 +250,13 @@ func (t *keyTurns) restore(key []byte, state job.State, priority int, turn int64
 	}
 	k.jobs[state]++
 	t.jobs++
-	turn -= offset(priority)
-	switch state {
-	case job.Queued:
+	if !ready(state) {
+		return
+	}
+	r := k.addResource(resource)
+	r.count(state, 1)
+	if state == job.Queued {
+		turn -= offset(priority)
 		t.queued++
 		if k.jobs[job.Queued] == 1 {
 			t.active++
@@ -178,10 +264,9 @@ func (t *keyTurns) restore(key []byte, state job.State, priority int, turn int64
 		if t.last == 0 || turn < t.now {
 			t.now = turn // now is the earliest turn of all queued jobs
 		}
-		k.next = max(k.next, turn+turnCost)
+		r.next = max(r.next, turn+turnCost)
+		k.next = max(k.next, r.next)
 		t.last = max(t.last, k.next)
-	case job.Parked:
-		k.nextParked = max(k.nextParked, turn+turnCost)
 	}
 }
 

@@ -92,15 +92,15 @@ func (q *Queue) Move(j *job.Job, from job.State) (turn int64, freed bool) {
 		q.ready.remove(j.RunAt)
 	}
 	t := q.tenant(j.Owner.Tenant)
-	k, turn := t.move(j.Key, j.Priority, from, to)
+	k, turn := t.move(j, from)
 	q.countResource(t, j.Resource, from, to)
 	q.turns.update(t)
-	return turn, k.jobs[job.Parked] > 0 && busy(from) && !busy(to)
+	return turn, k.jobs[job.Parked] > 0 && (from == job.Running || from == job.Queued && to != job.Running)
 }
 
 // Restore adds a job that the store reads when it opens: a running job, or a waiting job with
-// its turn. since is when a queued or parked job became ready; resource is that of a queued job.
-// It does not change Counts.
+// its turn. since is when a queued or parked job became ready; resource is what it needs. It does
+// not change Counts.
 func (q *Queue) Restore(tenant, key []byte, resource string, state job.State, priority int, turn int64, since time.Time) {
 	if ready(state) {
 		q.ready.add(since)
@@ -109,7 +109,7 @@ func (q *Queue) Restore(tenant, key []byte, resource string, state job.State, pr
 	if t == nil || string(tenant) != t.name {
 		t = q.tenant(string(tenant))
 	}
-	t.restore(key, state, priority, turn)
+	t.restore(key, resource, state, priority, turn)
 	q.countResource(t, resource, 0, state)
 	q.turns.update(t)
 }
@@ -135,6 +135,3 @@ func (q *Queue) tidy() {
 
 // ready reports whether jobs of the state wait only for their turn.
 func ready(s job.State) bool { return s == job.Queued || s == job.Parked }
-
-// busy reports whether jobs of the state count against their key's limit of running jobs.
-func busy(s job.State) bool { return s == job.Queued || s == job.Running }

@@ -397,9 +397,9 @@ type Prune struct {
 }
 
 // Claim leases the next ready jobs of a queue: as many as there are tokens, ready jobs whose
-// resource has room (see [Batch.Room]) and free places under the queue's limit, none while the
-// queue is paused. The Attempt of each
-// claimed job includes the new attempt. At most one suspect of the whole store runs at a
+// resource has room (see [Batch.Room]) and whose key may run another job, and free places under the
+// queue's limit, none while the queue is paused. The Attempt of each claimed job includes the new
+// attempt. A claim parks the jobs that it finds of keys at their limit. At most one suspect of the whole store runs at a
 // time (see [job.Job.Suspect]): a claim skips the others and parks them until it ends.
 //
 // A token that already holds a job answers its lease again, whatever else the claim asks

@@ -42,13 +42,13 @@ func DecodeExtra(raw []byte, j *job.Job) error {
 	return err
 }
 
-// DecodeGroups returns the tally and the resource among the fields that [EncodeExtra] has encoded.
-func DecodeGroups(raw []byte) (tally, resource string) {
-	if !bytes.Contains(raw, []byte(`"y":`)) && !bytes.Contains(raw, []byte(`"s":`)) { // decoding costs more
-		return "", ""
+// DecodeTally returns the tally among the fields that [EncodeExtra] has encoded.
+func DecodeTally(raw []byte) string {
+	if !bytes.Contains(raw, []byte(`"y":`)) { // decoding costs more
+		return ""
 	}
 	x, _ := decodeExtra(raw)
-	return x.Tally, x.Resource
+	return x.Tally
 }
 
 // refs returns the references: a single one and several ones are stored differently.

@@ -79,16 +79,16 @@ func (a *applier) addClaimed(op *store.Claim, j *Job) error {
 }
 
 // leaseOrPark leases a ready job and reports whether it did. A damaged job fails. A job whose key
-// has reached its limit is parked: the limit was lower or absent when the job was queued. A suspect
-// is parked while another suspect runs.
+// has reached its limit is parked: a job of the key that needs another resource was claimed, or the
+// limit was higher or absent when the job was queued. A suspect is parked while another one runs.
 func (a *applier) leaseOrPark(op *store.Claim, j *Job, token job.Token) (leased bool, err error) {
 	switch {
 	case j.Damaged:
 		return false, a.repair(j)
 	case !a.m.queue(op.Queue).MayRun(fairqueue.KeyOf(&j.Job)):
-		return false, a.park(j)
+		return false, a.moveReady(j, job.Parked)
 	case a.m.suspects.running > 0 && j.Suspect():
-		return false, a.parkSuspect(j, j.Turn)
+		return false, a.parkSuspect(j)
 	}
 	return true, a.lease(op, j, token)
 }

@@ -64,7 +64,7 @@ func (a *applier) makeReady(limit int) (ready, late int, err error) {
 
 func (a *applier) makeOneReady(j *Job) error {
 	if a.m.suspects.running > 0 && j.Suspect() {
-		return a.parkSuspect(j, 0)
+		return a.parkSuspect(j)
 	}
 	return a.moveReady(j, a.readyState(&j.Job))
 }

@@ -15,9 +15,10 @@ import (
 //	"@" length ":" tenant resource  queued jobs of the tenant that need the resource
 //	"+" key                       parked jobs of a key of the empty tenant
 //	"-" length ":" tenant key     parked jobs of a key of the tenant
-//	"!" tenant                    parked suspects of the tenant
+//	"&" length ":" tenant length ":" key resource  parked jobs of a key that need the resource
+//	"!" length ":" tenant resource  parked suspects of the tenant that need the resource
 //
-// Length is the number of bytes of the tenant.
+// Length is the number of bytes of the name after it.
 
 // SuspectLanePrefix begins the lanes of parked suspects, which wait until no suspect runs.
 const SuspectLanePrefix = "!"
@@ -25,12 +26,14 @@ const SuspectLanePrefix = "!"
 // Lane returns the lane of ready jobs of a key in the state Queued or Parked.
 func Lane(s job.State, k fairqueue.Key, resource string) string {
 	switch {
+	case s == job.Parked && resource != "":
+		return "&" + lengthAnd(k.Tenant) + lengthAnd(k.Name) + resource
 	case s == job.Parked && k.Tenant == "":
 		return "+" + k.Name
 	case s == job.Parked:
-		return "-" + strconv.Itoa(len(k.Tenant)) + ":" + k.Tenant + k.Name
+		return "-" + lengthAnd(k.Tenant) + k.Name
 	case resource != "":
-		return "@" + strconv.Itoa(len(k.Tenant)) + ":" + k.Tenant + resource
+		return "@" + lengthAnd(k.Tenant) + resource
 	case k.Tenant == "":
 		return ""
 	}
@@ -40,31 +43,41 @@ func Lane(s job.State, k fairqueue.Key, resource string) string {
 // LaneOf returns the lane of a queued or parked job, if it is no parked suspect.
 func LaneOf(j *job.Job) string { return Lane(j.State, fairqueue.KeyOf(j), j.Resource) }
 
-// SuspectLane returns the lane of a tenant's parked suspects.
-func SuspectLane(tenant string) string { return SuspectLanePrefix + tenant }
+// SuspectLane returns the lane of a parked suspect.
+func SuspectLane(j *job.Job) string {
+	return SuspectLanePrefix + lengthAnd(j.Owner.Tenant) + j.Resource
+}
 
-// ParseLane returns the state of the jobs in a lane, their tenant, and the resource of queued ones.
+// lengthAnd returns the length of a name, a colon and the name.
+func lengthAnd(name string) string { return strconv.Itoa(len(name)) + ":" + name }
+
+// ParseLane returns the state of the jobs in a lane, their tenant and their resource.
 func ParseLane(lane string) (s job.State, tenant, resource string) {
 	if lane == "" {
 		return job.Queued, "", ""
 	}
 	switch kind, rest := lane[0], lane[1:]; kind {
 	case SuspectLanePrefix[0]:
-		return job.Parked, rest, ""
+		tenant, resource = cutName(rest)
+		return job.Parked, tenant, resource
 	case '=':
 		return job.Queued, rest, ""
 	case '@':
-		tenant, resource = cutTenant(rest)
+		tenant, resource = cutName(rest)
 		return job.Queued, tenant, resource
 	case '-':
-		tenant, _ = cutTenant(rest)
+		tenant, _ = cutName(rest)
 		return job.Parked, tenant, ""
+	case '&':
+		tenant, rest = cutName(rest)
+		_, resource = cutName(rest)
+		return job.Parked, tenant, resource
 	}
 	return job.Parked, "", ""
 }
 
-// cutTenant parses the length of a tenant, a colon, the tenant, and more.
-func cutTenant(text string) (tenant, more string) {
+// cutName parses the length of a name, a colon, the name, and more.
+func cutName(text string) (name, more string) {
 	size, rest, _ := strings.Cut(text, ":")
 	if n, err := strconv.Atoi(size); err == nil && 0 <= n && n <= len(rest) {
 		return rest[:n], rest[n:]

@@ -1,6 +1,10 @@
 package ops
 
 import (
+	"cmp"
+	"math"
+	"slices"
+
 	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -8,7 +12,7 @@ import (
 
 // readyState returns whether a job that becomes ready is queued or parked.
 func (a *applier) readyState(j *job.Job) job.State {
-	return a.m.queue(j.Queue).ReadyState(fairqueue.KeyOf(j))
+	return a.m.queue(j.Queue).ReadyState(fairqueue.KeyOf(j), j.Resource)
 }
 
 // freedKey is a key in which a job freed a place while others are parked.
@@ -17,11 +21,12 @@ type freedKey struct {
 	key   fairqueue.Key
 }
 
-// unparkFreedKeys queues one parked job for each freed place. It returns how many it queued.
+// unparkFreedKeys queues, for each freed place, one parked job of each resource that may use it. It
+// returns how many it queued.
 func (a *applier) unparkFreedKeys() (unparked int, err error) {
 	for _, f := range a.freed {
 		// The op itself may have filled the place again. Then no parked job can run.
-		n, err := a.unpark(f.queue, f.key, min(1, a.m.queue(f.queue).Unparkable(f.key)))
+		n, err := a.unpark(f.queue, f.key, 1, math.MaxInt)
 		if err != nil {
 			return 0, err
 		}
@@ -53,8 +58,8 @@ func (a *applier) unparkChangedLimits(limit int) (unparked int, err error) {
 }
 
 func (a *applier) unparkQueue(q *queue, limit int) (unparked int, err error) {
-	for key, places := range q.UnparkableKeys() {
-		n, err := a.unpark(q.name, key, min(places, limit-unparked))
+	for key := range q.UnparkableKeys() {
+		n, err := a.unpark(q.name, key, math.MaxInt, limit-unparked)
 		if err != nil {
 			return 0, err
 		}
@@ -65,18 +70,25 @@ func (a *applier) unparkQueue(q *queue, limit int) (unparked int, err error) {
 	return unparked, nil
 }
 
-// unpark queues the first parked jobs of a key.
-func (a *applier) unpark(queue string, key fairqueue.Key, limit int) (int, error) {
-	if limit <= 0 {
-		return 0, nil
+// unpark queues the first parked jobs of a key that have a place, in the order in which they became
+// ready: up to each of every resource, and up to limit in all.
+func (a *applier) unpark(queue string, key fairqueue.Key, each, limit int) (int, error) {
+	var jobs []*Job
+	for resource, places := range a.m.queue(queue).Unparkable(key) {
+		first, err := a.tx.Parked(queue, Lane(job.Parked, key, resource), min(places, each, limit))
+		if err != nil {
+			return 0, err
+		}
+		jobs = append(jobs, first...)
 	}
-	jobs, err := a.tx.Parked(queue, Lane(job.Parked, key, ""), limit)
+	slices.SortFunc(jobs, func(a, b *Job) int { return cmp.Or(cmp.Compare(a.Turn, b.Turn), cmp.Compare(a.N, b.N)) })
+	jobs = jobs[:min(limit, len(jobs))]
 	for _, j := range jobs {
-		if err == nil {
-			err = a.moveReady(j, job.Queued)
+		if err := a.moveReady(j, job.Queued); err != nil {
+			return 0, err
 		}
 	}
-	return len(jobs), err
+	return len(jobs), nil
 }
 
 // moveReady moves a waiting job to queued or parked.
@@ -92,13 +104,4 @@ func (a *applier) moveReady(j *Job, to job.State) error {
 func (a *applier) saveReady(j *Job, lane string) error {
 	a.b.Moved = append(a.b.Moved, store.Moved{ID: j.ID, State: j.State, Revision: j.Revision})
 	return a.tx.SaveReady(j, lane)
-}
-
-// park parks a queued job. The job keeps its turn, and so its place before jobs that became ready
-// later.
-func (a *applier) park(j *Job) error {
-	from := j.State
-	j.MoveWaiting(job.Parked)
-	a.move(&j.Job, from, false)
-	return a.saveReady(j, LaneOf(&j.Job))
 }

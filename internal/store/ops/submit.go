@@ -46,7 +46,10 @@ func (a *applier) submit(op *store.Submit) error {
 
 // arrival converts a submit for the rules of its queue.
 func arrival(op *store.Submit) fairqueue.Arrival {
-	return fairqueue.Arrival{Queue: op.Job.Queue, Key: fairqueue.KeyOf(&op.Job), Delayed: op.Delay > 0, Leased: !op.Token.IsZero()}
+	return fairqueue.Arrival{
+		Queue: op.Job.Queue, Key: fairqueue.KeyOf(&op.Job), Resource: op.Job.Resource,
+		Delayed: op.Delay > 0, Leased: !op.Token.IsZero(),
+	}
 }
 
 // answerRepeatedSubmit answers a submit that was applied before: its token holds its job, or

@@ -32,17 +32,13 @@ func (s *suspects) noteParked(queue string) bool {
 // stuck reports whether a suspect is parked although none runs.
 func (s *suspects) stuck() bool { return s.running == 0 && len(s.queues) > 0 }
 
-// parkSuspect parks a suspect until the running one has ended. It keeps its turn, if it had one.
-func (a *applier) parkSuspect(j *Job, turn int64) error {
+// parkSuspect parks a suspect until the running one has ended.
+func (a *applier) parkSuspect(j *Job) error {
 	a.m.noteParkedSuspect(j.Queue)
 	from := j.State
 	j.MoveWaiting(job.Parked)
 	j.Turn = a.move(&j.Job, from, false)
-	// A job that becomes ready had no turn: it has got one behind the others.
-	if turn != 0 {
-		j.Turn = turn
-	}
-	return a.saveReady(j, SuspectLane(j.Owner.Tenant))
+	return a.saveReady(j, SuspectLane(&j.Job))
 }
 
 // queueSuspect queues the next parked suspect if none runs.

@@ -96,11 +96,11 @@ type LineTx interface {
 	// that of the lane, also for a damaged job.
 	Ready(queue, lane string, limit int) ([]*Job, error)
 	// Parked reads the first parked jobs of a lane in the same order. It sets what a move to queued
-	// needs: N, ID, Owner, Queue, Key, Resource, Tally, Priority, State and Revision. The other
-	// fields may be zero.
+	// needs: N, ID, Owner, Queue, Key, Resource, Tally, Priority, State, Revision and Turn. The other
+	// fields may be zero. Resource is that of the lane, also for a damaged job.
 	Parked(queue, lane string, limit int) ([]*Job, error)
 	// FirstSuspect reads the job with the earliest RunAt, and then the lowest N, in all lanes of
-	// parked suspects of the queue; see [SuspectLane]. It sets RunAt and the fields of Parked.
+	// parked suspects of the queue; see [SuspectLane]. It sets RunAt and the fields of Parked but Turn.
 	FirstSuspect(queue string) (*Job, error)
 	// Due reads the scheduled jobs with the earliest RunAt of those whose RunAt has come.
 	Due(limit int) ([]*Job, error)

@@ -19,10 +19,10 @@ func scanJobRow(c column) *ops.Job {
 	return &ops.Job{Job: j, N: c.int(0), FileCount: int(c.int(24)), Damaged: damage != nil}
 }
 
-// completeDamaged sets the resource of a damaged queued job from its lane: the job is counted with
+// completeDamaged sets the resource of a damaged ready job from its lane: the job is counted with
 // that, and what the row says may be the damaged part.
 func (t *tx) completeDamaged(j *ops.Job) error {
-	if !j.Damaged || j.State != job.Queued {
+	if !j.Damaged || j.State != job.Queued && j.State != job.Parked {
 		return nil
 	}
 	_, err := t.q.lane.int(j.N).first(func(c column) error {

@@ -22,11 +22,12 @@ func (t *tx) Ready(queue, lane string, limit int) (ready []*ops.Job, err error) 
 
 // Parked reads parked jobs of a lane; see [ops.LineTx]. It reads only the columns that a move needs.
 func (t *tx) Parked(queue, lane string, limit int) (parked []*ops.Job, err error) {
+	_, _, resource := ops.ParseLane(lane)
 	err = t.q.parked.text(queue).text(lane).int(int64(limit)).each(func(c column) error {
 		j := job.Job{ID: c.id(2), Queue: queue, Owner: job.Owner{Tenant: c.text(7), User: c.text(4)}, Key: c.text(6),
-			State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3)}
-		j.Tally, j.Resource = codec.DecodeGroups(c.bytes(5))
-		parked = append(parked, &ops.Job{Job: j, N: c.int(0)})
+			State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3), Resource: resource}
+		j.Tally = codec.DecodeTally(c.bytes(5))
+		parked = append(parked, &ops.Job{Job: j, N: c.int(0), Turn: c.int(8)})
 		return nil
 	})
 	return parked, err
@@ -40,7 +41,8 @@ func (t *tx) FirstSuspect(queue string) (j *ops.Job, err error) {
 			ID: c.id(2), Owner: job.Owner{Tenant: c.text(5), User: c.text(7)}, Queue: queue, Key: c.text(4),
 			State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3), RunAt: c.time(6),
 		}}
-		j.Tally, j.Resource = codec.DecodeGroups(c.bytes(8))
+		j.Tally = codec.DecodeTally(c.bytes(8))
+		_, _, j.Resource = ops.ParseLane(c.text(9))
 		return nil
 	})
 	return j, err

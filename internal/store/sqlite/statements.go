@@ -101,8 +101,8 @@ func newStatements(conn *sqlite.Conn) *statements {
 		{&q.job, "SELECT " + jobColumns + ", idem, deleted FROM jobs WHERE tenant = ? AND usr = ? AND id = ?"},
 		{&q.input, "SELECT body FROM inputs WHERE n = ?"},
 		{&q.nextReady, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
-		{&q.parked, "SELECT n, priority, id, revision, usr, extra, key, tenant FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
-		{&q.firstSuspect, `SELECT n, priority, id, revision, key, tenant, run_at, usr, extra FROM jobs WHERE n =
+		{&q.parked, "SELECT n, priority, id, revision, usr, extra, key, tenant, turn FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
+		{&q.firstSuspect, `SELECT n, priority, id, revision, key, tenant, run_at, usr, extra, lane FROM jobs WHERE n =
 			(SELECT n FROM jobs WHERE queue = ? AND lane >= '!' AND lane < '"' ORDER BY run_at, n LIMIT 1)`},
 		{&q.lane, "SELECT lane FROM jobs WHERE n = ?"},
 		{&q.due, "SELECT " + jobColumns + " FROM jobs WHERE due <= ? ORDER BY due LIMIT ?"},

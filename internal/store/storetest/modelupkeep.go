@@ -13,22 +13,19 @@ import (
 func (m *model) due(op *store.Due) func() {
 	now := m.w.now()
 	ready, expired := 0, 0
-	freed := map[modelQueueKey]int{}
+	before := m.parkedLines()
 	for _, j := range m.filter(func(j *modelJob) bool {
 		return j.State.Waiting() && !j.queueDeadline.IsZero() && !j.queueDeadline.After(now)
 	}) {
-		if j.State == job.Queued {
-			freed[queueKeyOf(j)]++
-		}
 		j.Failure = op.Failure
 		m.end(j, job.Expired)
 		expired++
 	}
-	for key := range freed {
-		ready += m.unpark(key, freed[key])
+	for l, places := range before {
+		ready += m.unpark(l, places-m.places(l))
 	}
 	for _, j := range m.filter(func(j *modelJob) bool { return j.State == job.Parked }) {
-		ready += m.unpark(queueKeyOf(j), len(m.jobs)) // where a limit was raised
+		ready += m.unpark(lineOf(j), len(m.jobs)) // where a limit was raised
 	}
 	at := m.entries + 1 // the model does not know the order of jobs that become ready at the same time
 	for _, j := range m.filter(func(j *modelJob) bool { return j.State == job.Scheduled && !j.RunAt.After(now) }) {
@@ -76,8 +73,9 @@ func (m *model) prune(op *store.Prune) func() {
 // have got them.
 func (m *model) claimed(op *store.Claim) {
 	m.wantRefusal(op, "")
-	if want := m.claimable(op); len(op.Claimed) != want {
-		m.w.Fatalf("a claim of %q got %d jobs, want %d", op.Queue, len(op.Claimed), want)
+	limit := m.claimLimit(op)
+	if len(op.Claimed) > limit {
+		m.w.Fatalf("a claim of %q got %d jobs, and may get %d", op.Queue, len(op.Claimed), limit)
 	}
 	used := map[job.Token]bool{}
 	for _, token := range op.Tokens {
@@ -90,6 +88,10 @@ func (m *model) claimed(op *store.Claim) {
 		used[c.Token] = true
 		m.claimedOne(op, &c)
 	}
+	left := m.filter(func(j *modelJob) bool { return m.claimable(op, j) })
+	if len(op.Claimed) < limit && len(left) > 0 {
+		m.w.Fatalf("a claim of %q got %d jobs of %d, and left %s", op.Queue, len(op.Claimed), limit, text(left[0].Job))
+	}
 }
 
 func (m *model) claimedOne(op *store.Claim, c *job.Claimed) {
@@ -97,11 +99,11 @@ func (m *model) claimedOne(op *store.Claim, c *job.Claimed) {
 	if j == nil || j.State != job.Queued || j.Queue != op.Queue || op.Tenant != nil && j.Owner.Tenant != *op.Tenant {
 		m.w.Fatalf("a claim of %q got %s", op.Queue, text(c.Job))
 	}
-	if !hasRoom(m.room, j.Resource) {
-		m.w.Fatalf("a claim of %q got a job whose resource has no room: %s", op.Queue, text(c.Job))
+	if !m.claimable(op, j) {
+		m.w.Fatalf("a claim of %q got a job whose resource has no room, or whose key is at its limit: %s", op.Queue, text(c.Job))
 	}
 	for _, other := range m.jobs {
-		if other.State == job.Queued && hasRoom(m.room, other.Resource) && queueKeyOf(other) == queueKeyOf(j) && other.Priority == j.Priority && other.queuedOrder < j.queuedOrder {
+		if other.State == job.Queued && lineOf(other) == lineOf(j) && other.Priority == j.Priority && other.queuedOrder < j.queuedOrder {
 			m.w.Fatalf("a claim got a job before another of its key that was ready earlier")
 		}
 	}

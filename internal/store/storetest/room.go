@@ -120,7 +120,7 @@ func roomAfterRequeue(w *harness) {
 
 func roomUnparked(w *harness) {
 	w.setLimits(queue, job.Limits{KeyRunning: 1})
-	first, second := w.submit(), w.submit(needing("m"))
+	first, second := w.submit(needing("m")), w.submit(needing("m"))
 	w.wantStates("at first", job.Parked, second)
 	w.do(newCancel(first))
 	w.wantStates("then", job.Queued, second)

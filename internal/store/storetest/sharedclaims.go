@@ -17,6 +17,7 @@ func sharedClaimRules() []rule {
 		{"claims of one queue at several stores never get the same job", sharedClaimsOnce},
 		{"as many jobs of a queue run as its limit allows, never more", sharedRunning},
 		{"as many jobs of a key run as its limit allows, never more", sharedKeyRunning},
+		{"the limit of a key holds over stores with room for different resources", sharedKeyRoom},
 		{"one suspect at a time runs, over all stores", sharedSuspects},
 		{"no key is overtaken by more jobs than the stores claim in a second", long(sharedTurns)},
 		{"each store overshoots the limit of waiting jobs of a key by at most one batch", sharedKeyWaiting},

@@ -52,6 +52,7 @@ func topics() []topic {
 		{"order", orderRules()},
 		{"limits", limitRules()},
 		{"room", roomRules()},
+		{"room and keys", keyRoomRules()},
 		{"full keys", fullRules()},
 		{"pauses", pauseRules()},
 		{"groups", groupRules()},
