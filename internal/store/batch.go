@@ -18,7 +18,8 @@ var (
 	ErrUnknown = errors.New("store: whether the batch is stored is not known")
 	// ErrData means that nothing was applied because the store cannot take the data of some
 	// op. The caller commits the two halves of the batch, and so on, until the bad op is
-	// alone in its batch.
+	// alone in its batch. A store takes any bytes in bodies, and all plain text in names: valid
+	// UTF-8 without NUL bytes, as long as the API allows. Other names it may refuse.
 	ErrData = errors.New("store: bad data in the batch")
 	// ErrFull means that nothing was applied because the disk is full.
 	ErrFull = errors.New("store: the disk is full")
