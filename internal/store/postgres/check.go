@@ -56,7 +56,7 @@ var checks = []struct{ defect, sql string }{
 	{"output belongs to no job: the number %s", orphans("output")},
 	{"the idempotency key of the job with the number %s is missing", "select n::text from " + allJobs + ` where idem is not null and not exists
 		(select from idempotency i where i.tenant = j.tenant and i.usr = j.usr and i.key = j.idem and i.job = j.id)`},
-	{"an idempotency key belongs to no job and is not going to be deleted: %s", `select i.key from idempotency i where not exists
+	{"an idempotency key belongs to no job and is not going to be deleted: %s", `select i.key from idempotency i where i.key <> '' and not exists
 		(select from ` + allJobs + ` where i.tenant = j.tenant and i.usr = j.usr and i.key = j.idem and i.job = j.id)
 		and not exists (select from leftovers l where l.tenant = i.tenant and l.usr = i.usr and l.key = i.key)`},
 	{"the sum of what an owner keeps is wrong: %s", fmt.Sprintf(`select format('tenant "%%s", user "%%s", %%s bytes more are stored', tenant, usr, sum(bytes)) from (

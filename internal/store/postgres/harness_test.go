@@ -14,17 +14,24 @@ import (
 // must pass Check.
 func NewDatabase(tb testing.TB) pgtest.Database {
 	tb.Helper()
+	d := newDatabase(tb)
+	tb.Cleanup(func() {
+		for _, defect := range defectsOf(tb, d) {
+			tb.Errorf("a check of the database finds: %s", defect)
+		}
+	})
+	return d
+}
+
+// newDatabase makes a database with all migrations.
+func newDatabase(tb testing.TB) pgtest.Database {
+	tb.Helper()
 	d := pgtest.Shared(tb).Schema(tb)
 	conn := d.Connect(tb)
 	if _, err := Up(context.Background(), conn); err != nil {
 		tb.Fatal(err)
 	}
 	_ = conn.Close(context.Background())
-	tb.Cleanup(func() {
-		for _, defect := range defectsOf(tb, d) {
-			tb.Errorf("a check of the database finds: %s", defect)
-		}
-	})
 	return d
 }
 

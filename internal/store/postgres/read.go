@@ -29,7 +29,7 @@ var (
 		from (` + ofJob("n, state", "n, state") + ") j left join results r using (n)"}
 	readTurn     = &statement{"read_turn", "select queue, turn, n from jobs where tenant = $1 and usr = $2 and id = $3 and state = 2"}
 	readPosition = &statement{"read_position", `select count(*) from unnest($2::text[]) l cross join lateral
-		(select from jobs where queue = $1 and lane = l and (turn, n) < ($3::bigint, $4::bigint) limit $5::bigint) before`}
+		(select from jobs where queue = $1 and lane = l and (turn, n) < ($3::bigint, $4::bigint) order by turn, n limit $5::bigint) before`}
 	readIdempotent = &statement{"read_idempotent", "select job, hash from idempotency where tenant = $1 and usr = $2 and key = $3"}
 )
 

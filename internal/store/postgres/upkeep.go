@@ -15,7 +15,7 @@ var (
 	readNextDue = &statement{"read_next_due", `select (select due from jobs where due is not null order by due limit 1),
 		(select queue_by from jobs where queue_by is not null order by queue_by limit 1)`}
 	readWithFiles   = &statement{"read_with_files", "select n, id from with_files where n > $1 order by n limit $2::bigint"}
-	readAbandonable = &statement{"read_abandonable", "select p.until, j.* from presence p cross join lateral (select " + unfinishedJob + ` from jobs where n = p.n and id = p.id) j
+	readAbandonable = &statement{"read_abandonable", "select p.until, j.* from presence p cross join lateral (select " + unfinishedJob + ` from jobs where n = p.n and id = p.id offset 0) j
 		where (p.until, p.id) > ($1::bigint, $2::uuid) and p.until <= $3::bigint order by p.until, p.id limit $4::bigint`}
 	readKept     = &statement{"read_kept", "select tenant, usr, bytes, (sum(bytes) over ())::bigint from owners order by bytes desc limit 1"}
 	readVersions = &statement{"read_versions", `select v.* from unnest($1::text[], $2::text[], $3::uuid[]) as w(tenant, usr, id) cross join lateral (

@@ -1,0 +1,98 @@
+package postgres
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// manyJobs fills the tables as 100,000 jobs do, of two owners, three queues and a hundred keys:
+// half of them ended, and of the others a tenth runs. Each has output.
+const manyJobs = `
+insert into jobs (n, id, tenant, usr, queue, key, priority, state, max_attempts, revision, created, run_at, policy, lane, turn, due, queue_by, token, process, lease_until, code, cursor, out_bytes)
+	select n, overlay(gen_random_uuid()::text placing lpad(to_hex(n), 8, '0') from 1)::uuid, 't', 'u' || n % 2, 'q' || n % 3, 'k' || n % 100, 5, state, 3, 1, n, n, '\x01',
+		case when state in (2, 3) then '=t' end, n, case when state = 1 then n end, case when state < 4 then n end,
+		case when state = 4 then gen_random_uuid() end, case when state = 4 then gen_random_uuid() end, n, case when n % 50 = 0 then 'c' || n % 7 end, 10, 100
+	from (select n, case when n % 10 = 0 then 4 else 1 + n % 3 end as state from generate_series(1, JOBS / 2) n) s;
+insert into ended (n, id, tenant, usr, queue, key, priority, state, attempt, max_attempts, losses, cleared, revision, created, run_at, finished, expires, cursor, out_bytes, in_bytes, bytes, files, policy, code)
+	select n, overlay(gen_random_uuid()::text placing lpad(to_hex(n), 8, '0') from 1)::uuid, 't', 'u' || n % 2, 'q' || n % 3, 'k' || n % 100, 5, 5 + n % 4, 1, 3, 0, 0, 2, n, n, n, n, 10, 100, 5, 5, 0, '\x01',
+		case when n % 4 = 1 then 'c' || n % 7 end
+	from generate_series(JOBS / 2 + 1, JOBS) n;
+insert into inputs select n, 'input' from generate_series(1, JOBS) n;
+insert into results select n, 'a/b', 'result' from generate_series(1, JOBS, 5) n;
+insert into output select n, seq, 1, case when seq = 1 then 5 else 1 end, 1, seq * 10, '0123456789' from generate_series(1, JOBS, 10) n, generate_series(1, 10) seq;
+insert into with_files select n, id from jobs where n % 10 = 0;
+insert into presence select id, n, tenant, usr, 1000, n from jobs where n % 5 = 0;
+insert into idempotency select 't', 'u', 'key' || n, gen_random_uuid(), '', 0 from generate_series(1, JOBS / 10) n;
+insert into records select 't', 'u', 'kind', 'p' || n % 1000, n::text, 'body' from generate_series(1, JOBS / 2) n;
+insert into tallies select 't', 'u', n::text, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0 from generate_series(1, JOBS / 10) n;
+`
+
+// usualReads are the statements that clients and the engine cause all the time.
+func usualReads() []*statement {
+	all := []*statement{
+		readJob, readInput, readResult, readTurn, readPosition, readIdempotent, readOutput, readText, readNextDue, readWithFiles, readAbandonable,
+		readVersions, readAllRunning, readLapsed, readCancelled, readRunningOf, readLeases, readRow, readRowsUp, readRowsDown, readRowsLast, readTally, readListed,
+	}
+	for _, x := range []*listIndex{listAll, listByQueue, listByKey, listByCode} {
+		all = append(all, x.jobs.fill, x.ended.fill)
+		if x != listAll {
+			all = append(all, x.jobs.queues, x.ended.queues)
+		}
+	}
+	return all
+}
+
+// explain returns the plan that a prepared statement has for all parameters.
+func explain(t *testing.T, conn *pgx.Conn, s *statement) string {
+	t.Helper()
+	d, err := conn.PgConn().Prepare(t.Context(), s.name, s.sql, nil)
+	if err != nil {
+		t.Fatalf("%s: %v", s.name, err)
+	}
+	nulls := strings.Join(slices.Repeat([]string{"null"}, len(d.ParamOIDs)), ", ")
+	if nulls != "" {
+		nulls = "(" + nulls + ")"
+	}
+	rows, err := conn.Query(t.Context(), "explain execute "+s.name+nulls, pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatalf("%s: %v", s.name, err)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestUsualReadsUseIndexes(t *testing.T) {
+	t.Parallel()
+	jobs := 100_000
+	if testing.Short() {
+		jobs = 10_000
+	}
+	d := newDatabase(t)
+	conn := d.Connect(t)
+	if _, err := conn.Exec(t.Context(), strings.ReplaceAll(manyJobs, "JOBS", strconv.Itoa(jobs))+"; set plan_cache_mode = force_generic_plan"); err != nil {
+		t.Fatal(err)
+	}
+	check := func(when string) {
+		for _, s := range usualReads() {
+			plan := explain(t, conn, s)
+			if strings.Contains(plan, "Seq Scan") {
+				t.Errorf("%s %s scans a table:\n%s", when, s.name, plan)
+			}
+		}
+		if _, err := conn.Exec(t.Context(), "deallocate all"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("without statistics,")
+	if _, err := conn.Exec(t.Context(), "analyze jobs, ended, inputs, results, output, with_files, presence, idempotency, records, tallies"); err != nil {
+		t.Fatal(err)
+	}
+	check("with statistics,")
+}
