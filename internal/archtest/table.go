@@ -65,7 +65,7 @@ var packages = []pkg{
 		libraries: []string{"github.com/prometheus/client_golang", "go.opentelemetry.io/otel"}},
 	{path: "internal/config", imports: []string{"internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/server", imports: []string{
-		"internal/bus", "internal/bus/pgbus", "internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/store/postgres", "internal/engine", "internal/files", "internal/conversation",
+		"internal/bus", "internal/bus/pgbus", "internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/store/postgres", "internal/engine", "internal/files", "internal/files/pgfiles", "internal/conversation",
 		"internal/telemetry", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
 		"internal/api", "internal/api/gate", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
 	{path: "internal/cli", imports: []string{

@@ -98,32 +98,6 @@ func runCheck(ctx context.Context, env *Env, data string) error {
 	return err
 }
 
-func newRotateKeyCommand(env *Env) *cobra.Command {
-	var data string
-	var forget bool
-	cmd := &cobra.Command{
-		Use:   "rotate-key",
-		Short: "Make a new key for the tokens of pages",
-		Long: `Add a key to a data directory. It seals the watch tokens and users' tokens from then
-on; a server that uses the directory follows within seconds. Nobody is logged out:
-the tokens of the last three keys stay valid until they expire.
-
-With --forget the earlier keys are removed: their tokens are refused at once.`,
-		Args: usageCheck(cobra.NoArgs),
-		RunE: func(_ *cobra.Command, _ []string) error {
-			dir := env.dataDir(data)
-			keys, err := server.RotateTokenKey(dir, forget)
-			if err == nil {
-				fmt.Fprintf(env.Out, "%s has a new key for tokens, and keeps %d earlier ones\n", dir, len(keys)-1)
-			}
-			return err
-		},
-	}
-	addDataFlag(cmd, &data)
-	cmd.Flags().BoolVar(&forget, "forget", false, "remove the earlier keys")
-	return cmd
-}
-
 func addDataFlag(cmd *cobra.Command, data *string) {
 	cmd.Flags().StringVar(data, "data", "", "the data `DIR` (default: MEANWHILE_DATA, then "+config.Default().Data+")")
 }

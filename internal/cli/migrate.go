@@ -59,22 +59,32 @@ would lose jobs is refused. Stop all servers before it.`,
 			},
 		})
 	for _, c := range cmd.Commands() {
-		c.Flags().StringVar(&o.file, "config", "", "the configuration `FILE` that names the database (default: MEANWHILE_CONFIG)")
-		c.Flags().StringVar(&o.url, "database", "", "the postgres:// `URL` of the database")
+		o.addFlags(c)
 	}
 	return cmd
 }
 
-// load returns the configuration with the database.
+func (o *database) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.file, "config", "", "the configuration `FILE` that names the database (default: MEANWHILE_CONFIG)")
+	cmd.Flags().StringVar(&o.url, "database", "", "the postgres:// `URL` of the database")
+}
+
+// load returns the configuration, which must have a database.
 func (o *database) load(env *Env) (config.Config, error) {
+	cfg, err := o.read(env)
+	if err == nil && cfg.Database == "" {
+		err = usageError{errors.New("no database is configured: name one with --database or MEANWHILE_DATABASE")}
+	}
+	return cfg, err
+}
+
+// read returns the configuration.
+func (o *database) read(env *Env) (config.Config, error) {
 	flags := map[string]string{}
 	if o.url != "" {
 		flags["database"] = o.url
 	}
 	cfg, err := config.Load(config.Sources{File: o.file, Environ: env.Environ, Flags: flags})
-	if err == nil && cfg.Database == "" {
-		err = errors.New("no database is configured: name one with --database or MEANWHILE_DATABASE")
-	}
 	if err != nil {
 		return cfg, usageError{err}
 	}

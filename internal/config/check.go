@@ -31,6 +31,7 @@ func (l *loader) check(cfg *Config) {
 	l.checkMetrics(cfg.Metrics)
 	l.checkTracing(&cfg.Tracing)
 	l.must(cfg.Queues["chat"].Executor == LLM, "queues.chat.executor", "this must be llm: the queue chat answers /api/chat; give another queue this executor")
+	l.must(cfg.Files.CacheBytes > 0, "files.cache_bytes", "this must be a number of bytes above 0, not %d", cfg.Files.CacheBytes)
 	l.must(0 < cfg.Files.MaxBytes && cfg.Files.MaxBytes <= maxFile, "files.max_bytes", "this must be 1 to %d, not %d", int64(maxFile), cfg.Files.MaxBytes)
 	l.between(cfg.Connections.Max, 0, maxRunning, "connections.max")
 	l.between(cfg.Connections.PerAddress, 1, maxRunning, "connections.per_address")

@@ -79,7 +79,8 @@ type Bodies struct {
 
 // Files limits the files of jobs.
 type Files struct {
-	MaxBytes int64 `yaml:"max_bytes"` // of one file; all files of a job together may have twice as many
+	MaxBytes   int64 `yaml:"max_bytes"`   // of one file; all files of a job together may have twice as many
+	CacheBytes int64 `yaml:"cache_bytes"` // of the copies in Data of files that are in the database
 }
 
 // Retention sets how long ended jobs are kept, with their output, result and files.
@@ -115,7 +116,7 @@ func Default() Config {
 		Queues:          map[string]Queue{"chat": chat, "sim": Defaults(Sim)},
 		Connections:     Connections{PerAddress: 1024},
 		Bodies:          Bodies{MaxBytes: 256 << 20, CallerBytes: 128 << 20},
-		Files:           Files{MaxBytes: 512 << 20},
+		Files:           Files{MaxBytes: 512 << 20, CacheBytes: 4 << 30},
 		Retention:       Retention{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour, MaxBytes: 16 << 30, UserBytes: 4 << 30},
 		Log:             Log{Level: "info", Format: "auto"},
 		Tracing:         Tracing{Ratio: 1},

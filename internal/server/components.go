@@ -24,6 +24,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
 	"github.com/meanwhile-run/meanwhile/internal/exec/process"
 	"github.com/meanwhile-run/meanwhile/internal/files"
+	"github.com/meanwhile-run/meanwhile/internal/files/pgfiles"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/runner"
 )
@@ -55,9 +56,11 @@ type components struct {
 	executors   map[string]exec.Executor // by queue
 	listener    net.Listener             // nil without an address
 
+	keys     *tokenKeys
 	gate     *gate.Gate // for every listener
 	conns    *connections
-	files    files.Store // of jobs
+	files    files.Store    // of jobs
+	shared   *pgfiles.Store // the same, if they are in a database; else nil
 	engine   *engine.Engine
 	runners  []*runner.Runner
 	apis     []httpAPI
@@ -92,9 +95,10 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *componen
 	if c.store, err = openStore(ctx, cfg, c.data, log); err != nil {
 		return nil, err
 	}
-	if c.gate, err = makeGate(cfg, c.data, log); err != nil {
-		return nil, err
+	if c.keys, err = openTokenKeys(ctx, c.data, c.store.pool, log); err != nil {
+		return nil, databaseError(cfg, err)
 	}
+	c.gate = makeGate(cfg, c.keys.tokens, log)
 	c.conns = newConnections(limitConnections(cfg, c.gate, log), log)
 	if c.instruments, err = openInstruments(ctx, cfg, *c.gate, log); err != nil {
 		return nil, err
@@ -303,6 +307,9 @@ func (c *components) close() error {
 	errs = append(errs, c.pidFile.Close())
 	if c.instruments != nil {
 		errs = append(errs, c.instruments.close())
+	}
+	if c.shared != nil {
+		errs = append(errs, c.shared.Close())
 	}
 	if c.store.Store != nil {
 		errs = append(errs, c.store.Close())

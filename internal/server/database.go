@@ -23,6 +23,8 @@ const (
 	databaseLogInterval = 10 * time.Second
 	// connectTimeout bounds one try, where the URL does not.
 	connectTimeout = 10 * time.Second
+	// sideConnections is how many connections copy files and read keys.
+	sideConnections = 4
 )
 
 // awaitDatabase opens the store in the database. While the database is away it tries again, for as
@@ -73,11 +75,14 @@ func openDatabase(ctx context.Context, cfg config.Config, log *slog.Logger) (ope
 	if err != nil {
 		return openedStore{}, err
 	}
-	notices, err := pgbus.Open(connectionURL(cfg), pgbus.Options{Log: log})
-	if err != nil {
-		return openedStore{}, errors.Join(err, s.Close())
+	opened := openedStore{Store: s}
+	if opened.bus, err = pgbus.Open(connectionURL(cfg), pgbus.Options{Log: log}); err == nil {
+		opened.pool, err = postgres.NewPool(ctx, connectionURL(cfg), sideConnections, cfg.DatabasePooler)
 	}
-	return openedStore{Store: s, bus: notices}, nil
+	if err != nil {
+		return openedStore{}, errors.Join(err, opened.Close())
+	}
+	return opened, nil
 }
 
 // connectionURL returns the URL of the database with what it does not say: the name of the

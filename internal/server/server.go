@@ -207,7 +207,8 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	runners := startTask(c.runRunners)
 	apis := startTask(c.serve)
 	metrics := startTask(c.instruments.run)
-	keys := startTask(c.followKeys)
+	keys := startTask(c.keys.follow)
+	files := startTask(c.removeStaleFiles)
 	c.health.set(ready)
 	c.log.Info("ready", "url", c.url(), "data", c.data.path)
 	c.notifier.ready(c.url())
@@ -231,7 +232,7 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	c.endStreams() // or the HTTP server would wait for long-polls and streams
 	served := apis.stop()
 	committed := engine.stop()
-	err = errors.Join(err, worked, served, committed, metrics.stop(), keys.stop(), alive.stop(), c.close())
+	err = errors.Join(err, worked, served, committed, metrics.stop(), keys.stop(), files.stop(), alive.stop(), c.close())
 	c.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String())
 	return err
 }

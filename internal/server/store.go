@@ -12,6 +12,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/postgres"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
@@ -26,12 +27,17 @@ type openedStore struct {
 	free func() (int64, error)
 	// bus connects the processes that share the store; nil if exclusive.
 	bus *pgbus.Bus
+	// pool is connections for what is in the database besides the jobs; nil if exclusive.
+	pool *postgres.Pool
 }
 
 // Close closes the store and what belongs to it.
 func (s openedStore) Close() error {
 	if s.bus != nil {
 		s.bus.Close()
+	}
+	if s.pool != nil {
+		s.pool.Close()
 	}
 	return s.Store.Close()
 }

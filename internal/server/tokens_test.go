@@ -140,10 +140,10 @@ func TestForgottenKeyRevokesOpenSockets(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = conn.CloseNow() })
 	for _, forget := range []bool{false, true} {
-		if _, err := RotateTokenKey(s.cfg.Data, forget); err != nil {
+		if _, err := RotateTokenKey(t.Context(), s.cfg, forget); err != nil {
 			t.Fatal(err)
 		}
-		s.components.loadKeys()
+		s.loadKeys()
 		if err := conn.Write(t.Context(), websocket.MessageText, []byte(`{"type":"cancel","task_id":"none"}`)); err != nil {
 			t.Fatal(err)
 		}
@@ -167,10 +167,10 @@ func TestNewTokenKeyLogsNobodyOut(t *testing.T) {
 	keyOf := func(token string) string { id, _, _ := strings.Cut(token, "."); return id }
 	rotate := func(forget bool) {
 		t.Helper()
-		if _, err := RotateTokenKey(s.cfg.Data, forget); err != nil {
+		if _, err := RotateTokenKey(t.Context(), s.cfg, forget); err != nil {
 			t.Fatal(err)
 		}
-		s.components.loadKeys()
+		s.loadKeys()
 	}
 	first, _ := s.mint("ann", `{}`)
 	rotate(false)
@@ -195,8 +195,11 @@ func TestNewTokenKeyLogsNobodyOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	third, _ := s.mint("ann", `{}`)
-	s.components.loadKeys()
+	s.loadKeys()
 	if !works(third) {
 		t.Error("with a damaged file the keys of before are lost")
 	}
 }
+
+// loadKeys loads the keys of the tokens, as the server does every few seconds.
+func (s *testServer) loadKeys() { _ = s.components.keys.load(s.t.Context()) }

@@ -155,6 +155,40 @@ func TestCacheDropsLeastRecentlyUsed(t *testing.T) {
 	release4()
 }
 
+// Who waits behind a large job gets its room once that job has given up.
+func TestWaitBehindLargeJob(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, database(t).URL(), func(o *Options) { o.CacheBytes = 30 })
+	held, heldList := p.put(text(20))
+	large, largeList := p.put(text(20) + "x")
+	small, smallList := p.put("small")
+	_, release := p.get(held, heldList, text(20))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 2)
+	go func() {
+		_, _, err := p.Fetch(ctx, large, largeList)
+		ended <- err
+	}()
+	p.waitFor(1)
+	got := make(chan error)
+	go func() {
+		_, release, err := p.Fetch(t.Context(), small, smallList)
+		if err == nil {
+			release()
+		}
+		got <- err
+	}()
+	p.waitFor(2)
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	release()
+}
+
 // waitFor waits until so many fetches wait for room.
 func (p *process) waitFor(n int) {
 	for {

@@ -219,6 +219,21 @@ func TestLateChunkIsNotStored(t *testing.T) {
 		t.Errorf("left are %v rows", got)
 	}
 	s.Discard()
+
+	// The same while another process has begun the removal and not ended it.
+	s = a.Stage(job.NewID())
+	_, err = s.Receive(t.Context(), "a", "", &watched{Reader: iotest.OneByteReader(strings.NewReader("xy")), at: func(n int64) {
+		if n == 1 {
+			a.run("update files set state = 2")
+		}
+	}})
+	if job.CodeOf(err) != job.Unavailable {
+		t.Errorf("it is accepted: %v", err)
+	}
+	if got := a.rows(); got != [2]int{1, 0} {
+		t.Errorf("%v rows", got)
+	}
+	s.Discard()
 }
 
 // What is damaged in the database is never given to an attempt.

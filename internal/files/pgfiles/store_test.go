@@ -233,6 +233,37 @@ func TestSlowUploadIsNotSwept(t *testing.T) {
 	}
 }
 
+// An upload that goes on while a sweep takes it for left over keeps its files. Any number of old
+// jobs with files does not hide what is left over.
+func TestSweepChecksAgain(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, database(t).URL())
+	s := p.Stage(job.NewID())
+	if _, err := s.Receive(t.Context(), "a", "", strings.NewReader("x")); err != nil {
+		t.Fatal(err)
+	}
+	p.run("with j as (insert into with_files (n, id) select n, gen_random_uuid() from generate_series(1, 200) n returning id) " +
+		"insert into files (id, job, name, state, at) select id, id, 'a', 1, 0 from j")
+	p.put("left")
+	p.age(25 * time.Hour)
+	p.setBefore(func(sql string) error {
+		if sql == markLeft {
+			p.setBefore(nil)
+			return s.Commit(t.Context())
+		}
+		return nil
+	})
+	if err := p.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.rows(); got != [2]int{201, 1} {
+		t.Errorf("%v rows", got)
+	}
+	if _, err := p.Store.Open(t.Context(), s.ID(), s.Files()[0]); err != nil {
+		t.Error(err)
+	}
+}
+
 // A removal that ended early is ended by the next sweep of any process.
 func TestSweepEndsRemovals(t *testing.T) {
 	t.Parallel()

@@ -6,8 +6,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// maxTokenKeys is how many keys of tokens are kept: the one that seals, and those before it.
-const maxTokenKeys = 4
+// MaxTokenKeys is how many keys of tokens are kept: the one that seals, and those before it.
+const MaxTokenKeys = 4
 
 // Querier runs queries: a connection, a pool or a transaction.
 type Querier interface {
@@ -36,7 +36,7 @@ func FirstTokenKey(ctx context.Context, db Beginner, key []byte) (keys [][]byte,
 // RotateTokenKey adds a key, which seals tokens from then on. The last three keys before it stay,
 // unless forget is true. It returns all keys.
 func RotateTokenKey(ctx context.Context, db Beginner, key []byte, forget bool) (keys [][]byte, err error) {
-	keep := maxTokenKeys
+	keep := MaxTokenKeys
 	if forget {
 		keep = 1
 	}
