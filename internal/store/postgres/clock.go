@@ -3,47 +3,72 @@ package postgres
 import (
 	"sync"
 	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// clock estimates the time of the database's clock. The writer reads that clock with every batch.
+// clock estimates the time of the database's clock. Each batch reads that clock, at a moment
+// between its question and the answer. So a reading is right to within half of the time that it
+// took, which is long when the batch waited for a lock. Between two good readings our own
+// monotonic clock goes on, and is wrong by a little more every second.
 type clock struct {
 	fixed func() time.Time // the clock of a test; nil for that of the database
+	local func() time.Time // our own clock, with its monotonic part
 
 	mu sync.Mutex
 	// Guarded by mu.
-	at   time.Time // a moment of our own clock, with its monotonic part
-	then time.Time // what the database's clock was at that moment
-	lag  time.Duration
+	at      time.Time     // our clock at the best reading; zero before the first
+	reading time.Time     // the database's clock at that moment
+	bound   time.Duration // the largest error of that reading
+	highest time.Time     // the latest time that was answered
 }
 
-func newClock(fixed func() time.Time) *clock { return &clock{fixed: fixed} }
+const (
+	// maxDrift is by how much two clocks may differ more after a second.
+	maxDrift = 200 * time.Microsecond
+	// maxBack is how far the answered time goes back when a better reading says so.
+	maxBack = store.ClockTolerance / 2
+)
 
+func newClock(fixed func() time.Time) *clock { return &clock{fixed: fixed, local: time.Now} }
+
+// now returns the database's time. It never returns a time more than maxBack before an earlier
+// one: if the database's clock was set back, it stands still until that clock has caught up.
 func (c *clock) now() time.Time {
 	if c.fixed != nil {
 		return c.fixed()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := c.local()
 	if c.at.IsZero() {
-		return time.Now()
+		return now
 	}
-	return c.then.Add(time.Since(c.at))
+	shown := c.reading.Add(now.Sub(c.at))
+	if floor := c.highest.Add(-maxBack); shown.Before(floor) {
+		return floor
+	}
+	if shown.After(c.highest) {
+		c.highest = shown
+	}
+	return shown
 }
 
-// maxClockAge is how long a reading of the database's clock is used although later ones took a
-// longer round trip.
-const maxClockAge = 10 * time.Second
-
-// note notes a reading of the database's clock, which was asked at one moment and answered at
-// another. The shorter that took, the better is the reading.
+// note notes a reading of the database's clock, which was asked for at one moment of our clock and
+// answered at another. It is used if it is better than the last one is by now, or if it shows that
+// the database's clock was set.
 func (c *clock) note(reading, asked, answered time.Time) {
 	if c.fixed != nil {
 		return
 	}
+	bound := answered.Sub(asked) / 2
+	at := asked.Add(bound)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	took := answered.Sub(asked)
-	if c.at.IsZero() || took <= c.lag || answered.Sub(c.at) > maxClockAge {
-		c.at, c.then, c.lag = asked.Add(took/2), reading, took
+	age := at.Sub(c.at)
+	before := c.bound + time.Duration(age.Seconds()*float64(maxDrift))
+	apart := reading.Sub(c.reading.Add(age)).Abs()
+	if c.at.IsZero() || bound <= before || apart > bound+before {
+		c.at, c.reading, c.bound = at, reading, bound
 	}
 }
