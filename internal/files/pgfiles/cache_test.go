@@ -3,12 +3,15 @@ package pgfiles
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -268,4 +271,54 @@ func TestStartEmptiesCache(t *testing.T) {
 	}
 	_, release := after.get(id, list, "x")
 	release()
+}
+
+// A disk that fills up during a copy is no fault of the job, which waits.
+func TestFullDiskDuringCopy(t *testing.T) {
+	t.Parallel()
+	for err, code := range map[error]string{
+		full(&os.PathError{Op: "write", Err: syscall.ENOSPC}): "the server's disk has no room for the files of the job",
+		full(&os.PathError{Op: "write", Err: syscall.EDQUOT}): "the server's disk has no room for the files of the job",
+		full(&os.PathError{Op: "write", Err: syscall.EIO}):    "the server could not copy the files of the job to its disk",
+	} {
+		if f := faultOf(err); f.Code != "files_unavailable" || f.Class != job.Wait || f.Message != code {
+			t.Errorf("%v: %+v", err, f)
+		}
+	}
+}
+
+func BenchmarkFiles(b *testing.B) {
+	p := newProcess(b, database(b).URL())
+	const size = 32 << 20
+	var uploads, fetches, reads time.Duration
+	for b.Loop() {
+		began := time.Now()
+		s := p.Stage(job.NewID())
+		f, err := s.Receive(b.Context(), "a", "", io.LimitReader(zeros{}, size))
+		if err == nil {
+			err = s.Commit(b.Context())
+		}
+		uploads += time.Since(began)
+		began = time.Now()
+		_, release, fetchErr := p.Fetch(b.Context(), s.ID(), s.Files())
+		if err = errors.Join(err, fetchErr); err != nil {
+			b.Fatal(err)
+		}
+		release()
+		fetches += time.Since(began)
+		began = time.Now()
+		r, err := p.Store.Open(b.Context(), s.ID(), f)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, r); n != size || err != nil {
+			b.Fatal(n, err)
+		}
+		reads += time.Since(began)
+		p.Remove(s.ID())
+	}
+	for unit, d := range map[string]time.Duration{"upload-MB/s": uploads, "fetch-MB/s": fetches, "read-MB/s": reads} {
+		b.ReportMetric(float64(b.N)*size/1e6/d.Seconds(), unit)
+	}
+	b.ReportMetric(0, "ns/op")
 }

@@ -242,7 +242,7 @@ func TestSweepChecksAgain(t *testing.T) {
 	if _, err := s.Receive(t.Context(), "a", "", strings.NewReader("x")); err != nil {
 		t.Fatal(err)
 	}
-	p.run("with j as (insert into with_files (n, id) select n, gen_random_uuid() from generate_series(1, 200) n returning id) " +
+	p.run("with j as (insert into with_files (n, id) select n, gen_random_uuid() from generate_series(1, 5000) n returning id) " +
 		"insert into files (id, job, name, state, at) select id, id, 'a', 1, 0 from j")
 	p.put("left")
 	p.age(25 * time.Hour)
@@ -256,7 +256,7 @@ func TestSweepChecksAgain(t *testing.T) {
 	if err := p.sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := p.rows(); got != [2]int{201, 1} {
+	if got := p.rows(); got != [2]int{5001, 1} {
 		t.Errorf("%v rows", got)
 	}
 	if _, err := p.Store.Open(t.Context(), s.ID(), s.Files()[0]); err != nil {
