@@ -15,6 +15,7 @@ func keyRoomRules() []rule {
 		{"a job without room takes no place of its key's other jobs", keyRoomFree},
 		{"a claim parks the jobs of a key at its limit that it finds", keyRoomClaim},
 		{"a place that becomes free is free for one job of each resource", keyRoomUnparks},
+		{"of the jobs that a free place queues, the one that became ready first is the first", keyRoomFirst},
 		{"a due queues parked jobs of every resource when their limit was raised", keyRoomRaised},
 		{"a job that is parked again returns to its place", keyRoomOrder},
 		{"a parked job does not wait for ever behind urgent ones", keyRoomNoStarving},
@@ -93,6 +94,24 @@ func keyRoomUnparks(w *harness) {
 	end := w.newClaim(queue, 1)
 	w.do(newFinish(w.leaseOf(a[0]), job.Succeeded), end)
 	w.wantClaimed("of those that became ready in the order a, b", claimedIDs(end.Claimed), a[1])
+}
+
+func keyRoomFirst(w *harness) {
+	w.setLimits(queue, job.Limits{KeyRunning: 1})
+	late := w.submit(needing("a"))
+	w.do(newCancel(late))
+	running := w.running()
+	var parked []job.ID
+	for _, resource := range []string{"b", "", "c"} {
+		parked = append(parked, w.submit(needing(resource)))
+		w.advance(time.Minute)
+	}
+	w.do(newRetry(late)) // the oldest job becomes ready last
+	for i, id := range append(parked, late) {
+		w.do(newFinish(running.Lease(), job.Succeeded))
+		running = w.claimOne(queue)
+		wantEqual(w, fmt.Sprint("the job claimed as number ", i), running.Job.ID, id)
+	}
 }
 
 // leaseOf returns the lease of a running job.
