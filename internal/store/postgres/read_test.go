@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -190,5 +191,54 @@ func TestReadsWithoutPreparedStatements(t *testing.T) {
 	}
 	if err != nil || prepared > 0 {
 		t.Errorf("%d statements are prepared: %v", prepared, err)
+	}
+}
+
+// A search for running jobs that a condition leaves out reads several times.
+func TestRunningJobsAreFoundBehindManyOthers(t *testing.T) {
+	t.Parallel()
+	d := newHarness(t)
+	overrun := func(s *store.Submit) { s.Job.Policy.Timeouts.RunHard = time.Second }
+	var want []job.ID
+	for range 3 {
+		for range 3 {
+			ops := make([]any, 250)
+			for i := range ops {
+				ops[i] = newSubmit(leased)
+			}
+			d.apply(ops...)
+		}
+		s := newSubmit(leased, overrun)
+		d.apply(s)
+		want = append(want, s.Job.ID)
+	}
+	d.now = d.now.Add(2 * time.Second)
+	for _, limit := range []int{1, 2, 3, 500} {
+		var got []job.ID
+		for after := (job.ID{}); ; {
+			page, err := d.Running(t.Context(), store.OverrunOnly, after, limit)
+			if err != nil || len(page) > limit {
+				t.Fatalf("a page of %d has %d: %v", limit, len(page), err)
+			}
+			for i := range page {
+				after = page[i].Job.ID
+				got = append(got, after)
+			}
+			if len(page) < limit {
+				break
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("in pages of %d: %v, want %v", limit, got, want)
+		}
+	}
+	for _, filter := range []store.RunningFilter{store.AllRunning, store.LapsedOnly, store.CancelOnly, store.SilentOnly} {
+		wanted := 0
+		if filter == store.AllRunning {
+			wanted = 7
+		}
+		if page, err := d.Running(t.Context(), filter, job.ID{}, 7); err != nil || len(page) != wanted {
+			t.Errorf("the filter %d lists %d jobs, want %d: %v", filter, len(page), wanted, err)
+		}
 	}
 }

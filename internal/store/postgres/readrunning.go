@@ -28,37 +28,40 @@ var (
 
 // Running lists running jobs; see [store.UpkeepReader].
 func (s *Store) Running(ctx context.Context, filter store.RunningFilter, after job.ID, limit int) ([]store.Running, error) {
-	q := readAllRunning
+	// The conditions that depend on a job's policy are checked here, of as many rows as it takes.
+	q, rows := readAllRunning, runningRows
 	switch filter {
+	case store.AllRunning:
+		rows = limit
 	case store.LapsedOnly:
-		q = readLapsed
+		q, rows = readLapsed, limit
 	case store.CancelOnly:
 		q = readCancelled
 	}
 	now := s.Now()
-	return s.running(ctx, q, intParam(now.UnixMicro()), after, limit, func(j *ops.Job) bool { return j.Matches(filter, now) })
+	return s.running(ctx, q, intParam(now.UnixMicro()), after, rows, limit, func(j *ops.Job) bool { return j.Matches(filter, now) })
 }
 
 // RunningOf lists the running jobs of a process; see [store.UpkeepReader].
 func (s *Store) RunningOf(ctx context.Context, p job.Process, after job.ID, limit int) ([]store.Running, error) {
-	return s.running(ctx, readRunningOf, p[:], after, limit, func(*ops.Job) bool { return true })
+	return s.running(ctx, readRunningOf, p[:], after, limit, limit, func(*ops.Job) bool { return true })
 }
 
-// running lists the jobs of a statement that match.
-func (s *Store) running(ctx context.Context, q *statement, value []byte, after job.ID, limit int, matches func(*ops.Job) bool) (list []store.Running, err error) {
+// running lists up to limit jobs that match, and reads so many rows at a time.
+func (s *Store) running(ctx context.Context, q *statement, value []byte, after job.ID, rows, limit int, matches func(*ops.Job) bool) (list []store.Running, err error) {
 	err = s.snapshot(ctx, func(r *reader) error {
 		list = nil
 		from, read := after, 0
-		next := question{q, [][]byte{from[:], intParam(runningRows), value}, func(row *record) error {
+		next := question{q, [][]byte{from[:], intParam(int64(rows)), value}, func(row *record) error {
 			j := scanUnfinished(row).job
 			from = j.ID
-			if read++; !j.Damaged && len(list) < limit && matches(j) {
+			if read++; len(list) < limit && matches(j) { // also a damaged one: a sweep ends it
 				list = append(list, j.View())
 			}
 			return nil
 		}}
 		err := r.first(ctx, next)
-		for err == nil && read == runningRows && len(list) < limit {
+		for err == nil && read == rows && len(list) < limit {
 			read = 0
 			err = r.ask(ctx, next)
 		}
@@ -76,9 +79,7 @@ func (s *Store) Leases(ctx context.Context, leases []job.Lease) ([]store.Running
 	list := make([]store.Running, len(leases))
 	err := s.read(ctx, readLeases, func(r *record) error {
 		at := r.int() - 1
-		if j := scanUnfinished(r).job; !j.Damaged {
-			list[at] = j.View()
-		}
+		list[at] = scanUnfinished(r).job.View()
 		return nil
 	}, wanted.params()...)
 	return list, err
