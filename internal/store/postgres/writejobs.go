@@ -41,7 +41,7 @@ var (
 	updateOutput = &statement{"update_output", updateSQL(outputNames, outputLetters)}
 	updateLeases = &statement{"update_leases", updateSQL(usedNames, usedLetters)}
 	endJobs      = &statement{"end_jobs", moveSQL("jobs", "ended", endNames, endLetters)}
-	retryJobs    = &statement{"retry_jobs", moveSQL("ended", "jobs", waitNames, waitLetters)}
+	retryJobs    = &statement{"retry_jobs", moveSQL("ended", "jobs", waitNames+", "+leaseNames, waitLetters+leaseLetters)}
 	deleteJobs   = &statement{"delete_jobs", "delete from jobs where n = any($1::bigint[])"}
 	deleteEnded  = &statement{"delete_ended", "delete from ended where n = any($1::bigint[])"}
 
@@ -160,7 +160,7 @@ func (t *tx) writeJobs() {
 		removed: newTable("i"), removedEnded: newTable("i"), gone: newTable("i"), goneWithFiles: newTable("i"),
 		inserts: newTable("i" + fixedLetters + movedLetters + waitLetters + leaseLetters),
 		ends:    newTable("i" + movedLetters + endLetters), insertEnds: newTable("i" + fixedLetters + movedLetters + endLetters),
-		retries: newTable("i" + movedLetters + waitLetters), updates: newTable("i" + movedLetters + waitLetters + leaseLetters),
+		retries: newTable("i" + movedLetters + waitLetters + leaseLetters), updates: newTable("i" + movedLetters + waitLetters + leaseLetters),
 		output: newTable("i" + outputLetters), leases: newTable("i" + usedLetters),
 		inputs: newTable("ib"), results: newTable("itb"), withFiles: newTable("iu"),
 	}
@@ -215,6 +215,7 @@ func (w *jobWrites) add(e *entry) (err error) {
 	case e.place == unfinished && e.stored == ended:
 		addMoved(w.retries.int(j.N), e)
 		addWait(w.retries, e)
+		addLease(w.retries, j) // the same batch may claim the job
 	case e.place == unfinished:
 		w.update(e)
 	}

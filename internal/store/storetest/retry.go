@@ -17,6 +17,7 @@ func retryRules() []rule {
 		{"a retry of an unknown job is not found", retryUnknown},
 		{"a retried job is not pruned", retryThenPrune},
 		{"a cancel and a retry in one batch queue the job", cancelThenRetry},
+		{"a job that is retried and claimed in one batch runs under its lease", retryThenClaim},
 	}
 }
 
@@ -130,4 +131,22 @@ func cancelThenRetry(w *harness) {
 		w.Errorf("the retried job is asked to stop")
 	}
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Running: 1, Cancelled: 1, Retried: 1})
+}
+
+func retryThenClaim(w *harness) {
+	for _, state := range []job.State{job.Failed, job.Cancelled, job.Expired} {
+		id, _ := w.inState(state)
+		claim := w.newClaim(state.String(), 1)
+		w.do(newRetry(id), claim)
+		if len(claim.Claimed) != 1 || claim.Claimed[0].Job.ID != id {
+			w.Fatalf("the claim got %v", claim.Claimed)
+		}
+		c := &claim.Claimed[0]
+		r := w.lease(c.Lease())
+		wantEqual(w, "the job of the lease", r.Job.ID, id)
+		wantEqual(w, "the length of the lease", r.LeaseFor, leaseFor)
+		f := newFinish(c.Lease(), job.Succeeded)
+		w.do(newAppend(c.Lease(), 1, r.Job.Cursor, "again"), f)
+		wantEqual(w, "the state", w.job(id).State, job.Succeeded)
+	}
 }
