@@ -163,7 +163,7 @@ func (c *components) assemble(ctx context.Context) (err error) {
 		Observer:    c.instruments.metrics,
 
 		ResourceLimits: resources.limits(),
-		Bus:            c.store.engineBus(),
+		Bus:            c.store.bus,
 	})
 	if err != nil {
 		return fmt.Errorf("the store cannot be read: %w", err)

@@ -76,7 +76,9 @@ func openDatabase(ctx context.Context, cfg config.Config, log *slog.Logger) (ope
 		return openedStore{}, err
 	}
 	opened := openedStore{Store: s}
-	if opened.bus, err = pgbus.Open(connectionURL(cfg), pgbus.Options{Log: log}); err == nil {
+	notices, err := pgbus.Open(connectionURL(cfg), pgbus.Options{Log: log})
+	if err == nil {
+		opened.bus, opened.closeBus = notices, notices.Close
 		opened.pool, err = postgres.NewPool(ctx, connectionURL(cfg), sideConnections, cfg.DatabasePooler)
 	}
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 
 	"github.com/meanwhile-run/meanwhile/internal/bus"
-	"github.com/meanwhile-run/meanwhile/internal/bus/pgbus"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/files"
@@ -26,28 +25,22 @@ type openedStore struct {
 	// is unknown.
 	free func() (int64, error)
 	// bus connects the processes that share the store; nil if exclusive.
-	bus *pgbus.Bus
+	bus bus.Bus
+	// closeBus ends the connections of the bus; nil for none.
+	closeBus func()
 	// pool is connections for what is in the database besides the jobs; nil if exclusive.
 	pool *postgres.Pool
 }
 
 // Close closes the store and what belongs to it.
 func (s openedStore) Close() error {
-	if s.bus != nil {
-		s.bus.Close()
+	if s.closeBus != nil {
+		s.closeBus()
 	}
 	if s.pool != nil {
 		s.pool.Close()
 	}
 	return s.Store.Close()
-}
-
-// engineBus returns the bus for the engine; nil for none.
-func (s openedStore) engineBus() bus.Bus {
-	if s.bus == nil {
-		return nil
-	}
-	return s.bus
 }
 
 // openStore opens the store of the configuration. All stores that the server can use are
