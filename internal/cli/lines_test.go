@@ -194,9 +194,14 @@ func TestInterruptedLinesReportProgress(t *testing.T) {
 	s = newTestEnv(f.URL).withInput("1\n")
 	s.want(t, exitNotFound, "", "submit", "sim", "--lines", "-")
 	s.wantErr(t, "0 jobs submitted. Line 1 and the lines after it may not be submitted.")
+}
 
-	st = newBatchServer(t)
-	s = newTestEnv(st.URL).withInput("1\n" + strings.Repeat("x", maxInput+2) + "\n2\n")
+func TestTooLongLineIsRefused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector needs a second for 32 MiB")
+	}
+	t.Parallel()
+	s := newTestEnv(newBatchServer(t).URL).withInput("1\n" + strings.Repeat("x", maxInput+2) + "\n2\n")
 	s.want(t, exitUsage, "job_1\n", "submit", "sim", "--lines", "-")
 	s.wantErr(t, "line 2 is longer than 32 MiB")
 }

@@ -168,12 +168,13 @@ job_4  sim       queued     0/4      -                                     1s
 // A misspelt queue is not like one without jobs: the server's answer names the queues.
 func TestUnknownQueueIsReported(t *testing.T) {
 	t.Parallel()
+	url := startDefaultServer(t)
 	for _, line := range []string{"list --queue nosuch", "cancel --queue nosuch --yes", "retry --queue nosuch --yes", "delete --queue nosuch --yes", "queues nosuch", "queues pause nosuch", "submit nosuch {}"} {
-		s := newTestEnv(startDefaultServer(t))
+		s := newTestEnv(url)
 		s.want(t, exitNotFound, "", strings.Fields(line)...)
 		s.wantErr(t, `there is no queue "nosuch"`, "the queues are: chat, sim")
 	}
-	s := newTestEnv(startDefaultServer(t))
+	s := newTestEnv(url)
 	s.want(t, exitOK, "ID  QUEUE  STATUS  ATTEMPT  PROGRESS  AGE\n", "list", "--queue", "chat")
 }
 

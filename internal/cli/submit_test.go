@@ -73,6 +73,9 @@ func TestSubmitRefusesInvalidInput(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
+			if testing.Short() && len(tt.typed) > maxInput {
+				t.Skip("the race detector needs a second for 32 MiB")
+			}
 			f := newFakeServer(t)
 			s := newTestEnv(f.URL).withInput(tt.typed)
 			s.want(t, exitUsage, "", "submit", "sim", tt.arg)

@@ -411,8 +411,12 @@ func TestStopWhileJobsWaitAtTheGate(t *testing.T) {
 		e := newInMemory(t, answering(429, http.Header{"Retry-After": {"3600"}}, ""))
 		_, _ = runFailing(t, e, hello)
 		ctx, cancel := context.WithCancelCause(t.Context())
+		jobs := 1000
+		if testing.Short() {
+			jobs = 100 // 1000 take the race detector 8 seconds
+		}
 		var all sync.WaitGroup
-		for range 1000 {
+		for range jobs {
 			all.Go(func() {
 				sink := exectest.NewRecorder(t)
 				defer sink.Close()
