@@ -230,7 +230,11 @@ func TestMaxDepthIgnoresUnusableSlots(t *testing.T) {
 // many jobs as it has slots and max_depth together, even if they arrive at the same time.
 func TestMaxDepthIgnoresJobsThatRunAtOnce(t *testing.T) {
 	t.Parallel()
-	for range 20 {
+	rounds := 20
+	if testing.Short() {
+		rounds = 4
+	}
+	for range rounds {
 		h := newLimitedHarness(t, func(q *engine.Queue) { q.MaxDepth = 1 })
 		errs := make(chan error)
 		for range 9 {

@@ -141,7 +141,11 @@ func (h *outageHarness) submit() (err error) {
 // at whatever time in the interval the job was delivered.
 func TestSlowSyncSweepsNoRenewedLease(t *testing.T) {
 	t.Parallel()
-	for at := 100 * time.Millisecond; at < 2*time.Second; at += 150 * time.Millisecond {
+	step := 150 * time.Millisecond
+	if testing.Short() {
+		step *= 4
+	}
+	for at := 100 * time.Millisecond; at < 2*time.Second; at += step {
 		t.Run(at.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {

@@ -15,10 +15,10 @@ import (
 
 func badDataRules() []rule {
 	return []rule{
-		{"a submit with bad data does not affect a thousand others", badSubmits},
+		{"a submit with bad data does not affect a thousand others", long(badSubmits)},
 		{"bad data in output, results and failures does not affect other ops", badOutput},
 		{"progress that is not a number does not affect other ops", badProgress},
-		{"refused ops of every kind do not affect a thousand others", refusedOps},
+		{"refused ops of every kind do not affect a thousand others", long(refusedOps)},
 		{"an accepted value is returned unchanged", valuesKept},
 	}
 }

@@ -10,7 +10,7 @@ import (
 func ownerRules() []rule {
 	return []rule{
 		{"to another user or tenant the job does not exist", ownersApart},
-		{"owners with the same concatenation of names are different", ownersNotConcatenated},
+		{"owners with the same concatenation of names are different", long(ownersNotConcatenated)},
 	}
 }
 
