@@ -36,7 +36,7 @@ check: lint compiler ## Before a commit: format, vet, lint, imports, short tests
 test: ## Run the tests that need only Go; others skip where their programs are missing
 	$(GO) test $(TIMEOUT) ./...
 
-test-all: needs ## Run every test; as root it first installs curl, tesseract, PHP, nginx, PostgreSQL and Chromium with apt
+test-all: needs ## Run every test; as root it first installs curl, tesseract, PHP, nginx, PostgreSQL, Chromium, node and spin with apt
 	$(GO) test $(TIMEOUT) ./...
 
 race: needs compiler ## Run every test with the race detector

@@ -72,6 +72,7 @@ var packages = []pkg{
 		"client", "bench", "internal/config", "internal/job", "internal/telemetry", "internal/server", "internal/simmodel"},
 		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys/unix", "golang.org/x/text/width"}},
 
+	{path: "internal/model"},
 	{path: "internal/crash", imports: []string{"client"}},
 	{path: "internal/attack"},
 	{path: "internal/notices"},
