@@ -13,7 +13,7 @@ import (
 // milliseconds, so that lists can take turns, and a short list is never cut.
 const maxVisited = 1000
 
-// listRows is how many candidates a list takes at a time if it must look into their rows.
+// listRows is how many entries of a group a list reads at first, at most.
 const listRows = 128
 
 var (
@@ -63,80 +63,53 @@ func (l *list) page(ctx context.Context) (page []job.Job, next job.ID, err error
 	if err := l.open(ctx); err != nil {
 		return nil, next, err
 	}
-	byRow := len(l.filter.Metadata) > 0
-	rows := map[int64]*ops.Job{}
 	var selected []int64 // the numbers of the page's jobs
 	for visited := 0; ; {
 		want := l.filter.Limit + 1 - len(selected)
-		if byRow {
-			want = listRows
-		}
 		batch, err := l.take(ctx, want)
-		if err == nil && byRow {
-			err = l.readRows(ctx, numbers(batch), rows)
-		}
 		if err != nil {
 			return nil, next, err
 		}
 		for i := range batch {
 			c := &batch[i]
 			if len(selected) == l.filter.Limit || visited >= maxVisited {
-				page, err = l.jobs(ctx, selected, rows)
+				page, err = l.jobs(ctx, selected)
 				return page, next, err
 			}
 			// The cursor is the last job visited, whether or not the filter selects it.
 			next = c.id
 			visited++
-			if c.passes(l.filter) && (!byRow || hasMetadata(rows[c.n], l.filter)) {
+			if c.passes(l.filter) {
 				selected = append(selected, c.n)
 			}
 		}
 		if len(batch) < want {
-			page, err = l.jobs(ctx, selected, rows)
+			page, err = l.jobs(ctx, selected)
 			return page, job.ID{}, err
 		}
 	}
 }
 
-// jobs returns the selected jobs, and reads the rows that were not read yet.
-func (l *list) jobs(ctx context.Context, selected []int64, rows map[int64]*ops.Job) ([]job.Job, error) {
-	if len(rows) == 0 {
-		if err := l.readRows(ctx, selected, rows, question{statement: endRead}); err != nil {
-			return nil, err
-		}
+// jobs reads the selected jobs, and ends the snapshot.
+func (l *list) jobs(ctx context.Context, selected []int64) ([]job.Job, error) {
+	wanted := newTable("i")
+	for _, n := range selected {
+		wanted.int(n)
 	}
+	rows := map[int64]*ops.Job{}
+	err := l.ask(ctx, question{readListed, wanted.params(), func(r *record) error {
+		if j := scanEnded(r).job; !j.Damaged { // an op that names the job repairs a damaged row
+			rows[j.N] = j
+		}
+		return nil
+	}}, question{statement: endRead})
 	var page []job.Job
 	for _, n := range selected {
 		if j := rows[n]; j != nil {
 			page = append(page, j.Job)
 		}
 	}
-	return page, nil
-}
-
-// readRows reads jobs by number, and asks further questions in the same round trip.
-func (l *list) readRows(ctx context.Context, numbers []int64, into map[int64]*ops.Job, further ...question) error {
-	var questions []question
-	if len(numbers) > 0 {
-		wanted := newTable("i")
-		for _, n := range numbers {
-			wanted.int(n)
-		}
-		questions = append(questions, question{readListed, wanted.params(), func(r *record) error {
-			if j := scanEnded(r).job; !j.Damaged { // an op that names the job repairs a damaged row
-				into[j.N] = j
-			}
-			return nil
-		}})
-	}
-	return l.ask(ctx, append(questions, further...)...)
-}
-
-func numbers(list []candidate) (all []int64) {
-	for i := range list {
-		all = append(all, list[i].n)
-	}
-	return all
+	return page, err
 }
 
 // candidate is a job that a list looks at: what an index and its row's first columns have.
@@ -145,24 +118,17 @@ type candidate struct {
 	n         int64
 	createdAt time.Time
 	key, code string
+	metadata  map[string]string // only of a list by metadata
 }
 
-// passes reports whether a job passes the filter, but for its metadata. Its queue and state are
-// those of its group.
+// passes reports whether a job passes the filter. Its queue and state are those of its group.
 func (c *candidate) passes(f *job.Filter) bool {
-	return (f.Key == nil || c.key == *f.Key) && (f.ErrorCode == "" || c.code == f.ErrorCode) && f.MatchCreatedAt(c.createdAt)
-}
-
-func hasMetadata(j *ops.Job, f *job.Filter) bool {
-	if j == nil {
-		return false
-	}
 	for name, value := range f.Metadata {
-		if got, ok := j.Metadata[name]; !ok || got != value {
+		if got, ok := c.metadata[name]; !ok || got != value {
 			return false
 		}
 	}
-	return true
+	return (f.Key == nil || c.key == *f.Key) && (f.ErrorCode == "" || c.code == f.ErrorCode) && f.MatchCreatedAt(c.createdAt)
 }
 
 // idRange returns a range of ids that contains all wanted jobs, and perhaps others. The time in

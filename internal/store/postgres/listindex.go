@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 )
 
 // An index of lists has its entries in groups of one queue and state, and within a group in the
@@ -16,7 +17,8 @@ type listIndex struct{ jobs, ended listTable }
 // listTable is the index on one of the two tables.
 type listTable struct {
 	// fill reads the next $8 entries of groups: of the queues $4 and the states $5, older than $6
-	// and newer than $7. The first column is the number of the group.
+	// and newer than $7. The first column is the number of the group, the last one is only read if
+	// $9 is true.
 	fill *statement
 	// queues reads the queues with entries. It jumps from queue to queue in the index, so its cost
 	// grows with their number and not with that of the jobs.
@@ -37,7 +39,7 @@ func newListIndex(name, group, prefix string) *listIndex {
 func newListTable(table, name, group, prefix string) listTable {
 	t := listTable{fill: &statement{"list_" + table + "_" + name, `select g.number, c.* from
 		unnest($4::text[], $5::bigint[], $6::uuid[]) with ordinality as g(queue, state, before, number)
-		cross join lateral (select id, n, created, key, code from ` + table + ` where tenant = $1 and usr = $2 and ` + group + `
+		cross join lateral (select id, n, created, key, code, case when $9::bool then extra end from ` + table + ` where tenant = $1 and usr = $2 and ` + group + `
 			and id < g.before and id > $7 order by id desc limit $8::bigint) c order by 1, 2 desc`}}
 	if prefix != "" {
 		first := "select queue from " + table + " where tenant = $1 and usr = $2 and " + prefix
@@ -105,7 +107,11 @@ func (l *list) open(ctx context.Context) error {
 	}
 	var before job.ID
 	before, l.after = idRange(l.filter, skew)
-	size := max((l.filter.Limit+1)*2/max(len(l.sources), 1), 1)
+	// A round trip takes longer than a few entries.
+	size := max((l.filter.Limit+1)*2/max(len(l.sources), 1), min(l.filter.Limit+1, 16))
+	if len(l.filter.Metadata) > 0 {
+		size = listRows // most of them may not pass
+	}
 	for _, s := range l.sources {
 		s.before, s.size = before, min(size, listRows)
 	}
@@ -194,10 +200,16 @@ func (l *list) fillQuestion(t *listTable, sources []*source) question {
 		s.size = size
 	}
 	params := ownerParams(l.filter.Owner, []byte(sources[0].value))
-	params = append(append(params, groups.params()...), l.after[:], intParam(int64(size)))
+	params = append(append(params, groups.params()...), l.after[:], intParam(int64(size)), []byte{boolByte(len(l.filter.Metadata) > 0)})
 	return question{t.fill, params, func(r *record) error {
 		s := sources[r.int()-1]
-		s.list = append(s.list, candidate{id: r.uuid(), n: r.int(), createdAt: r.time(), key: r.text(), code: r.text()})
+		c := candidate{id: r.uuid(), n: r.int(), createdAt: r.time(), key: r.text(), code: r.text()}
+		if extra := r.raw(); extra != nil {
+			j := job.Job{}
+			_ = codec.DecodeExtra(extra, &j) // a damaged record has no metadata
+			c.metadata = j.Metadata
+		}
+		s.list = append(s.list, c)
 		return nil
 	}}
 }
