@@ -18,11 +18,14 @@ var (
 	commit   = &statement{"commit", "commit"}
 	rollback = &statement{"rollback", "rollback"}
 	// configure sets what holds for the transaction only: a pooler may give the connection to
-	// somebody else afterwards. A plan is made once for each statement; with arrays of any length,
-	// an index is always right.
+	// somebody else afterwards. A plan is made once for each statement, perhaps for empty tables.
+	// Statements find their rows by an index whatever the statistics say: by n = any(…), whose rows
+	// are then joined with the new values by a hash, or by a lateral read for each element. What is
+	// switched off counts as very expensive, for which the server would compile the statement.
 	configure = &statement{"configure", `select set_config('lock_timeout', $1::text, true), set_config('statement_timeout', $2::text, true),
 		set_config('idle_in_transaction_session_timeout', $3::text, true), set_config('enable_seqscan', 'off', true),
-		set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)`}
+		set_config('enable_nestloop', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true),
+		set_config('jit', 'off', true)`}
 	lockMoves = &statement{"lock_moves", `select pg_advisory_xact_lock($1::bigint::int,
 		coalesce((select oid::bigint::bit(32)::int from pg_namespace where nspname = current_schema()), 0))`}
 	lockProcess = &statement{"lock_process", "select pg_advisory_xact_lock($1::bigint)"}
@@ -53,9 +56,14 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 	if b.ID == (store.BatchID{}) {
 		return nil, fmt.Errorf("the batch has no id: %w", store.ErrNotCommitted)
 	}
+	if s.recent.has(b.ID) {
+		// An earlier call applied the batch and answered its ops.
+		return func() error { return nil }, nil
+	}
 	for try := 1; ; try++ {
 		err := s.applyOnce(ctx, b)
 		if err == nil {
+			s.recent.add(b.ID)
 			return func() error { return nil }, nil
 		}
 		var again *retryable
@@ -146,6 +154,10 @@ func (s *Store) applyOnce(ctx context.Context, b *store.Batch) error {
 
 // failed ends a transaction that failed before its commit was sent.
 func (s *Store) failed(err error) error {
+	if errors.Is(err, store.ErrData) { // an op found it
+		_ = s.abandon(context.Background())
+		return fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
+	}
 	lost := codeOf(err) == "" || endsConnection(err)
 	s.noteLost(err)
 	if runsAgain(err) || lost && !s.closed {
@@ -217,6 +229,7 @@ func (t *tx) prefetch(b *store.Batch) {
 	t.addRunning(n.Running)
 	t.addFind(n.Jobs)
 	t.addHolders(n.Tokens)
+	t.addUsedIDs(b.Submits)
 	t.addKeys(n.Keys)
 	t.addRows(n.Rows)
 	for _, of := range n.Sets {
@@ -245,14 +258,17 @@ func (t *tx) finish(b *store.Batch) error {
 	s := t.s
 	t.writePending()
 	if t.failed != nil {
-		_ = s.abandon(t.ctx)
-		return fmt.Errorf("%w: %w: %w", t.failed, store.ErrData, store.ErrNotCommitted)
+		return s.failed(fmt.Errorf("%w: %w", t.failed, store.ErrData))
 	}
 	changes := s.mem.Changes()
 	seq := s.lastSeq
 	if len(changes) > 0 {
 		seq++
 		t.write(insertMove, intParam(seq), intParam(t.now.UnixMicro()), intParam(s.lastN), encodeChanges(changes))
+	}
+	deleted, folds := len(s.recent.old()), t.locked && t.wrote && time.Since(s.foldedAt) >= s.folding.every
+	if folds {
+		t.fold(seq)
 	}
 	if t.wrote {
 		t.write(insertBatch, b.ID[:], intParam(t.now.UnixMicro()), intParam(t.bytes))
@@ -261,10 +277,23 @@ func (t *tx) finish(b *store.Batch) error {
 	committed := true
 	t.reads.add(commit, nil)
 	t.reads.calls[len(t.reads.calls)-1].done = func(tag string) { committed = tag == "COMMIT" }
+	if s.beforeCommit != nil {
+		s.beforeCommit()
+	}
 	err := t.read()
+	if s.afterCommit != nil {
+		err = s.afterCommit(err)
+	}
 	switch {
 	case err == nil && committed, !wrote:
 		s.lastSeq = seq
+		if wrote {
+			s.recent.stored = append(s.recent.stored, b.ID)
+		}
+		if folds {
+			s.foldedAt = time.Now()
+			s.recent.forgetOld(deleted)
+		}
 		if err != nil {
 			s.noteLost(err)
 			s.stale = true

@@ -53,16 +53,23 @@ type Store struct {
 	pool    *pgxpool.Pool  // of the readers
 	lists   chan struct{}  // has an element for each list that is being read
 	process int64          // the number of this process's advisory lock
+	folding folding
+
+	// Set by tests before the first batch: called before and after the commit of a batch is sent.
+	beforeCommit func()
+	afterCommit  func(error) error
 
 	mu sync.Mutex
 	// Guarded by mu. A batch holds it from begin to end.
-	writer  *writer // nil after its connection was lost
-	mem     *ops.Memory
-	lastSeq int64 // the last move that mem has followed or made
-	lastN   int64 // the highest number of a job that was used
-	idSkew  int64 // see migration 0001; in microseconds
-	stale   bool  // mem may not match the database: load it again
-	closed  bool
+	writer   *writer // nil after its connection was lost
+	mem      *ops.Memory
+	recent   recentBatches
+	foldedAt time.Time // when this process last folded
+	lastSeq  int64     // the last move that mem has followed or made
+	lastN    int64     // the highest number of a job that was used
+	idSkew   int64     // see migration 0001; in microseconds
+	stale    bool      // mem may not match the database: load it again
+	closed   bool
 }
 
 const (
@@ -89,7 +96,7 @@ func Open(ctx context.Context, conninfo string, o Options) (_ *Store, err error)
 	}
 	s := &Store{
 		clock: newClock(o.Clock), atEnd: o.AtEnd, log: o.Log, options: o,
-		config: &config.ConnConfig.Config, process: randomLock(), stale: true, lists: make(chan struct{}, max(o.Readers/2, 1)),
+		config: &config.ConnConfig.Config, process: randomLock(), stale: true, folding: defaultFolding, foldedAt: time.Now(), lists: make(chan struct{}, max(o.Readers/2, 1)),
 	}
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, err

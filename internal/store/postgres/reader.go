@@ -68,7 +68,7 @@ const idle = 'I' // the status of a connection without a transaction
 var (
 	beginRead = &statement{"read_begin", "begin isolation level repeatable read, read only"}
 	// The statements are made for indexes. Without statistics the database would scan a table.
-	useIndexes = &statement{"read_indexes", "set local enable_seqscan = off"}
+	useIndexes = &statement{"read_indexes", "select set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)"}
 	endRead    = &statement{"read_end", "commit"}
 )
 

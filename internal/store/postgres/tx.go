@@ -37,7 +37,8 @@ type tx struct {
 	locked   bool  // the batch holds the lock of all moves
 	failed   error // of encoding a row
 	prunable map[int64]*prunable
-	bytes    int64 // by how much the batch changes what Size counts
+	usedIDs  map[store.OwnedID]bool // of new jobs, that ended jobs have
+	bytes    int64                  // by how much the batch changes what Size counts
 }
 
 // sideReads is what the batch knows of other things than jobs.
@@ -93,7 +94,7 @@ func newTx(ctx context.Context, s *Store) *tx {
 	t := &tx{
 		ctx: ctx, s: s,
 		jobs: map[store.OwnedID]*entry{}, byN: map[int64]*entry{}, running: map[job.ID]*entry{},
-		tokens: map[job.Token]*entry{}, lanes: map[laneName]*lane{}, prunable: map[int64]*prunable{},
+		tokens: map[job.Token]*entry{}, lanes: map[laneName]*lane{}, prunable: map[int64]*prunable{}, usedIDs: map[store.OwnedID]bool{},
 	}
 	t.reads.w = s.writer
 	t.out = newWrites()

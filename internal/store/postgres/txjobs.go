@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -9,8 +10,15 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
 )
 
+// errUsedID refuses a batch with a new job whose id an ended job has.
+var errUsedID = fmt.Errorf("postgres: the id of a new job is in use: %w", store.ErrData)
+
 // Insert stores a new job; see [ops.JobTx].
 func (t *tx) Insert(j *ops.Job, input []byte) error {
+	of := store.OwnedID{Owner: j.Owner, ID: j.ID}
+	if t.usedIDs[of] && t.jobs[of] == nil || jobOf(t.jobs[of]) != nil {
+		return errUsedID
+	}
 	t.s.lastN++
 	j.N = t.s.lastN
 	j.FileCount = len(j.Files)

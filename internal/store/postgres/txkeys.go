@@ -9,13 +9,13 @@ import (
 )
 
 var (
-	selectKeys = &statement{"select_keys", `select tenant, usr, key, job, hash, until from idempotency
-		where (tenant, usr, key) in (select * from unnest($1::text[], $2::text[], $3::text[]))`}
-	takeLeftovers = &statement{"take_leftovers", `delete from leftovers where n in
-		(select n from leftovers where until <= $1::bigint order by until limit $2::bigint) returning tenant, usr, key`}
+	selectKeys = &statement{"select_keys", "select u.*, k.* from " + unnest("ttt") + " u (t, o, w) cross join lateral (" +
+		"select job, hash, until from idempotency where tenant = t and usr = o and key = w offset 0) k"}
+	takeLeftovers = &statement{"take_leftovers", `delete from leftovers where n = any(array
+		(select n from leftovers where until <= $1::bigint order by until limit $2::bigint)) returning tenant, usr, key`}
 	selectDeleted = &statement{"select_deleted", "select tenant, usr from deleted where id = $1::uuid"}
-	takeDeletes   = &statement{"take_deletes", `delete from deleted where id in
-		(select id from deleted where until <= $1::bigint order by until limit $2::bigint) returning tenant, usr, id`}
+	takeDeletes   = &statement{"take_deletes", `delete from deleted where id = any(array
+		(select id from deleted where until <= $1::bigint order by until limit $2::bigint)) returning tenant, usr, id`}
 )
 
 // keyState is what the batch knows of an idempotency key.

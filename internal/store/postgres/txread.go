@@ -13,10 +13,12 @@ const unfinishedSQL = "select " + commonColumns + ", " + leaseColumns + " from j
 // The reads of jobs. Rows of jobs that run are locked, because a batch with renewals and output
 // alone does not hold the lock of the installation.
 var (
-	selectJobs = &statement{"select_jobs", unfinishedSQL +
-		"where (tenant, usr, id) in (select * from unnest($1::text[], $2::text[], $3::uuid[])) order by n for no key update"}
-	selectEnded = &statement{"select_ended", "select " + commonColumns + ", " + endColumns + ` from ended
-		where (tenant, usr, id) in (select * from unnest($1::text[], $2::text[], $3::uuid[]))`}
+	selectJobs = &statement{"select_jobs", "select j.* from " + unnest("ttu") + " u (t, o, i) cross join lateral (" +
+		unfinishedSQL + "where tenant = t and usr = o and id = i for no key update) j"}
+	selectEnded = &statement{"select_ended", "select j.* from " + unnest("ttu") + " u (t, o, i) cross join lateral (" +
+		"select " + commonColumns + ", " + endColumns + " from ended where tenant = t and usr = o and id = i offset 0) j"}
+	selectUsedIDs = &statement{"select_used_ids", "select u.* from " + unnest("ttu") + " u (t, o, i) cross join lateral (" +
+		"select from ended where tenant = t and usr = o and id = i offset 0) j"}
 	selectRunning = &statement{"select_running", unfinishedSQL + "where id = any($1::uuid[]) and state = 4 order by n for no key update"}
 	selectHolders = &statement{"select_holders", unfinishedSQL + "where token = any($1::uuid[]) order by n for no key update"}
 	selectInputs  = &statement{"select_inputs", "select n, body from inputs where n = any($1::bigint[])"}
@@ -26,10 +28,26 @@ var (
 		(select n from jobs where queue = $1::text and lane >= '!' and lane < '"' order by run_at, n limit 1)`}
 	selectDue      = &statement{"select_due", unfinishedSQL + "where due <= $1::bigint order by due, n limit $2::bigint"}
 	selectExpired  = &statement{"select_expired", unfinishedSQL + "where queue_by <= $1::bigint order by queue_by, n limit $2::bigint"}
-	selectPrunable = &statement{"select_prunable", `select n, id, tenant, usr, state, idem, tally, files, in_bytes, out_bytes, created, expires, bytes,
+	selectPrunable = &statement{"select_prunable", `select n, id, tenant, usr, state, idem, tally, files, in_bytes, cursor, out_bytes, created, expires, bytes,
 		coalesce((select length(body) from inputs i where i.n = ended.n), 0) + coalesce((select length(body) from results r where r.n = ended.n), 0)
 		from ended where n > $1::bigint order by n limit $2::bigint`}
 )
+
+// addUsedIDs adds the read of the ids of new jobs that ended jobs have: the index of unfinished
+// jobs alone does not find those.
+func (t *tx) addUsedIDs(submits []*store.Submit) {
+	ids := newTable("ttu")
+	for _, op := range submits {
+		if o := op.Job.Owner; isStorable(o.Tenant + o.User) {
+			ids.text(o.Tenant).text(o.User).uuid(op.Job.ID)
+		}
+	}
+	if !ids.empty() {
+		t.reads.add(selectUsedIDs, func(r *record) {
+			t.usedIDs[store.OwnedID{Owner: job.Owner{Tenant: r.text(), User: r.text()}, ID: r.uuid()}] = true
+		}, ids.params()...)
+	}
+}
 
 // addFind adds the read of jobs by owner and id.
 func (t *tx) addFind(ids []store.OwnedID) {
@@ -169,7 +187,7 @@ func (t *tx) Prunable(after int64, limit int) (list []*ops.Job, err error) {
 		j.Owner = job.Owner{Tenant: r.text(), User: r.text()}
 		j.State, j.IdempotencyKey, j.Tally = job.State(r.int()), r.text(), r.text()
 		j.FileCount = int(r.int())
-		j.InputBytes, j.OutputBytes = r.int(), r.int()
+		j.InputBytes, j.Cursor, j.OutputBytes = r.int(), r.int(), r.int()
 		j.CreatedAt, j.ExpiresAt = r.time(), r.time()
 		p := &prunable{bytes: r.int(), bodyBytes: r.int()}
 		t.prunable[j.N] = p

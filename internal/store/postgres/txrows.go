@@ -6,8 +6,8 @@ import (
 )
 
 var (
-	selectRows = &statement{"select_rows", `select tenant, usr, kind, parent, id, body from records
-		where (tenant, usr, kind, parent, id) in (select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]))`}
+	selectRows = &statement{"select_rows", "select u.*, r.* from " + unnest("ttttt") + " u (t, o, k, p, i) cross join lateral (" +
+		"select body from records where tenant = t and usr = o and kind = k and parent = p and id = i offset 0) r"}
 	selectFirstRow = &statement{"select_first_row", `select body from records
 		where tenant = $1::text and usr = $2::text and kind = $3::text and parent = $4::text order by id limit 1`}
 	selectRowLengths = &statement{"select_row_lengths", `select count(*), coalesce(sum(length(body)), 0)::bigint from records

@@ -8,8 +8,8 @@ import (
 var (
 	selectTally = &statement{"select_tally", `select scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes
 		from tallies where tenant = $1::text and usr = $2::text and name = $3::text`}
-	selectKept = &statement{"select_kept", `select tenant, usr, bytes from owners
-		where (tenant, usr) in (select * from unnest($1::text[], $2::text[]))`}
+	selectKept = &statement{"select_kept", "select u.*, k.* from " + unnest("tt") + " u (t, o) cross join lateral (" +
+		"select bytes from owners where tenant = t and usr = o offset 0) k"}
 	selectAbandoned = &statement{"select_abandoned", "select until <= $2::bigint from presence where id = $1::uuid for update"}
 )
 

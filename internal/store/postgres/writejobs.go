@@ -77,15 +77,31 @@ func updateSQL(names, letters string) string {
 	for _, name := range strings.Split(names, ", ") {
 		sets = append(sets, name+" = u."+name)
 	}
-	return "update jobs set " + strings.Join(sets, ", ") + " from " + unnest("i"+letters) + " u (n, " + names + ") where jobs.n = u.n"
+	return "update jobs set " + strings.Join(sets, ", ") + " from " + unnest("i"+letters) + " u (n, " + names + ") where jobs.n = u.n and jobs.n = any($1::bigint[])"
 }
 
 // moveSQL moves jobs from one table to the other. It copies the columns that do not change.
 func moveSQL(from, to, names, letters string) string {
 	changed := movedNames + ", " + names
-	return "with moved as (delete from " + from + " j using " + unnest("i"+movedLetters+letters) + " u (n, " + changed + ") where j.n = u.n " +
+	return "with moved as (delete from " + from + " j using " + unnest("i"+movedLetters+letters) + " u (n, " + changed + ") where j.n = u.n and j.n = any($1::bigint[]) " +
 		"returning u.n, " + prefixed("j.", fixedNames) + ", " + prefixed("u.", changed) + ") " +
 		"insert into " + to + " (n, " + fixedNames + ", " + changed + ") select * from moved"
+}
+
+// ctidsSQL is the condition of the rows of a table whose columns have the values of an unnest. Each
+// row is looked up in the index of the columns, whatever the statistics say.
+func ctidsSQL(table, names, letters string) string {
+	list := strings.Split(names, ", ")
+	for i, name := range list {
+		list[i] = name + " = u." + name
+	}
+	return "ctid = any(array(select x.ctid from " + unnest(letters) + " u (" + names + ") cross join lateral " +
+		"(select ctid from " + table + " t where t." + strings.Join(list, " and t.") + " offset 0) x))"
+}
+
+// deleteSQL deletes the rows of ctidsSQL.
+func deleteSQL(table, names, letters string) string {
+	return "delete from " + table + " where " + ctidsSQL(table, names, letters)
 }
 
 func addFixed(t *table, e *entry) error {

@@ -32,9 +32,8 @@ func newWrites() *writes {
 var (
 	insertOutput = &statement{"insert_output", `insert into output (n, seq, attempt, kind, events, total, data)
 		select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[])`}
-	deleteKeys = &statement{"delete_keys", `delete from idempotency
-		where (tenant, usr, key) in (select * from unnest($1::text[], $2::text[], $3::text[]))`}
-	putKeys = &statement{"put_keys", `insert into idempotency (tenant, usr, key, job, hash, until)
+	deleteKeys = &statement{"delete_keys", deleteSQL("idempotency", "tenant, usr, key", "ttt")}
+	putKeys    = &statement{"put_keys", `insert into idempotency (tenant, usr, key, job, hash, until)
 		select * from unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bytea[], $6::bigint[])
 		on conflict (tenant, usr, key) do update set job = excluded.job, hash = excluded.hash, until = excluded.until`}
 	insertLeftovers = &statement{"insert_leftovers", `insert into leftovers (until, tenant, usr, key)
@@ -42,11 +41,9 @@ var (
 	putDeletes = &statement{"put_deletes", `insert into deleted (id, tenant, usr, until)
 		select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[])
 		on conflict (id) do update set tenant = excluded.tenant, usr = excluded.usr, until = excluded.until`}
-	deleteSets = &statement{"delete_sets", `delete from records
-		where (tenant, usr, kind, parent) in (select * from unnest($1::text[], $2::text[], $3::text[], $4::text[]))`}
-	deleteRows = &statement{"delete_rows", `delete from records
-		where (tenant, usr, kind, parent, id) in (select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]))`}
-	putRows = &statement{"put_rows", `insert into records (tenant, usr, kind, parent, id, body)
+	deleteSets = &statement{"delete_sets", deleteSQL("records", "tenant, usr, kind, parent", "tttt")}
+	deleteRows = &statement{"delete_rows", deleteSQL("records", "tenant, usr, kind, parent, id", "ttttt")}
+	putRows    = &statement{"put_rows", `insert into records (tenant, usr, kind, parent, id, body)
 		select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[])
 		on conflict (tenant, usr, kind, parent, id) do update set body = excluded.body`}
 	addTallies = &statement{"add_tallies", `insert into tallies as t (tenant, usr, name, rows, scheduled, queued, parked, running,
@@ -57,21 +54,17 @@ var (
 			queued = t.queued + excluded.queued, parked = t.parked + excluded.parked, running = t.running + excluded.running,
 			succeeded = t.succeeded + excluded.succeeded, failed = t.failed + excluded.failed, cancelled = t.cancelled + excluded.cancelled,
 			expired = t.expired + excluded.expired, retried = t.retried + excluded.retried, waiting_bytes = t.waiting_bytes + excluded.waiting_bytes`}
-	deleteTallies = &statement{"delete_tallies", `delete from tallies
-		where (tenant, usr, name) in (select * from unnest($1::text[], $2::text[], $3::text[])) and rows <= 0`}
-	addKept = &statement{"add_kept", `insert into owners as o (tenant, usr, bytes)
+	deleteTallies = &statement{"delete_tallies", deleteSQL("tallies", "tenant, usr, name", "ttt") + " and rows <= 0"}
+	addKept       = &statement{"add_kept", `insert into owners as o (tenant, usr, bytes)
 		select * from unnest($1::text[], $2::text[], $3::bigint[])
 		on conflict (tenant, usr) do update set bytes = o.bytes + excluded.bytes`}
-	deleteKept = &statement{"delete_kept", `delete from owners
-		where (tenant, usr) in (select * from unnest($1::text[], $2::text[])) and bytes <= 0`}
+	deleteKept     = &statement{"delete_kept", deleteSQL("owners", "tenant, usr", "tt") + " and bytes <= 0"}
 	deletePresence = &statement{"delete_presence", "delete from presence where id = any($1::uuid[])"}
 	putPresence    = &statement{"put_presence", `insert into presence (id, n, tenant, usr, after, until)
 		select * from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
 		on conflict (id) do update set n = excluded.n, after = excluded.after, until = excluded.until`}
-	renewJobs = &statement{"renew_jobs", `update presence set until = $2::bigint + after where id in
-		(select id from presence where id = any($1::uuid[]) order by id for no key update)`}
-	renewOwners = &statement{"renew_owners", `update presence set until = $3::bigint + after where id in
-		(select id from presence where (tenant, usr) in (select * from unnest($1::text[], $2::text[])) order by id for no key update)`}
+	renewJobs   = &statement{"renew_jobs", "update presence set until = $2::bigint + after where id = any($1::uuid[])"}
+	renewOwners = &statement{"renew_owners", "update presence set until = $3::bigint + after where " + ctidsSQL("presence", "tenant, usr", "tt")}
 	raiseIDSkew = &statement{"raise_id_skew", "update created set apart = greatest(apart, $1::bigint)"}
 )
 
@@ -90,9 +83,10 @@ func (t *tx) write(s *statement, params ...[]byte) {
 // writePending adds all pending writes to the statements that are sent next, so that a read behind
 // them sees them.
 func (t *tx) writePending() {
-	t.writeJobs()
 	o := t.out
+	// The output comes first, so that a job that is removed leaves none.
 	t.addTable(insertOutput, o.output)
+	t.writeJobs()
 	t.writeKeys()
 	t.addTable(insertLeftovers, o.leftovers)
 	t.writeDeletes()

@@ -65,13 +65,14 @@ create table jobs (
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.1);
 
--- Every read asks for the owner: one index finds a job and lists an owner's.
-create unique index jobs_id on jobs (tenant, usr, id);
 -- Filters of lists. The states are groups of one index, so that any filter reads the jobs of
 -- each group in the order of their ids.
 create index jobs_listed on jobs (tenant, usr, queue, state, id);
 create index jobs_keyed  on jobs (tenant, usr, key, queue, state, id) where key <> '';
 create index jobs_coded  on jobs (tenant, usr, code, queue, state, id) where code is not null;
+-- Every read asks for the owner: one index finds a job and lists an owner's. It is made after the
+-- ones above: while a table is empty its indexes cost the same, and the planner takes the newest.
+create unique index jobs_id on jobs (tenant, usr, id);
 -- By id and not by the end of the lease, which changes with each renewal.
 create index jobs_running on jobs (id) where state = 4;
 create unique index jobs_token on jobs (token) where token is not null;
@@ -117,10 +118,10 @@ create table ended (
   policy       bytea    not null,
   extra        bytea
 ) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.1);
-create unique index ended_id on ended (tenant, usr, id);
 create index ended_listed on ended (tenant, usr, queue, state, id);
 create index ended_keyed  on ended (tenant, usr, key, queue, state, id) where key <> '';
 create index ended_coded  on ended (tenant, usr, code, queue, state, id) where code is not null;
+create unique index ended_id on ended (tenant, usr, id); -- the newest, as in jobs
 
 -- Bodies may be large; moves of a job must not copy them. Every job has an input. A part of a
 -- result or of an entry is read alone, which a compressed value does not allow.
