@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"bytes"
 	"context"
 	"slices"
 	"time"
@@ -86,7 +85,6 @@ type entry struct {
 	isNew    bool   // input is not written yet
 	extra    []byte // of a new job
 	result   *job.Result
-	hasFiles bool // a row of with_files must be written
 	replace  bool // the whole row is written again: it was damaged
 }
 
@@ -285,5 +283,3 @@ func (t *tx) Ready(queue, lane string, limit int) ([]*ops.Job, error) {
 func (t *tx) Parked(queue, lane string, limit int) ([]*ops.Job, error) {
 	return t.first(queue, lane, limit)
 }
-
-func compareIDs(a, b job.ID) int { return bytes.Compare(a[:], b[:]) }

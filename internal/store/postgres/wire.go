@@ -103,7 +103,6 @@ func (t *table) clear() {
 }
 
 func (t *table) empty() bool { return t.columns[0].count == 0 }
-func (t *table) rows() int   { return int(t.columns[0].count) }
 
 // params returns the columns as parameters, valid until clear.
 func (t *table) params() [][]byte {
