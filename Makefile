@@ -15,7 +15,7 @@ ARGS       ?=
 UNWATCHED  := -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/memory=-race=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build serve check test test-all race fuzz bench benchmarks crash attack notices lint fetch needs compiler release release-snapshot ci
+.PHONY: help build serve check test test-all test-postgres race fuzz bench benchmarks crash attack notices lint fetch needs compiler release release-snapshot ci
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: ## Run the tests that need only Go; others skip where their programs are m
 
 test-all: needs ## Run every test; as root it first installs curl, tesseract, PHP, nginx, PostgreSQL, Chromium, node and spin with apt
 	$(GO) test $(TIMEOUT) ./...
+
+test-postgres: needs ## Run the tests of the server with its jobs in PostgreSQL
+	MEANWHILE_TEST_STORE=postgres $(GO) test $(TIMEOUT) ./internal/server
 
 race: needs compiler ## Run every test with the race detector
 	CGO_ENABLED=1 $(GO) test -race $(UNWATCHED) $(TIMEOUT) ./...

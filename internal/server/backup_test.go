@@ -100,6 +100,7 @@ func (l *load) waitForIDs(enough int) []string {
 // A backup under load has every job that was acknowledged before it began, with its
 // files. A server that starts on the copy runs the jobs that had not ended.
 func TestBackupOfARunningServerRestores(t *testing.T) {
+	onlySQLite(t)
 	if testing.Short() {
 		t.Skip("it runs a load for seconds")
 	}
@@ -154,6 +155,7 @@ func text(v any) string {
 // The copy lacks files of jobs that were deleted before it. Files that were partial when
 // they were linked are linked again.
 func TestBackupHasTheFilesOfItsJobsAndNoOthers(t *testing.T) {
+	onlySQLite(t)
 	t.Parallel()
 	s := serve(t, filesQueue)
 	_, j := s.submitFiles(`{"queue":"shelf"}`, map[string]string{"a.txt": "one", "b.txt": "two"}, "Prefer", "wait=60")
@@ -192,6 +194,7 @@ func TestBackupHasTheFilesOfItsJobsAndNoOthers(t *testing.T) {
 // A job that is deleted after the copy of the database and before the copy of its files is not
 // in the copy. The copy passes Check.
 func TestBackupDuringDeletesIsConsistent(t *testing.T) {
+	onlySQLite(t)
 	if testing.Short() {
 		t.Skip("makes many backups")
 	}
@@ -256,6 +259,7 @@ func TestBackupDuringDeletesIsConsistent(t *testing.T) {
 }
 
 func TestBackupRefusesUnusableDirectories(t *testing.T) {
+	onlySQLite(t)
 	t.Parallel()
 	s := serve(t, nil)
 	full := t.TempDir()
@@ -293,6 +297,7 @@ func TestBackupRefusesUnusableDirectories(t *testing.T) {
 }
 
 func TestInterruptedBackupLeavesNothing(t *testing.T) {
+	onlySQLite(t)
 	t.Parallel()
 	s := serve(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())

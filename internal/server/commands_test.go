@@ -42,6 +42,7 @@ func TestCommandsBytesAreTheResult(t *testing.T) {
 // A command's scratch directory is in the data directory and is empty after the job. A start
 // removes those of a killed server.
 func TestScratchDirectoriesEnd(t *testing.T) {
+	onlySQLite(t)
 	t.Parallel()
 	left := ""
 	s := serve(t, func(c *config.Config) {
@@ -70,6 +71,7 @@ func TestScratchDirectoriesEnd(t *testing.T) {
 
 // What a command puts in the place of a job's file is neither served nor copied.
 func TestReplacedFileIsNeitherServedNorCopied(t *testing.T) {
+	onlySQLite(t)
 	t.Parallel()
 	s := serve(t, shellQueue(`ln -sf "$(dirname "$1")/../../watch.key" "$1"`))
 	_, j := s.submitFiles(`{"queue":"shell"}`, map[string]string{"a.txt": "one"}, "Prefer", "wait=60")

@@ -124,6 +124,7 @@ func TestQueuesWithoutFilesRefuseThem(t *testing.T) {
 // A crash between the files and their job leaves files without a job. The next start
 // removes those and keeps the others.
 func TestStartRemovesFilesOfACrash(t *testing.T) {
+	onlySQLite(t)
 	t.Parallel()
 	first := serve(t, filesQueue)
 	_, j := first.submitFiles(`{"queue":"shelf","delay_s":3600}`, map[string]string{"a": "kept"})
@@ -149,6 +150,7 @@ func TestStartRemovesFilesOfACrash(t *testing.T) {
 }
 
 func TestFullQueueAnswersARepeatedSubmitWithFiles(t *testing.T) {
+	onlySQLite(t)
 	t.Parallel()
 	s := serve(t, func(c *config.Config) {
 		filesQueue(c)

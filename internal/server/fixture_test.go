@@ -126,6 +126,7 @@ func (f *fixture) user(name string) string {
 // The data directory of a killed older version works: it has every acknowledged job, and every
 // cursor and token of that version is valid.
 func TestDataDirectoryOfAnOlderVersion(t *testing.T) {
+	onlySQLite(t)
 	f := readFixture(t)
 	f.serve(t)
 	for _, c := range []struct {

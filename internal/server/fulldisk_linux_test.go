@@ -136,6 +136,7 @@ func TestFirstStartOnAFullDisk(t *testing.T) {
 // A server starts in the reserve of the previous one, and its jobs can be read and
 // deleted. Without the reserve the start fails with advice and damages nothing.
 func TestLaterStartOnAFullDisk(t *testing.T) {
+	onlySQLite(t)
 	if testing.Short() {
 		t.Skip("fills a disk")
 	}
@@ -206,6 +207,7 @@ func takesAgain(t *testing.T, s *testServer) {
 
 // Submits are refused before they fill the disk, no job is lost, and deletes free space.
 func TestJobsDoNotFillTheDisk(t *testing.T) {
+	onlySQLite(t)
 	if testing.Short() {
 		t.Skip("fills a disk")
 	}
@@ -232,6 +234,7 @@ func TestJobsDoNotFillTheDisk(t *testing.T) {
 // cancelled and deleted, /readyz reports the full disk, the server stops in the usual
 // order, and a start on the same disk succeeds.
 func TestDiskThatOtherProgramsFill(t *testing.T) {
+	onlySQLite(t)
 	if testing.Short() {
 		t.Skip("it runs jobs on a disk of its own for seconds")
 	}

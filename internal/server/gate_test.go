@@ -160,6 +160,7 @@ func TestWatchTokenCancelsIfAllowed(t *testing.T) {
 
 // A watch URL is valid after a restart, and invalid with another data directory.
 func TestWatchURLSurvivesARestart(t *testing.T) {
+	onlySQLite(t)
 	t.Parallel()
 	s := serve(t, allowApp)
 	_, url := s.watchURL(`{"echo":1}`)

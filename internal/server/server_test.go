@@ -46,6 +46,7 @@ func serveWith(t *testing.T, change func(*config.Config), add func(*Server) erro
 	if change != nil {
 		change(&cfg)
 	}
+	chooseStore(t, &cfg)
 	ctx, stop := context.WithCancel(t.Context())
 	s, err := Open(ctx, cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err == nil {
