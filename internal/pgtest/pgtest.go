@@ -88,6 +88,9 @@ func (s *Server) Dir() string { return filepath.Join(s.dir, "data") }
 // Addr returns the host:port on which the server listens; only with Options.TCP.
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
+// Socket returns the path of the server's Unix socket, as a target for a proxy.
+func (s *Server) Socket() string { return filepath.Join(s.dir, ".s.PGSQL."+strconv.Itoa(s.port)) }
+
 // URL returns the postgres:// URL of the superuser, over the Unix socket.
 func (s *Server) URL() string { return s.url(superuser, "postgres") }
 
