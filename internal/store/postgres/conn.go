@@ -16,6 +16,8 @@ type writer struct {
 	pg         *pgconn.PgConn
 	unprepared bool // statements are sent whole each time, for a pooler that mixes connections
 	prepared   map[*statement]bool
+	guard      *guard // nil for none
+	pooled     bool   // a pooler is in between
 }
 
 func connectWriter(ctx context.Context, config *pgconn.Config, unprepared bool) (*writer, error) {
@@ -60,7 +62,9 @@ func (f *flush) run(ctx context.Context) error {
 	if len(f.calls) == 0 {
 		return nil
 	}
-	p := f.w.pg.StartPipeline(ctx)
+	watched, stop := f.w.watch(ctx)
+	defer stop()
+	p := f.w.pg.StartPipeline(watched)
 	for i := range f.calls {
 		c := &f.calls[i]
 		if f.w.unprepared {
@@ -79,6 +83,10 @@ func (f *flush) run(ctx context.Context) error {
 	}
 	if closed := p.Close(); err == nil {
 		err = closed
+	}
+	if err != nil && context.Cause(watched) == errHangs {
+		f.w.guard.giveUp(f.w)
+		err = fmt.Errorf("%w: %w", errHangs, err)
 	}
 	if err != nil {
 		// The server has not prepared what came behind the error.

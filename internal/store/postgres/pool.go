@@ -18,6 +18,7 @@ func NewPool(ctx context.Context, conninfo string, size int, unprepared bool) (*
 		return nil, err
 	}
 	config.MaxConns = int32(size)
+	config.PingTimeout = patience
 	if unprepared {
 		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}

@@ -8,11 +8,13 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,6 +36,8 @@ type Options struct {
 	// Unprepared sends each statement whole. A transaction pooler that knows no prepared
 	// statements needs that.
 	Unprepared bool
+	// patience is a shorter patience for a test.
+	patience time.Duration
 	// Log receives errors of the background work; nil discards them.
 	Log *slog.Logger
 }
@@ -53,6 +57,8 @@ type Store struct {
 	pool    *pgxpool.Pool  // of the readers
 	lists   chan struct{}  // has an element for each list that is being read
 	process int64          // the number of this process's advisory lock
+	guard   *guard
+	pooled  atomic.Bool // a pooler is between this process and the database
 	folding folding
 
 	// Set by tests before the first batch: called before and after the commit of a batch is sent.
@@ -95,12 +101,15 @@ func Open(ctx context.Context, conninfo string, o Options) (_ *Store, err error)
 		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}
 	s := &Store{
+		guard: &guard{config: &config.ConnConfig.Config, patience: cmp.Or(o.patience, patience)},
 		clock: newClock(o.Clock), atEnd: o.AtEnd, log: o.Log, options: o,
 		config: &config.ConnConfig.Config, process: randomLock(), stale: true, folding: defaultFolding, foldedAt: time.Now(), lists: make(chan struct{}, max(o.Readers/2, 1)),
 	}
+	s.guard.watchPool(config)
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, err
 	}
+	s.guard.pool = s.pool
 	if err := s.open(ctx); err != nil {
 		_ = s.Close()
 		return nil, err
@@ -134,10 +143,13 @@ func (s *Store) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.guard = s.guard
 	if err := w.checkDurable(ctx); err != nil {
 		w.close()
 		return err
 	}
+	w.pooled = w.pooled || s.options.Unprepared
+	s.pooled.Store(w.pooled)
 	s.writer = w
 	return nil
 }
@@ -169,16 +181,17 @@ func (s *Store) Close() error {
 	return nil
 }
 
-var showDurable = &statement{"show_durable", "show synchronous_commit"}
+var showDurable = &statement{"show_durable", "select current_setting('synchronous_commit'), pg_backend_pid()"}
 
 // checkDurable refuses a database that loses acknowledged commits.
 func (w *writer) checkDurable(ctx context.Context) error {
 	f := flush{w: w}
-	setting := ""
-	f.add(showDurable, func(r *record) { setting = r.text() })
+	setting, backend := "", int64(0)
+	f.add(showDurable, func(r *record) { setting, backend = r.text(), r.int() })
 	if err := f.run(ctx); err != nil {
 		return fmt.Errorf("read synchronous_commit: %w", err)
 	}
+	w.pooled = backend != int64(w.pg.PID())
 	if setting == "off" {
 		return ErrAsynchronous
 	}

@@ -33,7 +33,7 @@ func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, *reader, error) {
 	pg := conn.Conn().PgConn()
 	w, _ := pg.CustomData()[readerKey].(*writer)
 	if w == nil {
-		w = &writer{pg: pg, unprepared: s.options.Unprepared, prepared: map[*statement]bool{}}
+		w = &writer{pg: pg, unprepared: s.options.Unprepared, prepared: map[*statement]bool{}, guard: s.guard, pooled: s.pooled.Load()}
 		pg.CustomData()[readerKey] = w
 	}
 	return conn, &reader{writer: w}, nil
