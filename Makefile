@@ -15,7 +15,7 @@ ARGS       ?=
 UNWATCHED  := -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/memory=-race=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build serve check test test-all test-postgres race fuzz bench benchmarks crash attack notices lint fetch needs compiler release release-snapshot ci
+.PHONY: help build serve check test test-all test-postgres race fuzz bench benchmarks crash crash-postgres attack notices lint fetch needs compiler release release-snapshot ci
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ benchmarks: ## Run every Go benchmark once, to see that it still runs
 
 crash: ## Kill the server with kill -9 under load, ROUNDS times (20), and check its promises
 	$(GO) run ./internal/crash -rounds $(ROUNDS) $(ARGS)
+
+crash-postgres: ## Kill, stop and cut off three servers and their PostgreSQL under load, ROUNDS times (20)
+	$(GO) run ./internal/crash -postgres -rounds $(ROUNDS) $(ARGS)
 
 lint: ## Check the format, and look for mistakes: gofmt, vet, staticcheck and others
 	$(GO) vet ./...

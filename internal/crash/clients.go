@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 type clients struct {
 	// set once
 	rec      *record
+	hist     *history
+	holders  *holders       // nil without the queue "work"
 	noRetry  *client.Client // without retries: a call without an answer leaves the outcome unknown
 	retrying *client.Client // retries through restarts
 
@@ -23,13 +26,14 @@ type clients struct {
 	slots    chan struct{} // limits the number of watchers
 }
 
-func newClients(in *serverProcess, rec *record) (*clients, error) {
-	noRetry, err := in.client(client.WithRetries(0))
+// newClients makes clients that connect as transport does, to any server.
+func newClients(transport http.RoundTripper, rec *record) (*clients, error) {
+	noRetry, err := client.New(baseURL, client.WithTransport(transport), client.WithRetries(0))
 	if err != nil {
 		return nil, err
 	}
-	retrying, err := in.client(client.WithRetries(100))
-	return &clients{rec: rec, noRetry: noRetry, retrying: retrying, slots: make(chan struct{}, 64)}, err
+	retrying, err := client.New(baseURL, client.WithTransport(transport), client.WithRetries(100))
+	return &clients{rec: rec, hist: newHistory(), noRetry: noRetry, retrying: retrying, slots: make(chan struct{}, 64)}, err
 }
 
 // task is one job and the client's action on it.
@@ -49,6 +53,7 @@ const (
 	watch                       // watched to its end
 	cancel                      // cancelled while it is watched
 	retry                       // fails, and is then retried
+	race                        // read, submitted again and cancelled by several clients at once
 )
 
 // maxFailures is how many attempts of a job fail at most before one succeeds.
@@ -57,15 +62,16 @@ const maxFailures = 2
 // taskSource generates the tasks of one client in one round. The same seed gives the same
 // tasks.
 type taskSource struct {
-	rng  *rand.Rand
-	name string // of the client in its round; part of its idempotency keys
-	n    int
+	rng     *rand.Rand
+	name    string // of the client in its round; part of its idempotency keys
+	hasWork bool   // half of the tasks are of the queue "work"
+	n       int
 }
 
 func (s *taskSource) next() task {
 	s.n++
 	t := task{
-		action:          []action{ignore, ignore, ignore, submitAndWait, watch, watch, cancel, retry}[s.rng.IntN(8)],
+		action:          []action{ignore, ignore, race, submitAndWait, watch, watch, cancel, retry}[s.rng.IntN(8)],
 		wait:            time.Duration(s.rng.IntN(200)) * time.Millisecond,
 		disconnectAfter: 1 + s.rng.IntN(12),
 	}
@@ -80,6 +86,11 @@ func (s *taskSource) next() task {
 	}
 	if s.rng.IntN(10) == 0 {
 		t.sub.Delay = time.Duration(s.rng.IntN(400)) * time.Millisecond
+	}
+	if s.hasWork && t.action != retry && s.rng.IntN(2) == 0 {
+		t.sub.Queue = workQueue
+		t.sub.Input = workInput(work{Echo: t.sub.IdempotencyKey, Key: t.sub.Key, Tokens: 1 + s.rng.IntN(12), Pause: s.rng.IntN(60)})
+		return t
 	}
 	t.sub.Input = s.input(t.action)
 	return t
@@ -125,11 +136,14 @@ func (c *clients) run(runCtx context.Context, t task) {
 	c.rec.recordSubmission(t.sub)
 	submit := c.noRetry.Submit
 	if t.action == submitAndWait {
-		submit = c.noRetry.SubmitAndWait
+		submit = c.submitAndWait
 	}
+	began := c.hist.now()
 	j, err := submit(runCtx, t.sub)
+	c.hist.add(t.sub.IdempotencyKey, submitVerb, began, j, err)
 	if err != nil {
 		c.recordFailedSubmit(t.sub, err)
+		sleep(runCtx, 20*time.Millisecond) // while no server works, the next one fails as well
 		return
 	}
 	c.rec.recordAcknowledgement(t.sub, j.ID)
@@ -148,13 +162,24 @@ func (c *clients) run(runCtx context.Context, t task) {
 	}
 }
 
+// submitAndWait submits a job and waits for its end. A server that fails while the job is waited
+// for says nothing about the submission.
+func (c *clients) submitAndWait(ctx context.Context, s client.Submission) (*client.Job, error) {
+	j, err := c.noRetry.SubmitAndWait(ctx, s)
+	if client.CodeOf(err) == client.CodeUnavailable {
+		return nil, fmt.Errorf("whether it was stored is not known: %v", err)
+	}
+	return j, err
+}
+
 // recordFailedSubmit records a failed submission. Without an answer the outcome is unknown: the
 // job may exist.
 func (c *clients) recordFailedSubmit(s client.Submission, err error) {
+	if outcomeUnknown(err) {
+		return // The job may have been stored. The record keeps the submission as unanswered.
+	}
 	switch client.CodeOf(err) {
-	case client.CodeUnreachable, "":
-		// The job may have been stored. The record keeps the submission as unanswered.
-	case client.CodeQueueFull, client.CodeOverloaded, "shutting_down":
+	case client.CodeUnreachable, client.CodeQueueFull, client.CodeOverloaded, client.CodeUnavailable, "shutting_down":
 		c.rec.recordRefusal(s)
 	default:
 		c.rec.recordRefusal(s)
@@ -167,18 +192,62 @@ func (c *clients) followUp(ctx context.Context, id string, t task) {
 	switch t.action {
 	case cancel:
 		sleep(ctx, t.wait)
-		if j, err := c.retrying.Cancel(ctx, id); err == nil {
-			c.rec.recordCancel(j)
-		}
+		c.cancel(ctx, c.retrying, t.sub, id)
+	case race:
+		c.raceFor(ctx, t, id)
 	case retry:
 		if j, err := c.retrying.Wait(ctx, id); err == nil {
 			c.rec.observe(j, snapshot{})
 			// Record it first: the retry may happen although its answer never comes.
 			c.rec.recordRetry(id)
-			_, _ = c.noRetry.Retry(ctx, id) // without an answer the retry may or may not have happened; the record allows both
+			began := c.hist.now()
+			j, err := c.noRetry.Retry(ctx, id) // without an answer the retry may or may not have happened; the record allows both
+			c.hist.add(t.sub.IdempotencyKey, retryVerb, began, j, err)
 		}
 	}
 	c.watch(ctx, id, t.disconnectAfter)
+}
+
+func (c *clients) cancel(ctx context.Context, by *client.Client, s client.Submission, id string) {
+	began := c.hist.now()
+	j, err := by.Cancel(ctx, id)
+	c.hist.add(s.IdempotencyKey, cancelVerb, began, j, err)
+	if err == nil {
+		c.rec.recordCancel(j)
+	}
+}
+
+// raceFor makes calls about a job at the same time, each by any server.
+func (c *clients) raceFor(ctx context.Context, t task, id string) {
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			for range 4 {
+				sleep(ctx, rand.N(t.wait+1))
+				then, began := c.rec.snapshot(id), c.hist.now()
+				j, err := c.noRetry.Get(ctx, id)
+				c.hist.add(t.sub.IdempotencyKey, getVerb, began, j, err)
+				if err == nil {
+					c.rec.observe(j, then)
+				}
+			}
+		})
+	}
+	all.Go(func() {
+		began := c.hist.now()
+		j, err := c.noRetry.Submit(ctx, t.sub)
+		c.hist.add(t.sub.IdempotencyKey, submitVerb, began, j, err)
+		if err == nil {
+			c.rec.recordAcknowledgement(t.sub, j.ID)
+		}
+	})
+	if t.disconnectAfter%2 == 0 {
+		all.Go(func() {
+			sleep(ctx, t.wait)
+			c.cancel(ctx, c.noRetry, t.sub, id)
+		})
+	}
+	all.Wait()
 }
 
 // watch follows a job to its end and disconnects once on the way.

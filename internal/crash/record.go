@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -196,6 +197,28 @@ func (r *record) observeOutput(id string, entries []client.Entry, cursor int64, 
 	}
 }
 
+// outputs returns the text of each attempt of a job that had any, in order.
+func (r *record) outputs(k *jobRecord) (texts []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := 0
+	for seq := int64(1); seq <= int64(len(k.entries)); seq++ {
+		var attempt int
+		var kind, data, text string
+		if n, _ := fmt.Sscanf(k.entries[seq], "attempt %d %s %s", &attempt, &kind, &data); n < 3 || kind != string(client.KindText) {
+			continue
+		}
+		if json.Unmarshal([]byte(data), &text) != nil {
+			continue
+		}
+		if attempt != last {
+			texts, last = append(texts, ""), attempt
+		}
+		texts[len(texts)-1] += text
+	}
+	return texts
+}
+
 // jobsWhere returns the jobs for which test returns true, ordered by id.
 func (r *record) jobsWhere(test func(*jobRecord) bool) []*jobRecord {
 	r.mu.Lock()
@@ -245,4 +268,20 @@ func (r *record) totals() totals {
 		}
 	}
 	return t
+}
+
+// result prints the violations and returns an error if there are any.
+func (r *record) result() error {
+	const maxPrinted = 20
+	if len(r.violations) == 0 {
+		return nil
+	}
+	for i, b := range r.violations {
+		if i == maxPrinted {
+			fmt.Printf("and %d more\n", len(r.violations)-maxPrinted)
+			break
+		}
+		fmt.Println("broken:", b)
+	}
+	return fmt.Errorf("%d violations", len(r.violations))
 }

@@ -33,7 +33,9 @@ func (c *clients) verifyAfterRestart(ctx context.Context, rng *rand.Rand) {
 
 // resubmit submits again. The server must return the same job for the same key.
 func (c *clients) resubmit(ctx context.Context, s client.Submission) {
+	began := c.hist.now()
 	j, err := c.retrying.Submit(ctx, s)
+	c.hist.add(s.IdempotencyKey, submitVerb, began, j, err)
 	if err != nil {
 		c.rec.addViolation("the submission %s was repeated and failed: %v", s.IdempotencyKey, err)
 		return
@@ -43,8 +45,9 @@ func (c *clients) resubmit(ctx context.Context, s client.Submission) {
 
 // readJob reads a job and its whole output.
 func (c *clients) readJob(ctx context.Context, k *jobRecord) *client.Job {
-	then := c.rec.snapshot(k.id)
+	then, began := c.rec.snapshot(k.id), c.hist.now()
 	j, err := c.retrying.Get(ctx, k.id)
+	c.hist.add(k.sub.IdempotencyKey, getVerb, began, j, err)
 	if err != nil {
 		c.rec.addViolation("the acknowledged job %s cannot be read: %v", k.id, err)
 		return nil
@@ -107,7 +110,9 @@ func (c *clients) verifyAll(ctx context.Context) {
 		if j != nil && !j.Status.Ended() {
 			c.rec.addViolation("%s never ended: it is %s", k.id, j.Status)
 		}
-		if j != nil && j.Status == client.Succeeded {
+		if j != nil && k.sub.Queue == workQueue {
+			c.holders.verify(k, j.Result)
+		} else if j != nil && j.Status == client.Succeeded {
 			c.checkResult(k, j)
 		}
 		// A job fails after maxLosses lost attempts, and every kill loses one. That is no
@@ -118,6 +123,11 @@ func (c *clients) verifyAll(ctx context.Context) {
 		}
 	})
 	c.checkList(ctx)
+	jobs, calls, violations := c.hist.verify()
+	for _, v := range violations {
+		c.rec.addViolation("%s", v)
+	}
+	fmt.Printf("%d calls about %d jobs were checked for linearizability\n", calls, jobs)
 }
 
 // checkResult compares a result with the echo in the input.
@@ -131,7 +141,7 @@ func (c *clients) checkResult(k *jobRecord, j *client.Job) {
 // checkList compares the server's list of jobs with the record.
 func (c *clients) checkList(ctx context.Context) {
 	listed := map[string]bool{}
-	for j, err := range c.retrying.List(ctx, client.ListOptions{Filter: client.Filter{Queue: "sim"}, Limit: 100}) {
+	for j, err := range c.retrying.List(ctx, client.ListOptions{Limit: 100}) {
 		if err != nil {
 			c.rec.addViolation("the list cannot be read: %v", err)
 			return
