@@ -105,24 +105,27 @@ func (e *Engine) needsClaim() bool {
 	return false
 }
 
-// deliverClaimed delivers the jobs of a claim and notifies their watchers.
-func (e *Engine) deliverClaimed(c claim) {
+// deliverClaimed delivers the jobs of a claim and notifies their watchers. began is before the
+// commit of the claim.
+func (e *Engine) deliverClaimed(c claim, began time.Time) {
 	if c.op.Err != nil {
 		e.log.Error("a claim was refused", "queue", c.op.Queue, "error", c.op.Err)
 	}
 	for _, claimed := range c.op.Claimed {
-		e.deliver(c.consumer, claimed)
+		e.deliver(c.consumer, claimed, began)
 		e.publish(&claimed.Job)
 	}
 }
 
 // deliver hands a leased job to its consumer. If the consumer has stopped or has no free slot,
 // the job is released, and the attempt does not count.
-func (e *Engine) deliver(to *consumer, c job.Claimed) {
-	now := e.store.Now()
-	c.Left = c.Until.Sub(now)
-	e.observer.AttemptBegan(c.Job.Queue, max(now.Sub(c.Job.RunAt), 0))
+//
+// leasedAt is before the commit that stored the lease. The rest of the lease is counted from then
+// by the clock of this process: the store's clock may have jumped since.
+func (e *Engine) deliver(to *consumer, c job.Claimed, leasedAt time.Time) {
+	e.observer.AttemptBegan(c.Job.Queue, max(e.store.Now().Sub(c.Job.RunAt), 0))
 	began := time.Now()
+	c.Left = c.Job.Policy.Timeouts.Lease - began.Sub(leasedAt)
 	to.q.recordStart(began)
 	e.dropLeaseOn(c.Job.ID) // an earlier attempt ran here and was ended through another process
 	// Before the delivery, because the worker may write at once.

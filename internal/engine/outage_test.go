@@ -31,6 +31,7 @@ type outageHarness struct {
 	applyDelay atomic.Int64 // duration of an apply, in ns
 	readDelay  atomic.Int64 // duration of a read of the sweep, in ns
 	readsFail  atomic.Bool  // whether the reads of the sweep fail
+	clockAhead atomic.Int64 // how far the store's clock seems to be ahead, in ns
 
 	logged strings.Builder
 
@@ -49,7 +50,8 @@ func newOutageHarness(t *testing.T, lease, renewEvery time.Duration) *outageHarn
 		Commit: func(int, *store.Batch) faulty.Fault {
 			return faulty.Fault{Before: sleepFor(&h.applyDelay), After: sleepFor(&h.syncDelay)}
 		},
-		Read: h.read,
+		Read:  h.read,
+		Clock: func(now time.Time) time.Time { return now.Add(time.Duration(h.clockAhead.Load())) },
 	})
 	q := testQueue(8, 9, job.Timeouts{Lease: lease, CancelGrace: 10 * time.Second})
 	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery, Observer: sweepCounter{n: &h.sweptLeases}, Log: slog.New(slog.NewTextHandler(&h.logged, nil))})

@@ -15,7 +15,7 @@ func (e *Engine) settle(pb *pendingBatch) {
 	// Before the answers, so that a caller that then waits for removals waits for these too.
 	e.fileRemover.add(pb.batch.Removed)
 	for _, p := range pb.ops {
-		e.settled(p)
+		e.settled(p, pb.began)
 		p.answer()
 	}
 	for _, m := range pb.batch.Moved {
@@ -23,7 +23,7 @@ func (e *Engine) settle(pb *pendingBatch) {
 	}
 	// Last, in the order of application: one batch may finish and claim the same job.
 	for _, c := range pb.claims {
-		e.deliverClaimed(c)
+		e.deliverClaimed(c, pb.began)
 	}
 	for i := range pb.batch.FollowUps {
 		e.scheduleSweep(&pb.batch.FollowUps[i])
@@ -33,10 +33,11 @@ func (e *Engine) settle(pb *pendingBatch) {
 	e.observeBatch(pb, at)
 }
 
-// settled updates leases, watchers and the sweeper after an op is on disk.
-func (e *Engine) settled(p *pendingOp) {
+// settled updates leases, watchers and the sweeper after an op is on disk. began is before its
+// commit.
+func (e *Engine) settled(p *pendingOp, began time.Time) {
 	for i, op := range p.submits {
-		e.submitted(op, p.consumers[i])
+		e.submitted(op, p.consumers[i], began)
 	}
 	switch op := p.op.(type) {
 	case *store.Renew:

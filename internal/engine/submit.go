@@ -128,7 +128,8 @@ func withConflict(err error, body []byte) error {
 }
 
 // submitted delivers a job that was stored with a lease, or schedules a sweep for a waiting one.
-func (e *Engine) submitted(op *store.Submit, to *consumer) {
+// began is before the commit.
+func (e *Engine) submitted(op *store.Submit, to *consumer, began time.Time) {
 	stored := op.Err == nil && op.Existing == nil
 	leased := stored && op.Job.State == job.Running
 	if to != nil && !leased {
@@ -136,7 +137,7 @@ func (e *Engine) submitted(op *store.Submit, to *consumer) {
 	}
 	switch {
 	case leased:
-		e.deliver(to, job.Claimed{Job: op.Job, Input: op.Input, Token: op.Token, Until: op.Job.StartedAt.Add(op.LeaseFor)})
+		e.deliver(to, job.Claimed{Job: op.Job, Input: op.Input, Token: op.Token, Until: op.Job.StartedAt.Add(op.LeaseFor)}, began)
 	case stored:
 		e.scheduleSweep(&op.Job)
 	}

@@ -320,7 +320,7 @@ func TestJobOfClosedConsumerIsReleased(t *testing.T) {
 	if err := w.doUrgent(t.Context(), op); err != nil || op.Err != nil {
 		t.Fatal(err, op.Err)
 	}
-	w.deliver(gone, job.Claimed{Job: op.Job, Token: op.Token})
+	w.deliver(gone, job.Claimed{Job: op.Job, Token: op.Token}, time.Now())
 	if c := <-w.jobs; c.Job.ID != op.Job.ID || c.Job.Attempt != 1 {
 		t.Fatalf("attempt %d of %s runs", c.Job.Attempt, c.Job.ID)
 	}

@@ -108,6 +108,10 @@ type Sink interface {
 	// comment of a model server or a part of a line. It never blocks and is cheap enough for
 	// every read.
 	Alive()
+	// Killed returns a channel that is closed when the work must end at once: its grace after a
+	// stop is over, or its lease is lost. Another attempt of the job may begin then. An executor
+	// that gives its work a grace of its own ends that grace. Any goroutine may call it.
+	Killed() <-chan struct{}
 	// Text writes a piece of text in UTF-8. A piece may end inside a character.
 	Text(piece string) error
 	// Event writes one JSON value, which is stored verbatim.

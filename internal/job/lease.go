@@ -45,8 +45,8 @@ type Claimed struct {
 	// Until is when a sweep may end the lease, by the store's clock, unless the worker renews
 	// it before.
 	Until time.Time
-	// Left is the rest of the lease at the moment of delivery: a lease runs from its commit.
-	// The engine sets it.
+	// Left is what is certainly left of the lease at the moment of delivery: a lease runs from
+	// its commit. It is negative if the lease may be over. The engine sets it.
 	Left time.Duration
 }
 

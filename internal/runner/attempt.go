@@ -17,19 +17,25 @@ type attempt struct {
 	// set once
 	r       *Runner
 	claimed job.Claimed
+	// leaseRenewed is closed by the first renewal; nil if the work starts without one.
+	leaseRenewed chan struct{}
 
 	lease lease
 
 	mu sync.Mutex
 	// guarded by mu
-	ctx            context.Context // context of the executor; nil before the executor is called
+	// ctx is the context of the executor, or before its call that of the wait for leaseRenewed;
+	// nil before that.
+	ctx            context.Context
 	cancel         context.CancelCauseFunc
-	stopCause      error      // why ctx ended or will end; nil while the work may continue
-	fault          *job.Fault // the fault of the attempt when a timeout or a limit stopped it
-	cancelOrdered  bool       // the outcome is "cancelled" in any case
-	leaseLost      bool       // nothing more is written
-	outputRejected bool       // the executor got an error for some of its output
-	finishing      bool       // the outcome is being stored; more output is refused
+	stopCause      error         // why ctx ended or will end; nil while the work may continue
+	fault          *job.Fault    // the fault of the attempt when a timeout or a limit stopped it
+	cancelOrdered  bool          // the outcome is "cancelled" in any case
+	leaseLost      bool          // nothing more is written
+	outputRejected bool          // the executor got an error for some of its output
+	finishing      bool          // the outcome is being stored; more output is refused
+	killed         bool          // the executor must end at once
+	onKill         chan struct{} // closed when killed becomes true; nil until needed
 	clocks         clocks
 	timer          *time.Timer // fires for the clocks, then for stopDeadline; nil until needed
 	stopDeadline   time.Time   // time at which the runner stops waiting for a stopped executor
@@ -58,6 +64,9 @@ func (a *attempt) run() {
 		// The timer has given up on this executor, and its goroutine stores the outcome.
 		a.r.removeActive(nil)
 	}()
+	if a.leaseRenewed != nil {
+		a.awaitRenewal()
+	}
 	if a.start() {
 		err = a.execute()
 	} else {
@@ -70,6 +79,18 @@ var (
 	errNotStarted = errors.New("runner: the attempt did not start")
 	errDidNotStop = errors.New("runner: the executor did not stop in time")
 )
+
+// awaitRenewal returns when the lease was renewed or the attempt was stopped.
+func (a *attempt) awaitRenewal() {
+	a.mu.Lock()
+	ctx, cancel := a.ctx, a.cancel
+	a.mu.Unlock()
+	defer cancel(nil) // start makes another context
+	select {
+	case <-a.leaseRenewed:
+	case <-ctx.Done():
+	}
+}
 
 // start starts the clocks and makes the executor's context. It returns false if the attempt must
 // not start.
@@ -225,22 +246,24 @@ func (a *attempt) onCancel() {
 	a.stopLocked(exec.ErrCancelled, nil, a.graceLocked())
 }
 
-// onLeaseLost stops the work. Nothing more can be written, so the runner does not wait for the
-// executor.
+// onLeaseLost stops the work at once, because another worker may have the job. Nothing more can
+// be written, so the runner does not wait for the executor.
 func (a *attempt) onLeaseLost() {
 	a.r.removeLease(a)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.leaseLost = true
+	a.killLocked()
 	a.cancelContextLocked(exec.ErrLost, nil)
 }
 
 // onLeaseExpiring stops work whose lease could not be renewed, before another worker may get the
-// job. Writes that succeed in time still count.
-func (a *attempt) onLeaseExpiring() {
+// job: the work must be over within left, whatever its grace. Writes that succeed in time still
+// count.
+func (a *attempt) onLeaseExpiring(left time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.stopLocked(exec.ErrLost, nil, a.graceLocked())
+	a.stopLocked(exec.ErrLost, nil, min(a.graceLocked(), left))
 }
 
 // onShutdown asks the executor to stop because the runner is stopping.
@@ -273,6 +296,17 @@ func (a *attempt) cancelContextLocked(cause error, f *job.Fault) {
 	a.stopCause, a.fault = cause, f
 	if a.cancel != nil {
 		a.cancel(cause)
+	}
+}
+
+// killLocked makes an executor that has not stopped yet end its work at once.
+func (a *attempt) killLocked() {
+	if a.killed {
+		return
+	}
+	a.killed = true
+	if a.onKill != nil {
+		close(a.onKill)
 	}
 }
 
@@ -323,6 +357,7 @@ func (a *attempt) checkDeadlines(now time.Time) bool {
 		a.setTimerLocked(left)
 		return false
 	}
+	a.killLocked()
 	return a.startFinishingLocked()
 }
 

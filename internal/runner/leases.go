@@ -17,42 +17,52 @@ type lease struct {
 	// guarded by the runner's mu
 	extendedAt time.Time // the lease expires length after this
 	renewAt    time.Time // when the next renewal is due
-	renewing   bool      // a call to renew it is outstanding
+	calls      int       // calls to renew it that are outstanding
+	renewFirst bool      // the work starts after the first renewal
 	stopped    bool      // no renewal succeeded in time, so the work was stopped
 }
 
+// maxCalls is the largest number of outstanding calls to renew a lease.
+const maxCalls = 2
+
 // newLease returns the lease of a job that is delivered now. A lease begins with the commit of
-// its claim, so the delivery time is subtracted. But at least a third of the lease is assumed to
-// be left: only the source knows whether a lease is void, and the first renewal asks the source.
-func newLease(c *job.Claimed, every time.Duration, now time.Time) lease {
-	l := lease{length: c.Job.Policy.Timeouts.Lease, renewEvery: every}
+// its claim, so less than its length is left. If less than a third is left, the work starts only
+// after a renewal: otherwise it might still run when another worker gets the job.
+func newLease(c *job.Claimed, cfg *Config, now time.Time) lease {
+	l := lease{length: c.Job.Policy.Timeouts.Lease, renewEvery: cfg.RenewEvery, ignoreExpiry: cfg.IgnoreLeaseExpiry}
 	if l.length == 0 {
 		return l
 	}
-	l.renewEvery = min(every, l.length/3)
-	// Without this minimum, a late delivery would stop the work before its first renewal.
-	l.extendedAt = now.Add(-min(max(l.length-c.Left, 0), l.ageAtLastThird()))
+	l.renewEvery = min(cfg.RenewEvery, l.length/3)
+	l.extendedAt = now.Add(min(c.Left-l.length, 0))
 	l.renewAt = l.extendedAt.Add(l.renewEvery)
+	l.renewFirst = c.Left < l.length/3 && !l.ignoreExpiry
 	return l
 }
 
-// ageAtLastThird returns the age at which a third of the lease is left.
-func (l *lease) ageAtLastThird() time.Duration { return l.length * 2 / 3 }
-
-// stopAt returns when the work stops unless the lease is renewed: a sixth of its length before
-// it expires, because clocks differ. It is zero if the work was stopped already, or if the
+// stopAt returns when the work is asked to stop unless the lease is renewed: a sixth of its
+// length before it expires. It is zero if no work runs, if it was stopped already, or if the
 // runner ignores the expiry.
 func (l *lease) stopAt() time.Time {
-	if l.length == 0 || l.stopped || l.ignoreExpiry {
+	if l.length == 0 || l.renewFirst || l.stopped || l.ignoreExpiry {
 		return time.Time{}
 	}
 	return l.extendedAt.Add(l.length - l.length/6)
 }
 
+// killAt returns when stopped work must be over: shortly before the lease expires, because
+// clocks differ and timers are late.
+func (l *lease) killAt() time.Time { return l.extendedAt.Add(l.length - l.length/30) }
+
+// repeatAfter is how long a call may take until the lease is renewed by another call too. An
+// engine sweeps a lease only after renewals were possible for two intervals. So the second call
+// leaves a third of an interval before that time, also if the first one hangs.
+func (l *lease) repeatAfter() time.Duration { return l.renewEvery * 2 / 3 }
+
 // wakeAt returns when the lease next needs attention; zero for never. Stopped work keeps its
 // lease until its outcome is stored.
 func (l *lease) wakeAt() time.Time {
-	if l.renewing || l.length == 0 {
+	if l.calls == maxCalls || l.length == 0 {
 		return l.stopAt()
 	}
 	return earlier(l.renewAt, l.stopAt())
@@ -95,9 +105,6 @@ func (r *Runner) renewLeases(ctx context.Context) {
 		case <-r.wakeSooner:
 		case <-timer.C:
 			now := time.Now()
-			if now.Sub(wake) > pauseThreshold {
-				r.extendAfterPause(now)
-			}
 			r.stopExpiring(now)
 			for _, n := range r.dueRenewals(now) {
 				outstanding++
@@ -107,37 +114,29 @@ func (r *Runner) renewLeases(ctx context.Context) {
 	}
 }
 
-// pauseThreshold is the minimum delay of a wake-up that shows that the process, or the whole
-// machine, was suspended.
-const pauseThreshold = 500 * time.Millisecond
-
-// extendAfterPause handles leases that expired while the process was suspended. It assumes that
-// a third of their length is left, so that they are renewed before their work is stopped. Only
-// the source knows whether another worker has the job now.
-func (r *Runner) extendAfterPause(now time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, a := range r.leased {
-		if at := a.lease.stopAt(); !at.IsZero() && !at.After(now) {
-			a.lease.extendedAt = now.Add(-a.lease.ageAtLastThird())
-		}
-	}
+// renewalGroup is what the leases of a call have in common. Leases of different lengths are not
+// mixed, because the shortest one bounds the timeout of the call. Repeated calls have only leases
+// whose first call has no answer yet: what makes these calls hang delays no other lease.
+type renewalGroup struct {
+	length time.Duration
+	repeat bool
 }
 
-// dueRenewals returns the calls to make, one for each length of lease. A call contains every
-// lease of its length that is due now or soon. Leases of different lengths are not mixed,
-// because the shortest one bounds the timeout of the call.
-func (r *Runner) dueRenewals(now time.Time) map[time.Duration]renewal {
+func (l *lease) group() renewalGroup { return renewalGroup{length: l.length, repeat: l.calls > 0} }
+
+// dueRenewals returns the calls to make, one for each group. A call contains every lease of its
+// group that is due now or soon.
+func (r *Runner) dueRenewals(now time.Time) map[renewalGroup]renewal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var calls map[time.Duration]renewal
+	var calls map[renewalGroup]renewal
 	for _, a := range r.leased {
-		// Make a call only if some lease of its length is due.
-		if l := &a.lease; l.due(now) && calls[l.length].attempts == nil {
+		// Make a call only if some lease of its group is due.
+		if l := &a.lease; l.due(now) && calls[l.group()].attempts == nil {
 			if calls == nil {
-				calls = map[time.Duration]renewal{}
+				calls = map[renewalGroup]renewal{}
 			}
-			calls[l.length] = renewal{sentAt: now, timeout: l.length / 3, attempts: make([]*attempt, 0, len(r.leased))}
+			calls[l.group()] = renewal{sentAt: now, timeout: maxCalls * l.repeatAfter(), attempts: make([]*attempt, 0, len(r.leased))}
 		}
 	}
 	if calls == nil {
@@ -147,19 +146,19 @@ func (r *Runner) dueRenewals(now time.Time) map[time.Duration]renewal {
 	// delivered within a few seconds stay in one call.
 	for _, a := range r.leased {
 		l := &a.lease
-		if n, ok := calls[l.length]; ok && l.due(now.Add(l.renewEvery/4)) {
-			l.renewing = true
+		if n, ok := calls[l.group()]; ok && l.due(now.Add(l.renewEvery/4)) {
 			n.attempts = append(n.attempts, a)
-			calls[l.length] = n
+			calls[l.group()] = n
+			l.calls++
+			l.renewAt = now.Add(l.repeatAfter())
 		}
 	}
 	return calls
 }
 
-// due reports whether the lease must be renewed before the time at. A lease with an outstanding
-// call is never due.
+// due reports whether the lease must be renewed before the time at.
 func (l *lease) due(at time.Time) bool {
-	return l.length > 0 && !l.renewing && !l.renewAt.After(at)
+	return l.length > 0 && l.calls < maxCalls && !l.renewAt.After(at)
 }
 
 // renew makes one call. If the source does not answer in time, the call is repeated later.
@@ -196,41 +195,49 @@ func (r *Runner) handleRenewal(n renewal) {
 }
 
 // recordRenewal stores the answer for one lease. A failed renewal is repeated soon. A late
-// answer never moves extendedAt back.
+// answer never moves extendedAt back, and its failure is of no interest after a later success.
 func (r *Runner) recordRenewal(a *attempt, sentAt time.Time, renewed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := &a.lease
-	l.renewing = false
-	if !renewed {
+	l.calls--
+	switch {
+	case renewed:
+		if sentAt.After(l.extendedAt) {
+			l.extendedAt = sentAt
+		}
+		l.renewAt = l.extendedAt.Add(l.renewEvery)
+		if l.renewFirst {
+			l.renewFirst = false
+			close(a.leaseRenewed)
+		}
+	case sentAt.After(l.extendedAt):
 		// The rest of the lease allows several retries.
-		l.renewAt = time.Now().Add(l.renewEvery / 5)
-		return
+		l.renewAt = earlier(l.renewAt, time.Now().Add(l.renewEvery/5))
 	}
-	// extendAfterPause may have set a later time while the call was outstanding.
-	if sentAt.After(l.extendedAt) {
-		l.extendedAt = sentAt
-	}
-	l.renewAt = l.extendedAt.Add(l.renewEvery)
 }
 
 // stopExpiring stops the work whose lease is about to expire.
 func (r *Runner) stopExpiring(now time.Time) {
-	for _, a := range r.markExpiring(now) {
+	for a, killAt := range r.markExpiring(now) {
 		r.cfg.Log.Warn("a lease could not be renewed in time, so its work is stopped", "job", a.claimed.Job.ID)
-		a.onLeaseExpiring()
+		a.onLeaseExpiring(killAt.Sub(now))
 	}
 }
 
-// markExpiring returns the attempts to stop. It returns each attempt once.
-func (r *Runner) markExpiring(now time.Time) []*attempt {
+// markExpiring returns the attempts to stop, with the times at which they must be over. It
+// returns each attempt once.
+func (r *Runner) markExpiring(now time.Time) map[*attempt]time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var all []*attempt
+	var all map[*attempt]time.Time
 	for _, a := range r.leased {
 		if at := a.lease.stopAt(); !at.IsZero() && !at.After(now) {
 			a.lease.stopped = true
-			all = append(all, a)
+			if all == nil {
+				all = map[*attempt]time.Time{}
+			}
+			all[a] = a.lease.killAt()
 		}
 	}
 	return all

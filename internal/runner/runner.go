@@ -40,8 +40,8 @@ type Source interface {
 	// on any goroutine.
 	FinishAsync(l job.Lease, o job.Outcome, then func(error))
 	// Renew extends each lease by its job's [job.Timeouts.Lease] and returns an error or nil for
-	// each lease. It returns at the latest when ctx ends. Several calls may be outstanding, but
-	// never two for the same lease.
+	// each lease. It returns at the latest when ctx ends. Several calls may be outstanding, two
+	// for the same lease if the first one is slow.
 	Renew(ctx context.Context, leases []job.Lease) []error
 }
 
@@ -165,8 +165,11 @@ func (r *Runner) Run(ctx context.Context) error {
 
 // deliver starts an attempt. The source calls it.
 func (r *Runner) deliver(c job.Claimed) {
-	a := &attempt{r: r, claimed: c, lease: newLease(&c, r.cfg.RenewEvery, time.Now())}
-	a.lease.ignoreExpiry = r.cfg.IgnoreLeaseExpiry
+	a := &attempt{r: r, claimed: c, lease: newLease(&c, &r.cfg, time.Now())}
+	if a.lease.renewFirst {
+		a.leaseRenewed = make(chan struct{})
+		a.ctx, a.cancel = context.WithCancelCause(r.rootCtx)
+	}
 	// The executor and the clocks see the timeouts of this attempt.
 	if c.Job.Failures() > 1 {
 		a.claimed.Job.Policy.Timeouts = c.Job.AttemptTimeouts()

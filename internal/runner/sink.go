@@ -38,6 +38,19 @@ func (a *attempt) Alive() {
 	}
 }
 
+// Killed implements [exec.Sink].
+func (a *attempt) Killed() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.onKill == nil {
+		a.onKill = make(chan struct{})
+		if a.killed {
+			close(a.onKill)
+		}
+	}
+	return a.onKill
+}
+
 // Text implements [exec.Sink].
 func (a *attempt) Text(piece string) error {
 	for len(piece) > 0 {

@@ -17,6 +17,8 @@ import (
 type Recorder struct {
 	t      ErrorReporter
 	inCall atomic.Bool // a call is running
+	killed chan struct{}
+	kill   sync.Once // closes killed
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -50,7 +52,7 @@ type ErrorReporter interface {
 
 // NewRecorder makes an empty recorder.
 func NewRecorder(t ErrorReporter) *Recorder {
-	r := &Recorder{t: t}
+	r := &Recorder{t: t, killed: make(chan struct{})}
 	r.changed.L = &r.mu
 	return r
 }
@@ -126,6 +128,12 @@ func (r *Recorder) Alive() {
 	defer r.startCall("Alive")()
 	r.record.Alive++
 }
+
+// Killed returns a channel that [Recorder.Kill] closes.
+func (r *Recorder) Killed() <-chan struct{} { return r.killed }
+
+// Kill makes the work end at once.
+func (r *Recorder) Kill() { r.kill.Do(func() { close(r.killed) }) }
 
 // Text records a piece of text.
 func (r *Recorder) Text(piece string) error { return r.add(job.KindText, piece) }

@@ -21,6 +21,7 @@ import (
 type countingSink struct{ bytes int }
 
 func (h *countingSink) ResetTimeouts()              {}
+func (h *countingSink) Killed() <-chan struct{}     { return nil }
 func (h *countingSink) Alive()                      {}
 func (h *countingSink) Text(piece string) error     { h.bytes += len(piece); return nil }
 func (h *countingSink) Event(value []byte) error    { h.bytes += len(value); return nil }

@@ -35,7 +35,8 @@ import (
 )
 
 // Grace is the time between SIGTERM and SIGKILL. It is well below a queue's cancel grace, so
-// that a command which ignores SIGTERM has ended before its slot is freed.
+// that a command which ignores SIGTERM has ended before its slot is freed. It ends early if the
+// attempt's sink says so: [exec.Sink.Killed].
 const Grace = 3 * time.Second
 
 // Config configures an executor.

@@ -267,6 +267,21 @@ func TestCommandThatIgnoresSIGTERMIsKilledWithItsGroup(t *testing.T) {
 	<-gone
 }
 
+// When the runner waits no longer, because the lease ends or is lost, SIGTERM has no grace left.
+func TestKilledCommandGetsNoGrace(t *testing.T) {
+	alive, gone := fifo(t)
+	e := newShell(t)
+	e.timeouts.grace = time.Hour
+	a := exectest.Start(t, e, exectest.Task([]byte(`exec 3>`+alive+`; trap '' TERM; echo ready; while :; do sleep 0.01; done`)))
+	a.Sink.WaitUntil(exectest.HasText)
+	a.Stop(exec.ErrLost)
+	a.Sink.Kill()
+	if err := a.Wait(); !errors.Is(err, exec.ErrLost) {
+		t.Errorf("the attempt ended with %v", err)
+	}
+	<-gone
+}
+
 func TestSuccessfulCommandLeavesNoProcess(t *testing.T) {
 	alive, gone := fifo(t)
 	if got := runSucceeding(t, newShell(t), `exec 3>`+alive+`; sleep 1000 & echo done`).Text(); got != "done\n" {

@@ -131,6 +131,7 @@ func (r *run) readOutputs() {
 // ended. It stops the command when ctx ends or out returns an error, and returns the cause.
 func (r *run) waitAndRelay(ctx context.Context, out *output) (stopCause error) {
 	var graceOver <-chan time.Time
+	var killed <-chan struct{}
 	quiet := time.NewTimer(time.Hour)
 	defer quiet.Stop()
 	// Each channel is set to nil after its last use.
@@ -138,7 +139,7 @@ func (r *run) waitAndRelay(ctx context.Context, out *output) (stopCause error) {
 	stop := func(cause error) {
 		if stopCause = cause; exited != nil {
 			terminate(r.cmd.Process)
-			graceOver = time.After(r.timeouts.grace)
+			graceOver, killed = time.After(r.timeouts.grace), out.sink.Killed()
 		}
 	}
 	// write passes output on, until something has stopped the attempt.
@@ -172,8 +173,11 @@ func (r *run) waitAndRelay(ctx context.Context, out *output) (stopCause error) {
 			}
 		case <-graceOver:
 			kill(r.cmd.Process)
+		case <-killed:
+			killed = nil
+			kill(r.cmd.Process)
 		case <-exited:
-			exited, graceOver = nil, nil
+			exited, graceOver, killed = nil, nil, nil
 			r.cleanUp(stopCause != nil || r.state == nil || !r.state.Success())
 		}
 	}
