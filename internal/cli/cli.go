@@ -119,6 +119,7 @@ at once with an id, runs the work in the background, and lets anyone watch it.
 		newBackupCommand(env),
 		newCheckCommand(env),
 		newMigrateCommand(env),
+		newMoveCommand(env),
 		newRotateKeyCommand(env),
 		newSimUpstreamCommand(env),
 		newBenchCommand(env),

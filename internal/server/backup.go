@@ -271,7 +271,7 @@ func (c *backup) dropOthers(named map[string]bool) error {
 // copyRest copies the other entries of the directory, except those of the process that
 // uses it.
 func (c *backup) copyRest() error {
-	for _, name := range []string{layoutFile, watchKeyFile} {
+	for _, name := range []string{layoutFile, watchKeyFile, movedFile} {
 		err := copyFile(filepath.Join(c.from, name), filepath.Join(c.partial, name))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

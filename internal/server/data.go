@@ -40,7 +40,7 @@ func openData(path string, l layout) (*dataDir, error) {
 		err = d.markLayout(l)
 	}
 	if err == nil && l == wholeLayout {
-		err = d.createDatabase()
+		err = errors.Join(checkMoved(path), d.createDatabase())
 	}
 	if err != nil {
 		lock.Close()

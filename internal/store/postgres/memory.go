@@ -20,7 +20,9 @@ import (
 // and deletes old moves. A process that was away for longer than moves are kept loads again.
 
 var (
-	beginLoad   = &statement{"begin_load", "begin isolation level repeatable read read only"}
+	beginLoad = &statement{"begin_load", "begin isolation level repeatable read read only"}
+	// loadImport finds an import that has not ended; see migration 0003.
+	loadImport  = &statement{"load_import", "select state from imports where state < 2"}
 	loadFold    = &statement{"load_fold", "select seq, last_n from fold"}
 	loadQueues  = &statement{"load_queues", "select " + countNames + ", name, paused from queues"}
 	loadMoves   = &statement{"load_moves", "select seq, at, last_n, data from moves where seq > (select seq from fold) order by seq"}
@@ -67,7 +69,9 @@ func (s *Store) load(ctx context.Context) error {
 	counts := map[string]job.Counts{}
 	var lastSeq, lastN int64
 	var damage error
+	importing := false
 	f.add(beginLoad, nil)
+	f.add(loadImport, func(r *record) { importing = r.int() != importCopied || !s.options.Importing })
 	f.add(loadFold, func(r *record) { lastSeq, lastN = r.int(), r.int() })
 	f.add(loadQueues, func(r *record) {
 		c := scanCounts(r)
@@ -94,6 +98,9 @@ func (s *Store) load(ctx context.Context) error {
 	f.add(commit, nil)
 	if err := errors.Join(f.run(ctx), damage); err != nil {
 		return err
+	}
+	if importing {
+		return ErrImporting
 	}
 	for name, c := range counts {
 		l.Counts(name, c)

@@ -38,6 +38,8 @@ type Options struct {
 	Unprepared bool
 	// patience is a shorter patience for a test.
 	patience time.Duration
+	// Importing opens a database whose [Import] has copied all rows and has not ended.
+	Importing bool
 	// Log receives errors of the background work; nil discards them.
 	Log *slog.Logger
 }
