@@ -112,15 +112,22 @@ func (c *copier) run() error {
 	if err := c.verify(); err != nil {
 		return err
 	}
-	lastN, err := c.from.Snapshot.LastJob()
+	rest, err := c.rest()
 	if err != nil {
 		return err
 	}
-	skew, err := c.from.Snapshot.IDSkew()
-	if err != nil {
-		return err
-	}
-	return c.to.EndCopy(c.ctx, lastN, skew, c.from.TokenKeys)
+	return c.to.EndCopy(c.ctx, rest)
+}
+
+// rest reads what the source has besides rows.
+func (c *copier) rest() (r postgres.Rest, err error) {
+	s := c.from.Snapshot
+	var errs [3]error
+	r.TokenKeys = c.from.TokenKeys
+	r.LastN, errs[0] = s.LastJob()
+	r.IDSkew, errs[1] = s.IDSkew()
+	r.Batches, errs[2] = s.Batches()
+	return r, errors.Join(errs[:]...)
 }
 
 func (c *copier) show(table string) {
@@ -147,11 +154,13 @@ func (c *copier) jobs() error {
 		}
 		c.copied.Jobs++
 		c.done, last = c.done+1, j.N
-		if c.copied.Jobs%reportEvery == 0 {
-			c.show("")
-		}
 		if c.to.ShouldSave() {
-			return c.to.Save(c.ctx, 0, last)
+			if err := c.to.Save(c.ctx, 0, last); err != nil {
+				return err
+			}
+			c.show("")
+		} else if c.copied.Jobs%reportEvery == 0 {
+			c.show("")
 		}
 		return c.ctx.Err()
 	})

@@ -87,7 +87,7 @@ func (m *mover) openSource() error {
 			return err
 		}
 	}
-	m.source.Snapshot, err = sqlite.OpenSnapshot(m.ctx, m.data.database())
+	m.source.Snapshot, err = sqlite.OpenSnapshot(m.ctx, m.data.database(), time.Now())
 	return err
 }
 
@@ -116,7 +116,7 @@ func (m *mover) openTarget(restart bool) error {
 	if err != nil {
 		return err
 	}
-	m.to, err = postgres.OpenImport(m.ctx, connectionURL(m.cfg), postgres.Source{State: state, Place: path}, restart, m.cfg.DatabasePooler)
+	m.to, err = postgres.OpenImport(m.ctx, connectionURL(m.cfg), postgres.Source{State: state, Place: path}, postgres.ImportOptions{Restart: restart, Unprepared: m.cfg.DatabasePooler})
 	return err
 }
 

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,12 +10,25 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // Source is what an import copies.
 type Source struct {
 	State [32]byte // changes whenever the content of the source does
 	Place string   // for people
+}
+
+// ImportOptions are the options of an import.
+type ImportOptions struct {
+	// Restart deletes what an unfinished import of anything has stored, and begins anew.
+	Restart bool
+	// Unprepared is as in [Options].
+	Unprepared bool
+	// SaveBytes is how much is stored in one transaction, where the importer can save its progress;
+	// 0 means 32 MiB.
+	SaveBytes int
 }
 
 // Progress is how far an import is. The importer decides what its fields mean.
@@ -50,6 +64,9 @@ var ErrOccupied = errors.New("postgres: the database has jobs already: name an e
 // ErrImportFromElsewhere means that a move of something else into the database has not ended.
 var ErrImportFromElsewhere = errors.New("postgres: the database has a part of another move")
 
+// ErrUnstorable means that a text has bytes that PostgreSQL cannot store: NUL, or no UTF-8.
+var ErrUnstorable = errors.New("PostgreSQL cannot store it: it has a NUL or is no UTF-8; start a server on the directory again, delete what has it, and move again")
+
 // Import fills an empty database with the rows of another store. While it has not ended, no other
 // process can use the database. One goroutine uses it. After an error it can only be closed; a
 // later import of the same source goes on where this one has saved its progress.
@@ -60,24 +77,25 @@ type Import struct {
 	state    int64
 	began    bool // a transaction is open
 	tables   []*importTable
+	save     int // see ImportOptions.SaveBytes
 	buffered int // bytes
 	unsaved  int
 }
 
 // OpenImport begins an import, or goes on with one of the same source. The schema must be up to
-// date. With restart it deletes what an unfinished import of anything has stored, and begins anew.
-func OpenImport(ctx context.Context, conninfo string, from Source, restart, unprepared bool) (*Import, error) {
+// date.
+func OpenImport(ctx context.Context, conninfo string, from Source, o ImportOptions) (*Import, error) {
 	config, err := pgconn.ParseConfig(conninfo)
 	if err != nil {
 		return nil, err
 	}
-	w, err := connectWriter(ctx, config, unprepared)
+	w, err := connectWriter(ctx, config, o.Unprepared)
 	if err != nil {
 		return nil, err
 	}
-	i := &Import{w: w, tables: newImportTables()}
+	i := &Import{w: w, tables: newImportTables(), save: cmp.Or(o.SaveBytes, importSave)}
 	if err = w.checkDurable(ctx); err == nil {
-		err = i.open(ctx, from, restart)
+		err = i.open(ctx, from, o.Restart)
 	}
 	if err != nil {
 		w.close()
@@ -166,10 +184,8 @@ func mustMarshal(v any) []byte {
 }
 
 const (
-	// importFlush is how many bytes of rows are sent at once, and importSave how many are stored in
-	// one transaction, if the importer can save its progress there.
-	importFlush = 4 << 20
-	importSave  = 32 << 20
+	importFlush = 4 << 20  // bytes of rows that are sent at once
+	importSave  = 32 << 20 // see ImportOptions.SaveBytes
 )
 
 // added sends the rows that were added, once they are many.
@@ -182,7 +198,7 @@ func (i *Import) added(ctx context.Context, bytes int) error {
 }
 
 // ShouldSave reports whether many rows were added since the last [Import.Save].
-func (i *Import) ShouldSave() bool { return i.unsaved+i.buffered >= importSave }
+func (i *Import) ShouldSave() bool { return i.unsaved+i.buffered >= i.save }
 
 // send sends the rows that were added, in the order of the tables.
 func (i *Import) send(ctx context.Context) error {
@@ -257,29 +273,41 @@ var (
 	setFold = &statement{"set_fold", `update fold set bytes = (select coalesce(sum(bytes + out_bytes + $1::bigint * cursor), 0) from jobs)
 		+ (select coalesce(sum(bytes + out_bytes + $1::bigint * cursor), 0) from ended) + (select coalesce(sum(bytes), 0) from owners)
 		- (select coalesce(sum(bytes), 0) from applied)`}
+	addBatches   = &statement{"add_batches", "insert into applied (batch, at) select batch, " + clockMicros + " from unnest($1::uuid[]) b (batch)"}
 	addTokenKeys = &statement{"add_token_keys", "insert into token_keys (key, created) select key, " + clockMicros + ` from unnest($1::bytea[]) with ordinality k (key, i)
 		where key not in (select key from token_keys) order by i`}
 	trimTokenKeys = &statement{"trim_token_keys", "delete from token_keys where id not in (select id from token_keys order by id desc limit $1::bigint)"}
 )
 
-// EndCopy says that all rows were added. lastN is the highest number that a job had, idSkew as of
-// [Store], and tokenKeys the keys of tokens, oldest first. From here on a store with
-// Options.Importing can open the database.
-func (i *Import) EndCopy(ctx context.Context, lastN int64, idSkew time.Duration, tokenKeys [][]byte) error {
+// Rest is what a store has besides rows.
+type Rest struct {
+	LastN     int64           // the highest number that a job had
+	IDSkew    time.Duration   // the largest difference between the time in a job's id and its creation
+	TokenKeys [][]byte        // oldest first
+	Batches   []store.BatchID // the last ones, for a caller that does not know the outcome of its own
+}
+
+// EndCopy says that all rows were added. From here on a store with Options.Importing can open the
+// database.
+func (i *Import) EndCopy(ctx context.Context, r Rest) error {
 	if err := i.send(ctx); err != nil {
 		return err
 	}
-	keys := newTable("b")
-	for _, k := range tokenKeys {
+	keys, batches := newTable("b"), newTable("u")
+	for _, k := range r.TokenKeys {
 		keys.blob(k)
+	}
+	for _, id := range r.Batches {
+		batches.uuid(id)
 	}
 	f := flush{w: i.w}
 	if !i.began {
 		f.add(begin, nil)
 	}
-	f.add(fence, nil, intParam(lastN), encodeChanges(nil))
+	f.add(fence, nil, intParam(r.LastN), encodeChanges(nil))
 	f.add(setFold, nil, intParam(entryOverhead))
-	f.add(raiseIDSkew, nil, intParam(idSkew.Microseconds()))
+	f.add(raiseIDSkew, nil, intParam(r.IDSkew.Microseconds()))
+	f.add(addBatches, nil, batches.params()...)
 	f.add(addTokenKeys, nil, keys.params()...)
 	f.add(trimTokenKeys, nil, intParam(MaxTokenKeys))
 	if err := f.run(ctx); err != nil {

@@ -217,7 +217,7 @@ func (t *importTable) sum() (s Sum, err error) {
 				hash := sha256.Sum256(value)
 				row = append(row, hash[:]...)
 			case t.letters[c] == 't' && !isStorable(string(value)):
-				return s, fmt.Errorf("the text %q in a row of %s has bytes that PostgreSQL cannot store: delete what it belongs to, and run the move again", value, t.name)
+				return s, fmt.Errorf("the text %q in a row of %s: %w", value, t.name, ErrUnstorable)
 			default:
 				row = append(row, value...)
 			}

@@ -20,13 +20,14 @@ import (
 // and changes nothing. One goroutine uses it.
 type Snapshot struct {
 	q    snapshotQueries
+	now  time.Time
 	tail map[int64][]tailRow // by row number of the job
 }
 
 type snapshotQueries struct {
-	rollback, jobs, inputSize, resultSize, input, result, output, tail *query
-	keys, leftovers, deleted, rows, kept, tallies, presence, queues    *query
-	applied, idSkew, counts                                            *query
+	rollback, jobs, inputSize, resultSize, input, result, output, tail, outputEnd *query
+	keys, leftovers, deleted, rows, kept, tallies, presence, queues               *query
+	applied, idSkew, counts                                                       *query
 }
 
 // tailRow is a row of the table tail.
@@ -35,14 +36,15 @@ type tailRow struct {
 	progress, data []byte
 }
 
-// OpenSnapshot opens the database at path, which must have all migrations: see [Open].
-func OpenSnapshot(ctx context.Context, path string) (*Snapshot, error) {
+// OpenSnapshot opens the database at path, which must have all migrations: see [Open]. As after an
+// opening, the clocks of running attempts start at now.
+func OpenSnapshot(ctx context.Context, path string, now time.Time) (*Snapshot, error) {
 	conn, err := openToRead(path)
 	if err != nil {
 		return nil, explain(path, err)
 	}
 	conn.SetInterrupt(ctx.Done())
-	s := &Snapshot{tail: map[int64][]tailRow{}}
+	s := &Snapshot{now: roundTime(now), tail: map[int64][]tailRow{}}
 	s.prepare(func(sql string) *query { return newQuery(conn, sql) })
 	if err = sqlitex.ExecuteTransient(conn, "BEGIN", nil); err == nil {
 		err = s.readTail()
@@ -67,6 +69,7 @@ func (s *Snapshot) prepare(of func(sql string) *query) {
 		input:      of("SELECT body FROM inputs WHERE n = ?"),
 		result:     of("SELECT content_type, body FROM results WHERE n = ?"),
 		output:     of("SELECT seq, total, kind, attempt, events, data FROM output WHERE job = ? ORDER BY seq"),
+		outputEnd:  of(outputEndSQL),
 		tail:       of("SELECT job, seq, total, progress, data FROM tail ORDER BY n"),
 		keys:       of("SELECT tenant, usr, key, job, hash, until FROM idempotency ORDER BY tenant, usr, key"),
 		leftovers:  of("SELECT tenant, usr, key, until FROM leftovers ORDER BY rowid"),
@@ -100,6 +103,17 @@ func (s *Snapshot) Close() error {
 func (s *Snapshot) State() (state [32]byte, err error) {
 	_, err = s.q.applied.first(func(c column) error { state = sha256.Sum256(c.bytes(0)); return nil })
 	return state, err
+}
+
+// Batches returns the ids of the last batches, for a caller that does not know the outcome of its
+// own.
+func (s *Snapshot) Batches() (ids []store.BatchID, err error) {
+	var recent recentBatches
+	_, err = s.q.applied.first(func(c column) error { recent.load(c.bytes(0)); return nil })
+	for at := 0; at < len(recent.ids); at += idBytes {
+		ids = append(ids, store.BatchID(recent.ids[at:at+idBytes]))
+	}
+	return ids, err
 }
 
 // LastJob returns the highest row number that a job has or had.
@@ -155,7 +169,7 @@ func (s *Snapshot) job(c column) (*dump.Job, error) {
 	}
 	j.Lease = ops.Lease{
 		Token: c.token(at + 7), Worker: c.text(at + 8), Until: c.time(at + 9), For: time.Duration(c.int(at+10)) * time.Millisecond,
-		Used: c.int(at+11) != 0, Process: job.Process(c.token(at + 12)), AttemptStartedAt: j.StartedAt,
+		Used: c.int(at+11) != 0, Process: job.Process(c.token(at + 12)), AttemptStartedAt: s.now,
 	}
 	if c.stmt.ColumnIsNull(at + 10) { // the lease is older than migration 0012
 		j.Lease.For = j.Policy.Timeouts.Lease
@@ -167,8 +181,14 @@ func (s *Snapshot) job(c column) (*dump.Job, error) {
 func (s *Snapshot) addOutput(j *dump.Job) error {
 	j.Lease.StartCursor, j.Lease.EarlierOutputBytes = j.Cursor, j.OutputBytes
 	start := j.Cursor
+	for _, r := range s.tail[j.N] {
+		if r.progress != nil && r.seq > s.logEnd(j.N) { // else the row of the job has a later one
+			j.Raw.Progress = r.progress
+			j.Progress, _ = codec.DecodeProgress(r.progress)
+		}
+	}
 	j.Cursor, j.OutputBytes = 0, 0
-	err := s.Output(j, func(e dump.Entry) error {
+	return s.Output(j, func(e dump.Entry) error {
 		if e.Seq > start {
 			j.Job.AddOutput([]job.Entry{e.Entry}, j.Lease.AttemptStartedAt)
 			j.Lease.Used = true
@@ -176,13 +196,13 @@ func (s *Snapshot) addOutput(j *dump.Job) error {
 		j.Cursor, j.OutputBytes = e.Seq, e.Total
 		return nil
 	})
-	for _, r := range s.tail[j.N] {
-		if r.progress != nil && r.seq <= j.Cursor && r.seq > start {
-			j.Raw.Progress = r.progress
-			j.Progress, _ = codec.DecodeProgress(r.progress)
-		}
-	}
-	return err
+}
+
+// logEnd returns the number of the last entry in the log of a job; 0 for none. An error is found
+// by the read of the log.
+func (s *Snapshot) logEnd(n int64) (seq int64) {
+	_, _ = s.q.outputEnd.int(n).first(func(c column) error { seq = c.int(0); return nil })
+	return seq
 }
 
 // Input reads the input of a job.
