@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -31,8 +32,8 @@ Jobs in a PostgreSQL database are not in the directory. PostgreSQL's own tools b
 them up.`,
 		Args: usageCheck(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if variable := env.databaseVariable(); data == "" && variable != "" {
-				return fmt.Errorf("the jobs are in a PostgreSQL database (%s), which PostgreSQL's own tools back up, such as pg_basebackup and pg_dump; docs/scaling.md says how. To copy a data directory, name it with --data", variable)
+			if from := env.configuredDatabase(); data == "" && from != "" {
+				return fmt.Errorf("the jobs are in a PostgreSQL database (%s), which PostgreSQL's own tools back up, such as pg_basebackup and pg_dump; docs/scaling.md says how. To copy a data directory, name it with --data", from)
 			}
 			return runBackup(cmd.Context(), env, env.dataDir(data), args[0])
 		},
@@ -67,22 +68,40 @@ func runBackup(ctx context.Context, env *Env, from, to string) error {
 
 func newCheckCommand(env *Env) *cobra.Command {
 	var data string
+	var o database
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Check a data directory for damage",
+		Short: "Check a data directory or a database for damage",
 		Long: `Read the whole database of a data directory and check that the files of its jobs
-exist, also while a server uses it. Every defect is a line on standard output. The
-exit status is 1 if there is a defect.`,
+exist, or read the whole PostgreSQL database that servers share, also while servers
+use it. Every defect is a line on standard output. The exit status is 1 if there is
+a defect.`,
 		Args: usageCheck(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), env, env.dataDir(data)) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), env, data, o) },
 	}
 	addDataFlag(cmd, &data)
+	o.addFlags(cmd)
 	return cmd
 }
 
-func runCheck(ctx context.Context, env *Env, data string) error {
+func runCheck(ctx context.Context, env *Env, data string, o database) error {
+	if data != "" && (o.url != "" || o.file != "") {
+		return usageError{errors.New("--data names a data directory, and --database and --config where the jobs are otherwise: give one of them")}
+	}
+	place, advice := env.dataDir(data), "start with a backup of it, or with another directory"
+	check := func(found func(string)) error { return server.Check(ctx, place, found) }
+	if data == "" && (o.url != "" || o.file != "" || env.configuredDatabase() != "") {
+		cfg, err := o.read(env)
+		if err != nil {
+			return err
+		}
+		if place = cfg.Data; cfg.Database != "" {
+			place, advice = config.DatabasePlace(cfg.Database), "restore a backup of it"
+			check = func(found func(string)) error { return server.CheckDatabase(ctx, cfg, found) }
+		}
+	}
 	defects := 0
-	err := server.Check(ctx, data, func(defect string) {
+	err := check(func(defect string) {
 		defects++
 		fmt.Fprintln(env.Out, oneLine(defect, 1000))
 	})
@@ -91,9 +110,9 @@ func runCheck(ctx context.Context, env *Env, data string) error {
 		return context.Cause(ctx)
 	case defects > 0:
 		// The defects were already printed. The error sets the exit status and gives advice.
-		return fmt.Errorf("%s is damaged: start with a backup of it, or with another directory", data)
+		return fmt.Errorf("%s is damaged: %s", place, advice)
 	case err == nil:
-		fmt.Fprintf(env.Out, "%s is intact\n", data)
+		fmt.Fprintf(env.Out, "%s is intact\n", place)
 	}
 	return err
 }
@@ -112,12 +131,18 @@ func (e *Env) dataDir(flag string) string {
 	return config.Default().Data
 }
 
-// databaseVariable returns the variable that names a database; "" for none.
-func (e *Env) databaseVariable() string {
+// configuredDatabase returns what names a database: a variable or a configuration file; "" for
+// none.
+func (e *Env) configuredDatabase() string {
 	for _, key := range []string{"database", "database_file"} {
 		if name := config.Variable(key); e.getenv(name) != "" {
 			return name
 		}
+	}
+	file := e.getenv("MEANWHILE_CONFIG")
+	// A file with errors names no database for sure. What needs more of it reports them.
+	if cfg, err := config.Load(config.Sources{Environ: e.Environ}); file != "" && err == nil && cfg.Database != "" {
+		return file
 	}
 	return ""
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/pgtest"
+	"github.com/meanwhile-run/meanwhile/internal/server"
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
@@ -123,7 +124,12 @@ func newDocsRunner(t *testing.T) *docsRunner {
 		database = pgtest.Shared(t).Schema(t).URL()
 	}
 	id := m.askQuestion(t, url)
+	stopped := filepath.Join(m.dir, "stopped")
+	if _, err := server.Backup(t.Context(), cfg.Data, stopped, func(_, _ int64) {}); err != nil {
+		t.Fatal(err)
+	}
 	m.replacer = strings.NewReplacer(
+		"sqlite:/var/lib/meanwhile", "sqlite:"+stopped,
 		"http://127.0.0.1:8080", url, "$ID", id, "$TASK", id, "job_…", id, readmeJobID, id,
 		docsDatabase, shellQuote(database), "/var/lib/meanwhile", cfg.Data, "/backup/monday", filepath.Join(m.dir, "backup"),
 	)

@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/postgres"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
@@ -32,6 +34,24 @@ func Check(ctx context.Context, data string, found func(defect string)) error {
 		found(fmt.Sprintf("the file %s is missing or partial", path))
 	}
 	return err
+}
+
+// CheckDatabase reads the whole database of a configuration and calls found for each defect.
+// Servers may be using it. An error means that it cannot be read.
+func CheckDatabase(ctx context.Context, cfg config.Config, found func(defect string)) error {
+	return databaseError(cfg, withDatabase(ctx, cfg, func(db postgres.Beginner) error {
+		status, err := postgres.Status(ctx, db)
+		if err == nil {
+			err = postgres.Usable(status)
+		}
+		if err == nil {
+			err = postgres.Check(ctx, db, found)
+		}
+		if err == nil {
+			err = postgres.CheckFiles(ctx, db, found)
+		}
+		return err
+	}))
 }
 
 // checkData refuses a directory that no server has used, or one of another layout.

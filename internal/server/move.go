@@ -22,6 +22,9 @@ import (
 // MoveReport is how far a move is.
 type MoveReport = move.Report
 
+// MovedSum is the sum of the rows of a table.
+type MovedSum = postgres.Sum
+
 // Moved is what a move has copied.
 type Moved struct {
 	move.Copied

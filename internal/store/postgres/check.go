@@ -16,6 +16,11 @@ import (
 // cannot be read, data of a job that does not exist, sums and counts that do not fit the jobs.
 // Servers may be using the database. An error means that it cannot be read.
 func Check(ctx context.Context, db Beginner, found func(defect string)) error {
+	return check(ctx, db, found, (*checker).run)
+}
+
+// check calls run with a checker that reads one snapshot.
+func check(ctx context.Context, db Beginner, found func(defect string), run func(*checker)) error {
 	tx, err := db.Begin(ctx)
 	if err != nil {
 		return err
@@ -25,7 +30,7 @@ func Check(ctx context.Context, db Beginner, found func(defect string)) error {
 		return err
 	}
 	c := &checker{ctx: ctx, tx: tx, found: found}
-	c.run()
+	run(c)
 	return c.err
 }
 
@@ -70,9 +75,32 @@ var checks = []struct{ defect, sql string }{
 		where (t.rows, t.scheduled, t.queued, t.parked, t.running, t.waiting_bytes) is distinct from (w.stored, w.s1, w.s2, w.s3, w.s4, w.waiting)`},
 	{"moves are missing: %s", `select format('%s rows from %s to %s, after the fold of %s', count(*), min(seq), max(seq), (select seq from fold)) from moves
 		having count(*) <> max(seq) - min(seq) + 1 or max(seq) < (select seq from fold) or min(seq) > (select seq from fold) + 1`},
+	{"the record of a delete has no time: the job %s", "select id::text from deleted where until <= 0"},
+	{"a key of tokens is empty: the id %s", "select id::text from token_keys where octet_length(key) = 0"},
+	{"the distance between ids and creations is missing: %s", "select 'the table created is empty' where not exists (select from created where apart >= 0)"},
+	{"a move into the database has not ended: from %s", "select place from imports where state < 2"},
 	{"the size is wrong: %s", fmt.Sprintf(`select format('%%s bytes, but the rows have %%s', stored, counted) from (select
 		(select bytes from fold) + (select coalesce(sum(bytes), 0) from applied) as stored,
 		(select coalesce(sum(bytes + out_bytes + %d * cursor), 0) from %s) + (select coalesce(sum(bytes), 0) from owners) as counted) s where stored <> counted`, entryOverhead, allJobs)},
+}
+
+// fileChecks are checks of the jobs' files, which other packages write.
+var fileChecks = []struct{ defect, sql string }{
+	{"the job with the number %s has other files than are stored", `select w.n::text from with_files w join ` + allJobs + ` using (n, id)
+		where j.files <> (select count(*) from files f where f.job = w.id and state = 1)`},
+	{"a file has other bytes than its size says: %s", `select format('the file "%s" of the job %s', name, job) from files where state = 1
+		and size <> (select coalesce(sum(length(data)), 0) from file_chunks c where c.file = files.id)`},
+	{"bytes belong to no file: the id %s", "select distinct file::text from file_chunks c where not exists (select from files f where f.id = c.file)"},
+}
+
+// CheckFiles compares the files in the database with the jobs, and calls found for each defect, as
+// [Check].
+func CheckFiles(ctx context.Context, db Beginner, found func(defect string)) error {
+	return check(ctx, db, found, func(c *checker) {
+		for _, k := range fileChecks {
+			c.each(k.sql, func(r *record) { c.report(k.defect, r.text()) })
+		}
+	})
 }
 
 // orphans reads the numbers of rows that belong to no job.
