@@ -165,6 +165,9 @@ func TestLostFileIsReported(t *testing.T) {
 }
 
 func TestImportRefusesOccupiedDatabase(t *testing.T) {
+	if testing.Short() {
+		t.Skip("moves several times")
+	}
 	t.Parallel()
 	one, other := newInstallation(t, 1, 30), newInstallation(t, 2, 30)
 	d := newDatabase(t)
@@ -224,6 +227,9 @@ func TestUnfinishedImportKeepsOthersOut(t *testing.T) {
 
 // A difference between the copy and what was read is found.
 func TestCopyIsCompared(t *testing.T) {
+	if testing.Short() {
+		t.Skip("moves several times")
+	}
 	t.Parallel()
 	for _, change := range []string{
 		"update inputs set body = body || 'x' where n = (select min(n) from inputs)", "delete from output where n = (select max(n) from output)",
@@ -255,6 +261,9 @@ func TestCopyIsCompared(t *testing.T) {
 // A move whose connection is lost at any point is continued by the next one, and nothing is there
 // twice.
 func TestMoveGoesOnAfterLostConnections(t *testing.T) {
+	if testing.Short() {
+		t.Skip("moves several times")
+	}
 	t.Parallel()
 	in := newInstallation(t, rand.Uint64(), 400)
 	d := newDatabase(t)

@@ -48,6 +48,7 @@ func (s *testServer) moveTo(database string) (Moved, error) {
 // A server of the database goes on where that of the directory has stopped: with waiting jobs in
 // the same order, with what ran, files, conversations, idempotency keys, pauses and tokens.
 func TestServerGoesOnAfterMove(t *testing.T) {
+	onlySQLite(t)
 	t.Parallel()
 	a := serve(t, moveQueues)
 	db := pgtest.Shared(t).Schema(t)
@@ -143,6 +144,7 @@ func TestServerGoesOnAfterMove(t *testing.T) {
 
 // Jobs that ran when their server was killed wait again, as after a restart.
 func TestMoveTakesRunningJobsBack(t *testing.T) {
+	onlySQLite(t)
 	t.Parallel()
 	a := serve(t, moveQueues)
 	_, running := a.call("POST", "/v1/jobs", `{"queue":"line","input":{"duration_ms":3600000}}`)
@@ -175,6 +177,7 @@ func TestMoveTakesRunningJobsBack(t *testing.T) {
 // An interrupted move is continued by the same call. Until then no server uses the database, and
 // afterwards none uses the directory, unless its mark is deleted.
 func TestInterruptedMoveGoesOn(t *testing.T) {
+	onlySQLite(t)
 	t.Parallel()
 	a := serve(t, nil)
 	status, j := a.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":"x"}}`, "Prefer", "wait=60")

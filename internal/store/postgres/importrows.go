@@ -200,7 +200,7 @@ func (t *importTable) sum() (s Sum, err error) {
 		columns[c] = t.rows.columns[c].buf[arrayHeader:]
 	}
 	var row []byte
-	for range t.rows.rows() {
+	for range t.rows.columns[0].count {
 		row = row[:0]
 		for c, left := range columns {
 			size := int32(binary.BigEndian.Uint32(left))
