@@ -19,6 +19,16 @@ type added struct {
 	keyWaiting int            // waiting jobs of the key
 }
 
+// resourceCounts are numbers of jobs by resource.
+type resourceCounts map[string]int
+
+func (c *resourceCounts) add(resource string, n int) {
+	if *c == nil {
+		*c = resourceCounts{}
+	}
+	(*c)[resource] += n
+}
+
 // FirstState returns the first state of a new job. It is Running only if a worker is waiting and
 // no pause or limit forbids it.
 func (q *Queue) FirstState(a *Arrival) job.State { return q.firstState(a, added{}) }

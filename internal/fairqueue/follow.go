@@ -4,29 +4,34 @@ import "github.com/meanwhile-run/meanwhile/internal/job"
 
 // Processes that share a store each have a queue of their own. A process that changes the queue
 // passes the change on, and the others follow it. Turns of jobs are stored, so all queues count
-// them from the same number; turns of tenants are not, so each queue has its own.
+// them from the same number. Clocks of tenants are not, so each queue has its own; clocks of lanes
+// follow those of the process that claims.
 
 // Follow counts a move that another process has counted with [Queue.Move], which returned turn.
 func (q *Queue) Follow(j *job.Job, from job.State, turn int64) {
-	t := q.tenant(j.Owner.Tenant)
-	last := t.last
 	q.Move(j, from)
 	if j.State != job.Queued {
 		return
 	}
 	// Move has given the job a turn of its own: replace it.
-	k := t.keys[j.Key]
-	k.next = turn - offset(j.Priority) + turnCost
-	k.addResource(j.Resource).next = k.next
-	t.last = max(last, k.next)
+	t := q.tenant(j.Owner.Tenant)
+	t.keys[j.Key].addResource(j.Resource).last = turn - offset(j.Priority)
 }
 
 // FollowAdvance moves the turns forward before a job that another process claims: there
-// [Queue.AdvanceTurn] returned now.
-func (q *Queue) FollowAdvance(tenant string, now int64) {
+// [Queue.AdvanceTurn] returned laneNow.
+func (q *Queue) FollowAdvance(tenant, resource string, laneNow int64) {
 	t := q.tenant(tenant)
-	t.now = now
+	t.followAdvance(resource, laneNow)
 	q.turns.advance(t)
+}
+
+// FollowHeld notes that a claim of another process has passed the lane of a resource.
+func (q *Queue) FollowHeld(tenant, resource string) {
+	t := q.tenant(tenant)
+	if l := t.lane(resource); l != nil {
+		l.hold(t.now)
+	}
 }
 
 // Passed returns the tenants that the last call of [Queue.NextTenant] has passed because their jobs

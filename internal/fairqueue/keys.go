@@ -21,22 +21,23 @@ const (
 // keyTurns orders the queued jobs of one tenant. Its keys take turns, regardless of how many
 // jobs each has.
 //
-// A job that becomes queued gets the turn after the last job of its key, but never a turn before
-// now. A store claims jobs by turn; among equal turns it claims the oldest job. Each claim moves
-// now forward: by turnCost divided by the number of keys with queued jobs, and at least to the
-// turn of the claimed job. So now advances as if all these keys were served at once, and new
-// keys cannot overtake a waiting key forever.
+// A job that becomes queued gets the turn after the last job of its key and its resource, but never
+// a turn before now. A store claims jobs by turn; among equal turns it claims the oldest job. Each
+// claim moves now forward: by turnCost divided by the number of keys with queued jobs, and at least
+// to the turn of the claimed job. So now advances as if all these keys were served at once, and new
+// keys cannot overtake a waiting key forever. Jobs of different resources have clocks of their own;
+// see [lane].
 //
 // A parked job has no turn in this order, and uses no turn of its key, until it is queued. Its
-// number orders it among the parked jobs of its key and resource; see [parkedTurn]. A queued job
-// that is parked gives its turn back to its key.
+// number orders it among the parked jobs of its key and resource; see [parkedTurn].
 //
-// A key without jobs is kept while its next turn is after now. Such a key is called a debt.
-// Without debts, a key could submit one job at a time and avoid waiting for its later turns. A
-// debt is lost when the store is opened again.
+// When the last queued job of a key and a resource is claimed, the key owes that turn: the next job
+// that is queued is a turn later. Otherwise a key could submit one job at a time and avoid waiting
+// for its later turns. A key without jobs is kept while it owes a turn, and is called a debt. A debt
+// is lost when the store is opened again.
 type keyTurns struct {
 	now    int64 // the current turn
-	last   int64 // the first turn that is later than all given turns
+	last   int64 // the latest of all keyState.next so far
 	active int   // keys with a queued job
 	queued int   // queued jobs
 	jobs   int   // unfinished jobs
@@ -44,12 +45,13 @@ type keyTurns struct {
 	debts  int // keys without a job
 	tidyAt int // tidy looks for settled debts when there are this many debts
 
-	resources resourceCounts // of queued jobs
+	plain lane             // of queued jobs that need no resource
+	lanes map[string]*lane // by resource; most queues have no such jobs, and a nil map
 }
 
 // keyState is a key with unfinished jobs, or with a turn in the future.
 type keyState struct {
-	next  int64                  // the earliest turn of its next queued job
+	next  int64                  // by the tenant's clock, the turn after the one that it owes
 	jobs  [job.Running + 1]int32 // by state
 	plain keyResource            // its jobs that need no resource
 	of    []keyResource          // its jobs by resource; the few entries are in no order
@@ -59,7 +61,7 @@ type keyState struct {
 type keyResource struct {
 	name           string
 	queued, parked int32
-	next           int64 // the turn after its queued jobs, so that they keep their order
+	last           int64 // the turn in its lane of the job that was queued last
 }
 
 // count counts n more jobs in a state.
@@ -69,9 +71,6 @@ func (r *keyResource) count(s job.State, n int32) {
 		r.queued += n
 	case job.Parked:
 		r.parked += n
-	}
-	if r.queued == 0 {
-		r.next = 0 // no job of the resource is overtaken
 	}
 }
 
@@ -143,16 +142,16 @@ func (t *keyTurns) move(j *job.Job, from job.State) (k *keyState, turn int64) {
 	}
 	if ready(from) || ready(to) {
 		r := k.addResource(j.Resource)
+		if from == job.Queued {
+			t.leaveLane(k, r, j)
+		}
 		r.count(from, -1)
 		r.count(to, 1)
-		switch {
-		case to == job.Queued:
-			turn = t.nextTurn(k, r) + offset(j.Priority)
-		case to == job.Parked:
+		switch to {
+		case job.Queued:
+			turn = t.nextTurn(k, r, t.addToLane(j.Resource)) + offset(j.Priority)
+		case job.Parked:
 			turn = parkedTurn(j)
-			if from == job.Queued {
-				k.next -= turnCost // the key uses the turn for another job
-			}
 		}
 	}
 	t.count(j.Key, k, from, to)
@@ -179,11 +178,27 @@ func (t *keyTurns) clearDebts() {
 	}
 }
 
-func (t *keyTurns) nextTurn(k *keyState, r *keyResource) int64 {
-	turn := max(t.now, k.next, r.next)
-	k.next, r.next = turn+turnCost, turn+turnCost
-	t.last = max(t.last, k.next)
-	return turn
+// nextTurn returns the turn of a new queued job of a key, in its lane. r counts the job already.
+func (t *keyTurns) nextTurn(k *keyState, r *keyResource, l *lane) int64 {
+	others, now := t.otherLanes(k, r, l), l.now(t.now)
+	if r.queued == 1 {
+		// It is the first one of the key in this lane: the key's other lanes are before it.
+		r.last = now + max(k.next-t.now, 0) + others*turnCost
+	} else {
+		r.last = max(now, r.last+(1+others)*turnCost)
+	}
+	return r.last
+}
+
+// leaveLane removes a job, which is no longer queued, from its lane. If it was claimed and is the
+// last queued one of its key and resource, the key owes its turn.
+func (t *keyTurns) leaveLane(k *keyState, r *keyResource, j *job.Job) {
+	if l := t.lane(j.Resource); l != nil && r.queued == 1 && j.State == job.Running {
+		// The turns of jobs that were cancelled or parked are not owed.
+		k.next = max(k.next, t.now+min(r.last-l.now(t.now), 0)+turnCost)
+		t.last = max(t.last, k.next)
+	}
+	t.removeFromLane(j.Resource, 1)
 }
 
 func (t *keyTurns) count(name string, k *keyState, from, to job.State) {
@@ -236,11 +251,6 @@ func (t *keyTurns) tidy() {
 	t.tidyAt = max(64, 2*t.debts, len(t.keys)/4)
 }
 
-// advance moves now forward before a job is claimed.
-func (t *keyTurns) advance(priority int, turn int64) {
-	t.now = max(t.now+max(turnCost/int64(max(t.active, 1)), 1), turn-offset(priority))
-}
-
 // restore counts a job that the store reads when it opens.
 func (t *keyTurns) restore(key []byte, resource string, state job.State, priority int, turn int64) {
 	k := t.keys[string(key)]
@@ -261,12 +271,10 @@ func (t *keyTurns) restore(key []byte, resource string, state job.State, priorit
 		if k.jobs[job.Queued] == 1 {
 			t.active++
 		}
-		if t.last == 0 || turn < t.now {
-			t.now = turn // now is the earliest turn of all queued jobs
+		t.restoreToLane(resource, turn)
+		if r.queued == 1 || turn > r.last {
+			r.last = turn
 		}
-		r.next = max(r.next, turn+turnCost)
-		k.next = max(k.next, r.next)
-		t.last = max(t.last, k.next)
 	}
 }
 

@@ -25,7 +25,6 @@ type Queue struct {
 	tenants    map[string]*tenant
 	lastTenant *tenant // the tenant of the last call; most queues have only one
 	turns      tenantTurns
-	resources  resourceCounts // of queued jobs
 	ready      readyTimes
 
 	// scannedKeyRunning is Limits.KeyRunning at the last scan for parked jobs that may be
@@ -93,7 +92,6 @@ func (q *Queue) Move(j *job.Job, from job.State) (turn int64, freed bool) {
 	}
 	t := q.tenant(j.Owner.Tenant)
 	k, turn := t.move(j, from)
-	q.countResource(t, j.Resource, from, to)
 	q.turns.update(t)
 	return turn, k.jobs[job.Parked] > 0 && (from == job.Running || from == job.Queued && to != job.Running)
 }
@@ -110,7 +108,6 @@ func (q *Queue) Restore(tenant, key []byte, resource string, state job.State, pr
 		t = q.tenant(string(tenant))
 	}
 	t.restore(key, resource, state, priority, turn)
-	q.countResource(t, resource, 0, state)
 	q.turns.update(t)
 }
 

@@ -51,10 +51,23 @@ func (s *fakeStore) claim() (w waiting, ok bool) {
 	if share == 0 {
 		return w, false
 	}
-	i := slices.IndexFunc(s.jobs[tenant], func(w waiting) bool { return s.room.Has(w.Resource) })
+	i, shifts := -1, map[string]int64{}
+	for _, c := range s.Claimables(tenant, s.room) {
+		shifts[c.Resource] = c.Shift
+	}
+	for k, next := range s.jobs[tenant] {
+		shift, has := shifts[next.Resource]
+		if !has {
+			continue
+		}
+		// Among equal turns, the earlier submit is first.
+		if next.turn += shift; i < 0 || next.turn < w.turn || next.turn == w.turn && next.n < w.n {
+			i, w = k, next
+		}
+	}
 	w = s.jobs[tenant][i]
 	s.jobs[tenant] = slices.Delete(s.jobs[tenant], i, i+1)
-	s.AdvanceTurn(tenant, w.Priority, w.turn)
+	s.AdvanceTurn(tenant, w.Resource, w.Priority, w.turn, s.room)
 	w.State = job.Running
 	s.Move(&w.Job, job.Queued)
 	w.State = job.Succeeded

@@ -134,13 +134,16 @@ func (s *tenantTurns) next(room Room) *tenant {
 	return first
 }
 
-// AdvanceTurn moves the turns of the tenant and of its keys forward. A store calls it for each
-// job that it claims, before Move. The result is for [Queue.FollowAdvance] in other processes.
-func (q *Queue) AdvanceTurn(tenant string, priority int, turn int64) (now int64) {
+// AdvanceTurn moves the turns of the tenant, of its lanes and of its keys forward. A store calls it
+// for each job that it claims, before Move. room is the room before the claim. The results are for
+// other processes: held are the lanes that the claim passed and that were not held before, for
+// [Queue.FollowHeld]; then laneNow is for [Queue.FollowAdvance].
+func (q *Queue) AdvanceTurn(tenant, resource string, priority int, turn int64, room Room) (held []string, laneNow int64) {
 	t := q.tenant(tenant)
-	t.advance(priority, turn)
+	held = t.pass(resource, room)
+	laneNow = t.advance(resource, priority, turn)
 	q.turns.advance(t)
-	return t.now
+	return held, laneNow
 }
 
 // TenantTurn has the data of a tenant with queued jobs from which [Position] is computed.

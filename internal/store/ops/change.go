@@ -10,7 +10,7 @@ import (
 // Change is one change of a memory. A process that shares its store with others stores the changes
 // of each batch with it, and the others follow them in the same order. Their memories then have the
 // same counts and suspects, and give the same turns. Only what an opening forgets may differ: turns
-// of tenants, and of keys without jobs.
+// of tenants, clocks of their lanes, and turns of keys without jobs.
 type Change struct {
 	Kind  ChangeKind
 	Queue string
@@ -50,9 +50,10 @@ const (
 	SuspectParked                       // the queue has a parked suspect
 	NextSuspect                         // the next parked suspect was looked for in this queue
 	Passed                              // a claim passed the tenant, whose jobs had no room
+	Held                                // a claim passed the tenant's lane of the resource, which had no room
 )
 
-const lastKind = Passed
+const lastKind = Held
 
 // add records a change.
 func (m *Memory) add(c Change) {
@@ -74,9 +75,11 @@ func (m *Memory) Follow(c *Change) {
 	case Moved:
 		m.followMove(q, c)
 	case Advanced:
-		q.FollowAdvance(c.Tenant, c.Turn)
+		q.FollowAdvance(c.Tenant, c.Resource, c.Turn)
 	case Passed:
 		q.FollowPassed(c.Tenant)
+	case Held:
+		q.FollowHeld(c.Tenant, c.Resource)
 	case Paused:
 		q.Counts.Paused = c.Flag
 	case Forgot:

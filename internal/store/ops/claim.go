@@ -96,7 +96,7 @@ func (a *applier) leaseOrPark(op *store.Claim, j *Job, token job.Token) (leased 
 // lease leases one ready job.
 func (a *applier) lease(op *store.Claim, j *Job, token job.Token) error {
 	// fairqueue wants this call before the job moves.
-	a.m.advance(j)
+	a.m.advance(j, a.room)
 	from := j.State
 	j.Claim(a.now)
 	a.move(&j.Job, from, j.Suspect())
@@ -125,6 +125,7 @@ type readAhead struct {
 // resource that its jobs need.
 type laneAhead struct {
 	tenant, resource string
+	shift            int64 // see [fairqueue.Claimable]
 	ready            []*Job
 }
 
@@ -132,8 +133,10 @@ type laneAhead struct {
 // at a time as share says.
 func (h *readAhead) next(tenant string, share int) (*Job, error) {
 	var first *laneAhead
-	for _, resource := range h.m.queue(h.queue).Claimables(tenant, h.room) {
+	for _, c := range h.m.queue(h.queue).Claimables(tenant, h.room) {
+		resource := c.Resource
 		l := h.lane(tenant, resource)
+		l.shift = c.Shift
 		// This is the first call, or the jobs that were read are used up.
 		if len(l.ready) == 0 {
 			limit := share
@@ -149,7 +152,7 @@ func (h *readAhead) next(tenant string, share int) (*Job, error) {
 		switch {
 		case len(l.ready) == 0:
 			h.m.forgetResource(h.queue, tenant, resource)
-		case first == nil || l.ready[0].before(first.ready[0]):
+		case first == nil || l.before(first):
 			first = l
 		}
 	}
@@ -172,6 +175,11 @@ func (h *readAhead) lane(tenant, resource string) *laneAhead {
 	return l
 }
 
-func (j *Job) before(other *Job) bool {
-	return j.Turn < other.Turn || j.Turn == other.Turn && j.N < other.N
+// before reports whether the next job of the lane is before that of another lane of the tenant.
+func (l *laneAhead) before(other *laneAhead) bool {
+	a, b := l.ready[0], other.ready[0]
+	if x, y := a.Turn+l.shift, b.Turn+other.shift; x != y {
+		return x < y
+	}
+	return a.N < b.N
 }

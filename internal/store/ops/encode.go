@@ -64,8 +64,9 @@ func (e *encoder) change(c *Change) {
 		e.moved(c)
 	case Advanced:
 		e.name(c.Tenant)
+		e.name(c.Resource)
 		e.difference(c.Turn, &e.turn)
-	case Forgot:
+	case Forgot, Held:
 		e.name(c.Tenant)
 		e.name(c.Resource)
 	case Passed:
@@ -124,8 +125,9 @@ func (d *decoder) change(c *Change) {
 		d.moved(c)
 	case Advanced:
 		c.Tenant = d.name()
+		c.Resource = d.name()
 		c.Turn = d.difference(&d.turn)
-	case Forgot:
+	case Forgot, Held:
 		c.Tenant = d.name()
 		c.Resource = d.name()
 	case Passed:

@@ -14,13 +14,14 @@ import (
 func someChanges() (all []Change) {
 	for _, flag := range []bool{false, true} {
 		all = append(all,
-			Change{Kind: Advanced, Queue: "q", Tenant: "t", Turn: 1 << 40},
+			Change{Kind: Advanced, Queue: "q", Tenant: "t", Resource: "gpt", Turn: 1 << 40},
 			Change{Kind: Paused, Queue: "", Flag: flag},
 			Change{Kind: Forgot, Queue: "q", Tenant: "t", Resource: "gpt"},
 			Change{Kind: ScanNeeded, Queue: "q"},
 			Change{Kind: SuspectParked, Queue: "other"},
 			Change{Kind: NextSuspect, Queue: "other", Flag: flag},
 			Change{Kind: Passed, Queue: "q", Tenant: "日本"},
+			Change{Kind: Held, Queue: "q", Tenant: "日本", Resource: "gpt"},
 		)
 	}
 	for from := job.State(0); from <= job.Expired; from++ {
@@ -91,7 +92,7 @@ func TestDecodeChangesRefusesDamage(t *testing.T) {
 		{byte(Paused) << 1, 0, 200, 1, 'q'},      // a name longer than the rest
 		{byte(Moved) << 1, 0, 0, 0x10},           // a move to no state
 		{byte(Moved) << 1, 0, 0, 0xf1, 1, 1},     // a move from an unknown state
-		{byte(Advanced) << 1, 0, 0, 1, 0x80},     // an incomplete number
+		{byte(Advanced) << 1, 0, 0, 1, 1, 0x80},  // an incomplete number
 		{byte(Advanced) << 1, 0x80},              // an incomplete name
 		{byte(NextSuspect)<<1 | 1, 0, 1, 'q', 0}, // a change of no kind follows
 	} {

@@ -72,9 +72,12 @@ func mustBeLegal(j *job.Job, from job.State) {
 }
 
 // advance moves the turns forward before a queued job is claimed.
-func (m *Memory) advance(j *Job) {
-	now := m.queue(j.Queue).AdvanceTurn(j.Owner.Tenant, j.Priority, j.Turn)
-	m.add(Change{Kind: Advanced, Queue: j.Queue, Tenant: j.Owner.Tenant, Turn: now})
+func (m *Memory) advance(j *Job, room fairqueue.Room) {
+	held, laneNow := m.queue(j.Queue).AdvanceTurn(j.Owner.Tenant, j.Resource, j.Priority, j.Turn, room)
+	for _, resource := range held {
+		m.add(Change{Kind: Held, Queue: j.Queue, Tenant: j.Owner.Tenant, Resource: resource})
+	}
+	m.add(Change{Kind: Advanced, Queue: j.Queue, Tenant: j.Owner.Tenant, Resource: j.Resource, Turn: laneNow})
 }
 
 // nextTenant returns the tenant whose queued job is next; see [fairqueue.Queue.NextTenant].

@@ -208,12 +208,13 @@ func (s *Store) suspectStuck() bool {
 	return s.mem.SuspectIsReady()
 }
 
-// resources returns the resources that queued jobs need, with "" for none.
-func (s *Store) resources(queue string) []string {
+// turnsBefore returns the turns in the lanes of a job's tenant before which jobs are claimed before
+// the job; see [fairqueue.TurnsBefore].
+func (s *Store) turnsBefore(queue string, own fairqueue.LaneTurn) []fairqueue.LaneTurn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if q := s.mem.Queue(queue); q != nil {
-		return q.Resources(nil)
+		return fairqueue.TurnsBefore(q.LaneTurns(nil), own)
 	}
 	return nil
 }

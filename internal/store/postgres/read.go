@@ -27,9 +27,9 @@ var (
 	// The length of a body that is not compressed is known without reading it.
 	readResult = &statement{"read_result", `select j.state, r.content_type, octet_length(r.body)::bigint, substring(r.body from $4::int for $5::int)
 		from (` + ofJob("n, state", "n, state") + ") j left join results r using (n)"}
-	readTurn     = &statement{"read_turn", "select queue, turn, n from jobs where tenant = $1 and usr = $2 and id = $3 and state = 2"}
-	readPosition = &statement{"read_position", `select count(*) from unnest($2::text[]) l cross join lateral
-		(select from jobs where queue = $1 and lane = l and (turn, n) < ($3::bigint, $4::bigint) order by turn, n limit $5::bigint) before`}
+	readTurn     = &statement{"read_turn", "select queue, turn, n, lane from jobs where tenant = $1 and usr = $2 and id = $3 and state = 2"}
+	readPosition = &statement{"read_position", `select count(*) from unnest($2::text[], $3::bigint[]) l (lane, turn) cross join lateral
+		(select from jobs where queue = $1 and jobs.lane = l.lane and (jobs.turn, n) < (l.turn, $4::bigint) order by jobs.turn, n limit $5::bigint) before`}
 	readIdempotent = &statement{"read_idempotent", "select job, hash from idempotency where tenant = $1 and usr = $2 and key = $3"}
 )
 
@@ -98,10 +98,10 @@ func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID, from int
 // Position counts the jobs before a queued job; see [store.JobReader]. What other tenants have
 // waiting comes from the memory, so that it may be of a slightly later moment.
 func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, limit int) (int, error) {
-	queue, queued := "", false
+	queue, lane, queued := "", "", false
 	var turn, n int64
 	err := s.read(ctx, readTurn, func(r *record) error {
-		queue, turn, n, queued = r.text(), r.int(), r.int(), true
+		queue, turn, n, lane, queued = r.text(), r.int(), r.int(), r.text(), true
 		return nil
 	}, jobParams(owner, id)...)
 	if err == nil && queued {
@@ -110,13 +110,14 @@ func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, limit 
 	if err != nil || !queued {
 		return 0, unreadable(err)
 	}
-	lanes := newTable("t")
-	for _, resource := range s.resources(queue) {
-		lanes.text(ops.Lane(job.Queued, fairqueue.Key{Tenant: owner.Tenant}, resource))
+	lanes := newTable("ti")
+	_, tenant, resource := ops.ParseLane(lane)
+	for _, at := range s.turnsBefore(queue, fairqueue.LaneTurn{Tenant: tenant, Resource: resource, Turn: turn}) {
+		lanes.text(ops.Lane(job.Queued, fairqueue.Key{Tenant: tenant}, at.Resource)).int(at.Turn)
 	}
 	rank := 0
 	err = s.read(ctx, readPosition, func(r *record) error { rank = int(r.int()); return nil },
-		[]byte(queue), lanes.params()[0], intParam(turn), intParam(n), intParam(int64(limit)))
+		[]byte(queue), lanes.params()[0], lanes.params()[1], intParam(n), intParam(int64(limit)))
 	if err != nil {
 		return 0, err
 	}

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -33,7 +32,7 @@ type queueViews struct {
 type queueView struct {
 	oldest  time.Time
 	tenants []fairqueue.TenantTurn
-	needed  []string // the resources of queued jobs
+	lanes   []fairqueue.LaneTurn
 }
 
 func (s *queueViews) update(name string, q *fairqueue.Queue) {
@@ -48,15 +47,16 @@ func (s *queueViews) update(name string, q *fairqueue.Queue) {
 		s.views[name] = at
 	}
 	// The buffer is reused, under the mutex.
-	at.oldest, at.tenants, at.needed = q.OldestReady(), q.TenantTurns(at.tenants), q.Resources(at.needed)
+	at.oldest, at.tenants, at.lanes = q.OldestReady(), q.TenantTurns(at.tenants), q.LaneTurns(at.lanes)
 }
 
-// resources returns the resources that queued jobs need, with "" for none.
-func (s *queueViews) resources(queue string) []string {
+// turnsBefore returns the turns in the lanes of a job's tenant before which jobs are claimed before
+// the job; see [fairqueue.TurnsBefore].
+func (s *queueViews) turnsBefore(queue string, own fairqueue.LaneTurn) []fairqueue.LaneTurn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if at := s.views[queue]; at != nil {
-		return slices.Clone(at.needed)
+		return fairqueue.TurnsBefore(at.lanes, own)
 	}
 	return nil
 }

@@ -281,19 +281,20 @@ func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int)
 // Position counts the jobs before a queued job; see [store.JobReader].
 func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, limit int) (before int, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		var queue string
+		var queue, lane string
 		var turn, n int64
 		queued, err := r.turn.text(owner.Tenant).text(owner.User).id(&id).first(func(c column) error {
-			queue, turn, n = c.text(0), c.int(1), c.int(2)
+			queue, turn, n, lane = c.text(0), c.int(1), c.int(2), c.text(3)
 			return nil
 		})
 		if err != nil || !queued {
 			return err
 		}
 		rank := 0
-		for _, resource := range s.queueViews.resources(queue) {
-			name := ops.Lane(job.Queued, fairqueue.Key{Tenant: owner.Tenant}, resource)
-			_, err = r.position.text(queue).text(name).int(turn).int(n).int(int64(limit)).first(func(c column) error {
+		_, tenant, resource := ops.ParseLane(lane)
+		for _, at := range s.queueViews.turnsBefore(queue, fairqueue.LaneTurn{Tenant: tenant, Resource: resource, Turn: turn}) {
+			name := ops.Lane(job.Queued, fairqueue.Key{Tenant: tenant}, at.Resource)
+			_, err = r.position.text(queue).text(name).int(at.Turn).int(n).int(int64(limit)).first(func(c column) error {
 				rank += int(c.int(0))
 				return nil
 			})

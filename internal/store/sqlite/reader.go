@@ -125,7 +125,7 @@ func (r *reader) connect() error {
 		{&r.allKept, "SELECT tenant, usr, bytes FROM owners"},
 		{&r.version, versionSQL},
 		{&r.outputEnd, outputEndSQL},
-		{&r.turn, "SELECT queue, turn, n FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND state = 2"},
+		{&r.turn, "SELECT queue, turn, n, lane FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND state = 2"},
 		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = ? AND lane = ? AND (turn, n) < (?, ?) LIMIT ?)"},
 		{&r.idempotent, "SELECT job, hash FROM idempotency WHERE tenant = ? AND usr = ? AND key = ?"},
 		{&r.text, textSQL},

@@ -64,6 +64,7 @@ func keyRoomClaim(w *harness) {
 	for _, m := range b.Moved {
 		moved = append(moved, m.ID)
 	}
+	slices.SortFunc(moved, func(a, b job.ID) int { return slices.Compare(a[:], b[:]) })
 	wantEqual(w, "the jobs that the batch moved", fmt.Sprint(moved), fmt.Sprint(all[2:]))
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Running: 3, Parked: 3})
 	end := w.newClaim(queue, 9)

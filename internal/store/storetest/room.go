@@ -11,6 +11,9 @@ func roomRules() []rule {
 	return []rule{
 		{"a claim passes jobs whose resource has no room, however many there are", roomPassed},
 		{"a job that was passed keeps its turn", roomKeepsTurn},
+		{"a key whose jobs had no room saves one turn", roomSavesOneTurn},
+		{"a key whose jobs had no room saves one turn over a reopening", long(roomTurnReopened)},
+		{"a key's jobs for one resource do not wait for its jobs for another", roomKeyTurns},
 		{"the claims of a batch share the room of a resource", roomShared},
 		{"a resource without an entry has no limit", roomUnlimited},
 		{"tenants whose jobs have no room are passed, and keep their turns", roomTenants},
@@ -18,6 +21,7 @@ func roomRules() []rule {
 		{"a parked job has its resource once it is queued", roomUnparked},
 		{"resources hold after a reopening", long(roomReopened)},
 		{"a position counts the jobs of every resource", roomPosition},
+		{"a position counts as if every resource had room", roomHeldPosition},
 		{"a repeated claim answers its jobs whatever the room is", roomRepeated},
 	}
 }
@@ -136,11 +140,98 @@ func roomReopened(w *harness) {
 	w.wantClaimed("with room", w.claimWith(map[string]int{"slow": 2}, 9), slow[:2]...)
 }
 
+// holdBacklog submits a backlog of the key "held" for the resource slow and one of the keys a and b,
+// and claims jobs while slow has no room.
+func (w *harness) holdBacklog() {
+	w.Helper()
+	w.submitMany(60, withKey("held"), needing("slow"))
+	w.submitMany(60, withKey("a"), needing("fast"))
+	w.submitMany(60, withKey("b"))
+	for range 10 {
+		wantEqual(w, "the jobs claimed without room", len(w.claimWith(map[string]int{"slow": 0}, 4)), 4)
+	}
+}
+
+// wantTurnsOfHeld fails unless of the next 30 jobs a third are of the key "held", and the first one
+// if it saved a turn.
+func (w *harness) wantTurnsOfHeld(claim func(n int) []job.Claimed) {
+	w.Helper()
+	var held []int
+	for i := range 30 {
+		if claim(i)[0].Job.Key == "held" {
+			held = append(held, i)
+		}
+	}
+	if len(held) < 9 || len(held) > 12 || held[0] > 2 {
+		w.Errorf("of 30 jobs of three keys %v were of the one that had no room", held)
+	}
+}
+
+func roomSavesOneTurn(w *harness) {
+	w.holdBacklog()
+	w.wantTurnsOfHeld(func(int) []job.Claimed { return w.claim(queue, 1) })
+	got := map[string]int{}
+	for _, c := range w.claim(queue, 30) { // also in one claim
+		got[c.Job.Key]++
+	}
+	if got["held"] < 9 || got["held"] > 11 {
+		w.Errorf("of 30 jobs claimed at once there were %v of each key", got)
+	}
+}
+
+func roomTurnReopened(w *harness) {
+	w.holdBacklog()
+	w.reopen()
+	w.wantTurnsOfHeld(func(int) []job.Claimed { return w.claim(queue, 1) })
+}
+
+func roomKeyTurns(w *harness) {
+	for _, room := range []map[string]int{nil, {"slow": 0}} {
+		w.submitMany(20, withKey("a"), needing("slow"))
+		w.submitMany(20, withKey("b"), needing("fast"))
+		w.claimWith(room, 2)
+		single := w.submit(withKey("a"), needing("fast"))
+		w.claimWith(room, 6)
+		wantEqual(w, fmt.Sprintf("the state after six claims with the room %v", room), w.job(single).State, job.Running)
+	}
+}
+
+// positions returns the position of each job.
+func (w *harness) positions(ids []job.ID) map[job.ID]int {
+	w.Helper()
+	positions := map[job.ID]int{}
+	for _, id := range ids {
+		positions[id] = w.position(id)
+	}
+	return positions
+}
+
 func roomPosition(w *harness) {
-	w.submitMany(2, needing("a"))
-	w.submitMany(2)
-	w.submitMany(2, needing("b"))
-	wantEqual(w, "the position", w.position(w.submit(needing("a"))), 6)
+	var all []job.ID
+	for i := range 30 {
+		all = append(all, w.submit(needing([]string{"a", "b", "", "a"}[i%4]), withKey(fmt.Sprint(i%3)), withPriority(4+i%2)))
+	}
+	for range 2 {
+		positions := w.positions(all)
+		for want, id := range claimedIDs(w.claim(queue, len(all)/2)) {
+			wantEqual(w, "the position of the job claimed next", positions[id], want)
+		}
+	}
+}
+
+func roomHeldPosition(w *harness) {
+	w.holdBacklog()
+	var all []job.ID
+	for _, j := range w.listAll(stateOf(mine, job.Queued)) {
+		all = append(all, j.ID)
+	}
+	positions := w.positions(all)
+	for want, id := range claimedIDs(w.claim(queue, len(all))) {
+		// The one turn that the key saved is not counted.
+		if got := positions[id]; got < want-1 || got > want+1 {
+			w.Fatalf("the position of the job claimed after %d others is %d", want, got)
+		}
+	}
 }
 
 func roomRepeated(w *harness) {

@@ -18,6 +18,7 @@ func sharedClaimRules() []rule {
 		{"as many jobs of a queue run as its limit allows, never more", sharedRunning},
 		{"as many jobs of a key run as its limit allows, never more", sharedKeyRunning},
 		{"the limit of a key holds over stores with room for different resources", sharedKeyRoom},
+		{"a key whose jobs had no room saves one turn, whichever stores claim", sharedRoomTurns},
 		{"one suspect at a time runs, over all stores", sharedSuspects},
 		{"no key is overtaken by more jobs than the stores claim in a second", long(sharedTurns)},
 		{"each store overshoots the limit of waiting jobs of a key by at most one batch", sharedKeyWaiting},
@@ -124,6 +125,17 @@ func sharedClaimsOnce(w *harness) {
 	}
 	w.drain(80, 0, byQueue, queue)
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: 80})
+}
+
+func sharedRoomTurns(w *harness) {
+	w.holdBacklog()
+	w.wantTurnsOfHeld(func(n int) []job.Claimed {
+		claim := w.newClaim(queue, 1)
+		if err := w.commitAt(n%2, batchOf(claim)); err != nil {
+			w.Fatalf("%v", err)
+		}
+		return claim.Claimed
+	})
 }
 
 func sharedRunning(w *harness) {
