@@ -109,7 +109,9 @@ func (s *Store) noteLost(err error) {
 	if s.writer == nil {
 		return
 	}
-	if code := codeOf(err); code != "" && !endsConnection(err) && code != "0A000" && code != "26000" && code != "42P05" {
+	// A connection that can only read is to a server that was the primary, or has a setting that
+	// only new connections lose.
+	if code := codeOf(err); code != "" && !endsConnection(err) && code != "0A000" && code != "26000" && code != "42P05" && code != "25006" {
 		// The transaction has failed, and the connection is still good.
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()

@@ -97,9 +97,6 @@ func TestLostConnection(t *testing.T) {
 // memory again.
 func TestFold(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("takes long")
-	}
 	d := newHarness(t)
 	other := d.another()
 	d.Store.folding = folding{every: 0, keep: time.Minute}

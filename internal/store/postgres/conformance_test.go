@@ -51,12 +51,7 @@ func (s *schemas) openSeveral(tb testing.TB, place string, n int, o storetest.Op
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	s := &schemas{}
-	suite := storetest.Suite{Open: s.open, OpenSeveral: s.openSeveral}
-	if testing.Short() {
-		storetest.RunSome(t, suite, "claim")
-		return
-	}
-	storetest.Run(t, suite)
+	storetest.Run(t, storetest.Suite{Open: s.open, OpenSeveral: s.openSeveral})
 }
 
 func BenchmarkStore(b *testing.B) { storetest.Benchmarks(b, storetest.Suite{Open: (&schemas{}).open}) }

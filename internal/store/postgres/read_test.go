@@ -17,9 +17,6 @@ import (
 // A page of output may need several statements, and so may a long text.
 func TestLongOutputIsReadWhole(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("takes long")
-	}
 	d := newHarness(t)
 	s := newSubmit(leased)
 	d.apply(s)
@@ -200,9 +197,6 @@ func TestReadsWithoutPreparedStatements(t *testing.T) {
 // A search for running jobs that a condition leaves out reads several times.
 func TestRunningJobsAreFoundBehindManyOthers(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("takes long")
-	}
 	d := newHarness(t)
 	overrun := func(s *store.Submit) { s.Job.Policy.Timeouts.RunHard = time.Second }
 	var want []job.ID
