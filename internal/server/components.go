@@ -95,7 +95,11 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *componen
 	if c.store, err = openStore(ctx, cfg, c.data, log); err != nil {
 		return nil, err
 	}
-	if c.keys, err = openTokenKeys(ctx, c.data, c.store.pool, log); err != nil {
+	err = whileAway(ctx, cfg, log, func() error {
+		c.keys, err = openTokenKeys(ctx, c.data, c.store.pool, log)
+		return err
+	})
+	if err != nil {
 		return nil, databaseError(cfg, err)
 	}
 	c.gate = makeGate(cfg, c.keys.tokens, log)
@@ -138,8 +142,9 @@ func listenAt(ctx context.Context, addr, where string) (net.Listener, error) {
 }
 
 // assemble makes the other components, each after those that it uses. It starts none of
-// them.
-func (c *components) assemble(ctx context.Context) (err error) {
+// them. The end of waiting ends only the wait for a database that is away.
+func (c *components) assemble(waiting context.Context) (err error) {
+	ctx := context.WithoutCancel(waiting)
 	for _, e := range c.executors {
 		if r, ok := e.(interface{ CheckRunnable() error }); ok && r.CheckRunnable() != nil {
 			return r.CheckRunnable()
@@ -149,7 +154,7 @@ func (c *components) assemble(ctx context.Context) (err error) {
 		return err
 	}
 	resources := resourcesOf(c.executors)
-	c.engine, err = engine.New(ctx, engine.Config{
+	settings := engine.Config{
 		Alone:       c.store.exclusive,
 		Store:       c.store.Store,
 		Queues:      engineQueues(c.cfg, c.executors),
@@ -164,6 +169,10 @@ func (c *components) assemble(ctx context.Context) (err error) {
 
 		ResourceLimits: resources.limits(),
 		Bus:            c.store.bus,
+	}
+	err = whileAway(waiting, c.cfg, c.log, func() error {
+		c.engine, err = engine.New(ctx, settings)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("the store cannot be read: %w", err)

@@ -27,22 +27,32 @@ const (
 	sideConnections = 4
 )
 
-// awaitDatabase opens the store in the database. While the database is away it tries again, for as
-// long as ctx allows: a database may start after its servers, and recover for minutes. It returns
-// an error that somebody must mend, such as a wrong password, at once.
-func awaitDatabase(ctx context.Context, cfg config.Config, log *slog.Logger) (openedStore, error) {
+// awaitDatabase opens the store in the database.
+func awaitDatabase(ctx context.Context, cfg config.Config, log *slog.Logger) (s openedStore, err error) {
+	err = whileAway(ctx, cfg, log, func() error {
+		s, err = openDatabase(ctx, cfg, log)
+		return err
+	})
+	return s, databaseError(cfg, err)
+}
+
+// whileAway calls f, which needs the database, again while the database is away, for as long as
+// ctx allows: a database may start after its servers, recover for minutes, and go away again in
+// the middle of a start. It returns an error that somebody must mend, such as a wrong password, at
+// once.
+func whileAway(ctx context.Context, cfg config.Config, log *slog.Logger, f func() error) error {
 	place := config.DatabasePlace(cfg.Database)
 	began, logged, pause := time.Now(), time.Time{}, minDatabasePause
 	for {
-		s, err := openDatabase(ctx, cfg, log)
+		err := f()
 		if err == nil {
 			if !logged.IsZero() {
 				log.Info("the database answers", "database", place, "after", time.Since(began).Round(time.Millisecond).String())
 			}
-			return s, nil
+			return nil
 		}
-		if !postgres.Away(err) || ctx.Err() != nil {
-			return openedStore{}, databaseError(cfg, err)
+		if cfg.Database == "" || !postgres.Away(err) || ctx.Err() != nil {
+			return err
 		}
 		if time.Since(logged) >= databaseLogInterval {
 			logged = time.Now()
@@ -50,7 +60,7 @@ func awaitDatabase(ctx context.Context, cfg config.Config, log *slog.Logger) (op
 		}
 		select {
 		case <-ctx.Done():
-			return openedStore{}, databaseError(cfg, err)
+			return err
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, maxDatabasePause)

@@ -45,9 +45,6 @@ func TestServerRunsJobsOnPostgres(t *testing.T) {
 // Any number of servers may start at once, also the first ones.
 func TestManyServersStartAtOnce(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("starts many servers")
-	}
 	database := pgtest.Shared(t).Schema(t)
 	var all sync.WaitGroup
 	for range 10 {

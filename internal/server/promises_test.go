@@ -315,9 +315,6 @@ func failedJobIsRetriedAtAnotherServer(r *replicas) {
 // The limits over all servers are exact.
 func TestLimitsHoldOverAllServers(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("starts many servers")
-	}
 	withReplicas(t, func(_ *config.Config, q *config.Queue) {
 		q.MaxRunning, q.PerKey.Running = 3, 1
 	}, func(r *replicas) {
@@ -367,9 +364,6 @@ func TestLimitsHoldOverAllServers(t *testing.T) {
 // 6: a full queue refuses at each server.
 func TestFullQueueRefusesAtEachServer(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("starts many servers")
-	}
 	withReplicas(t, func(_ *config.Config, q *config.Queue) { q.MaxDepth = 3 }, func(r *replicas) {
 		if status, q := r.servers[0].call("POST", "/v1/queues/work/pause", ""); status != 200 {
 			t.Fatal(status, q)
@@ -400,9 +394,6 @@ func TestFullQueueRefusesAtEachServer(t *testing.T) {
 // lost attempt, and a scheduled one at its time.
 func TestStoppedServerLeavesItsJobsToTheOthers(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("starts many servers")
-	}
 	withReplicas(t, nil, func(r *replicas) {
 		id := r.submit(0, "")
 		a := r.running(id)

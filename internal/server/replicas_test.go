@@ -58,9 +58,6 @@ func withReplicas(t *testing.T, change func(*config.Config, *config.Queue), test
 	for _, name := range []string{"notices", "no notices"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if testing.Short() && name != "notices" {
-				t.Skip("takes long")
-			}
 			r := &replicas{T: t, database: pgtest.Shared(t).Schema(t), work: &work{attempts: map[string]*attempt{}, changed: make(chan struct{})}}
 			for i := range r.servers {
 				r.start(i, model.URL, change, name == "notices")

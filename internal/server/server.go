@@ -86,7 +86,7 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	s.components.embedded.begin()
 	// If ctx ends during the start, the server is stopped later, in the usual order.
-	if err := s.components.assemble(context.WithoutCancel(ctx)); err != nil {
+	if err := s.components.assemble(ctx); err != nil {
 		return s.abandon(explainFullDisk(s.components.cfg, err))
 	}
 	started := make(chan struct{})

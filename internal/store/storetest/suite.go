@@ -8,7 +8,6 @@
 package storetest
 
 import (
-	"slices"
 	"testing"
 	"time"
 
@@ -126,18 +125,6 @@ func Run(t *testing.T, s Suite) {
 		t.Run("three stores", func(t *testing.T) { runTopics(t, s, 3, topic{"claims", sharedClaimRules()}) })
 	}
 	t.Run("history of two stores", func(t *testing.T) { t.Parallel(); runHistories(t, s) })
-}
-
-// RunSome checks the suite's store against the rules of some topics, for a short run of a store
-// whose databases take long to make.
-func RunSome(t *testing.T, s Suite, names ...string) {
-	for _, name := range names {
-		i := slices.IndexFunc(topics(), func(t topic) bool { return t.name == name })
-		if i < 0 {
-			t.Fatalf("there is no topic %q", name)
-		}
-		runTopics(t, s, 1, topics()[i])
-	}
 }
 
 // runTopics checks n stores of one database against the rules.
