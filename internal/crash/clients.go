@@ -143,7 +143,7 @@ func (c *clients) run(runCtx context.Context, t task) {
 	c.hist.add(t.sub.IdempotencyKey, submitVerb, began, j, err)
 	if err != nil {
 		c.recordFailedSubmit(t.sub, err)
-		sleep(runCtx, 20*time.Millisecond) // while no server works, the next one fails as well
+		sleep(runCtx, 50*time.Millisecond) // while no server works, the next one fails as well
 		return
 	}
 	c.rec.recordAcknowledgement(t.sub, j.ID)
@@ -175,11 +175,11 @@ func (c *clients) submitAndWait(ctx context.Context, s client.Submission) (*clie
 // recordFailedSubmit records a failed submission. Without an answer the outcome is unknown: the
 // job may exist.
 func (c *clients) recordFailedSubmit(s client.Submission, err error) {
-	if outcomeUnknown(err) {
+	if outcomeUnknown(err) { // also when the last try could not connect, because HTTP has tried again by itself
 		return // The job may have been stored. The record keeps the submission as unanswered.
 	}
 	switch client.CodeOf(err) {
-	case client.CodeUnreachable, client.CodeQueueFull, client.CodeOverloaded, client.CodeUnavailable, "shutting_down":
+	case client.CodeQueueFull, client.CodeOverloaded, client.CodeUnavailable, "shutting_down":
 		c.rec.recordRefusal(s)
 	default:
 		c.rec.recordRefusal(s)

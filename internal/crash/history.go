@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"math"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -79,10 +77,6 @@ func (h *history) add(key string, v verb, began int64, j *client.Job, err error)
 
 // outcomeUnknown reports whether a failed call may have had its effect.
 func outcomeUnknown(err error) bool {
-	var dial *net.OpError
-	if errors.As(err, &dial) && dial.Op == "dial" {
-		return false // it was not sent
-	}
 	code := client.CodeOf(err)
 	return code == client.CodeUnreachable || code == ""
 }

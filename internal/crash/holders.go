@@ -239,7 +239,7 @@ func (h *holders) verify(k *jobRecord, result json.RawMessage) {
 	for _, output := range outputs {
 		var number int
 		if _, err := fmt.Sscanf(output, "[%d:0]", &number); err != nil || !strings.HasPrefix(text(number, of.Tokens), output) {
-			h.rec.addViolation("an attempt of %s has output with a gap or a repetition: %s", k.id, output)
+			h.rec.addViolation("an attempt of %s has output with a gap or a repetition: %s; its log is %v", k.id, output, k.entries)
 		} else if !slices.Contains(numbers, number) || number <= last {
 			h.rec.addViolation("the output of %s is of call %d after call %d; its calls are %v", k.id, number, last, numbers)
 		}

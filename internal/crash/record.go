@@ -205,7 +205,11 @@ func (r *record) outputs(k *jobRecord) (texts []string) {
 	for seq := int64(1); seq <= int64(len(k.entries)); seq++ {
 		var attempt int
 		var kind, data, text string
-		if n, _ := fmt.Sscanf(k.entries[seq], "attempt %d %s %s", &attempt, &kind, &data); n < 3 || kind != string(client.KindText) {
+		n, _ := fmt.Sscanf(k.entries[seq], "attempt %d %s %s", &attempt, &kind, &data)
+		if kind == string(client.KindAttempt) {
+			last = 0 // an attempt that does not count has the number of the one before
+		}
+		if n < 3 || kind != string(client.KindText) {
 			continue
 		}
 		if json.Unmarshal([]byte(data), &text) != nil {
