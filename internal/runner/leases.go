@@ -26,8 +26,8 @@ type lease struct {
 const maxCalls = 2
 
 // newLease returns the lease of a job that is delivered now. A lease begins with the commit of
-// its claim, so less than its length is left. If less than a third is left, the work starts only
-// after a renewal: otherwise it might still run when another worker gets the job.
+// its claim, so less than its length is left. If its first renewal is due already, the work starts
+// only after that: otherwise it might still run when another worker gets the job.
 func newLease(c *job.Claimed, cfg *Config, now time.Time) lease {
 	l := lease{length: c.Job.Policy.Timeouts.Lease, renewEvery: cfg.RenewEvery, ignoreExpiry: cfg.IgnoreLeaseExpiry}
 	if l.length == 0 {
@@ -36,7 +36,7 @@ func newLease(c *job.Claimed, cfg *Config, now time.Time) lease {
 	l.renewEvery = min(cfg.RenewEvery, l.length/3)
 	l.extendedAt = now.Add(min(c.Left-l.length, 0))
 	l.renewAt = l.extendedAt.Add(l.renewEvery)
-	l.renewFirst = c.Left < l.length/3 && !l.ignoreExpiry
+	l.renewFirst = !l.renewAt.After(now) && !l.ignoreExpiry
 	return l
 }
 

@@ -29,7 +29,7 @@ func TestLeases(t *testing.T) {
 		{"a late answer does not make a lease older", keepsNewerAnswer},
 		{"a lease runs from its commit: after a late delivery it is renewed sooner", renewsSoonerAfterLateDelivery},
 		{"a lease runs from its commit: after a late delivery work stops sooner", stopsSoonerAfterLateDelivery},
-		{"work that arrives with little of its lease left starts after a renewal", startsLateDeliveryAfterRenewal},
+		{"work that arrives when its first renewal is due starts after that", startsLateDeliveryAfterRenewal},
 		{"without that renewal it never starts", neverStartsWithoutRenewal},
 		{"with IgnoreLeaseExpiry it starts at once", startsLateDeliveryAtOnce},
 		{"a source that hangs is asked again within an interval", repeatsHungRenewal},
@@ -283,7 +283,7 @@ func startsLateDeliveryAfterRenewal(t *testing.T) {
 		h.setRenew(nil)
 		return make([]error, len(leases))
 	})
-	rec := h.deliver(1, deliveredLate(21*time.Second))
+	rec := h.deliver(1, deliveredLate(10*time.Second))
 	synctest.Wait()
 	want(t, "the number of calls", len(h.renewals()), 1)
 	advance(3*time.Second - 1)
@@ -336,15 +336,20 @@ func startsLateDeliveryAtOnce(t *testing.T) {
 // if the first call gets no answer.
 func askedAt(t *testing.T, change ...func(*job.Claimed)) []time.Duration {
 	h := newHarness(t, blockUntilStopped)
-	var asked []time.Duration
+	var mu sync.Mutex
+	var asked []time.Duration // guarded by mu
 	start := time.Now()
 	h.setHangs(func([]job.Lease) bool {
+		mu.Lock()
+		defer mu.Unlock()
 		asked = append(asked, time.Since(start).Truncate(time.Millisecond))
 		return len(asked) == 1
 	})
 	rec := h.deliver(1, change...)
 	advance(time.Minute)
 	want(t, "still running", rec.running(), true)
+	mu.Lock()
+	defer mu.Unlock()
 	return asked
 }
 
