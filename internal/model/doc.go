@@ -1,3 +1,3 @@
-// Package model has a model of how several processes share one database, in the language of
-// the model checker spin, and tests that check it. README.md explains it.
+// Package model has models of how several processes share one database, in the language of
+// the model checker spin, and tests that check them. README.md explains them.
 package model

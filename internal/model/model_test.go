@@ -24,9 +24,9 @@ var (
 	oneDelete = faults{"0", "0", "0", "1"}
 )
 
-// check returns the first promise that a run of the model breaks; "" if it breaks none. optimize
-// is the compiler's level: a short search is over before a better one pays.
-func check(t *testing.T, optimize string, flags ...string) string {
+// check returns the first promise that a run of the model in file breaks; "" if it breaks none.
+// optimize is the compiler's level: a short search is over before a better one pays.
+func check(t *testing.T, file, optimize string, flags ...string) string {
 	t.Helper()
 	for _, program := range []string{"spin", "gcc"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -37,7 +37,7 @@ func check(t *testing.T, optimize string, flags ...string) string {
 		}
 	}
 	dir := t.TempDir()
-	source, err := filepath.Abs("store.pml")
+	source, err := filepath.Abs(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestPromisesHold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if broken := check(t, "-O1", f.flags()...); broken != "" {
+			if broken := check(t, "store.pml", "-O1", f.flags()...); broken != "" {
 				t.Errorf("a promise is broken: %s", broken)
 			}
 		})
@@ -115,7 +115,7 @@ func TestEachSafeguardIsNeeded(t *testing.T) {
 	} {
 		t.Run(without, func(t *testing.T) {
 			t.Parallel()
-			broken := check(t, "-O0", append(c.faults.flags(), "-D"+without)...)
+			broken := check(t, "store.pml", "-O0", append(c.faults.flags(), "-D"+without)...)
 			if broken == "" || !strings.Contains(broken, c.broken) {
 				t.Errorf("spin found %q, want an error with %q", broken, c.broken)
 			}
