@@ -2,6 +2,7 @@ package move
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -35,7 +36,7 @@ func (in *installation) begin(d pgtest.Database, o postgres.ImportOptions) (*pos
 	if err != nil {
 		in.tb.Fatal(err)
 	}
-	o.SaveBytes = saveBytes
+	o.SaveBytes = cmp.Or(o.SaveBytes, saveBytes)
 	to, err := postgres.OpenImport(context.Background(), d.URL(), postgres.Source{State: state, Place: in.dir}, o)
 	if err == nil {
 		in.tb.Cleanup(to.Close)
