@@ -266,7 +266,7 @@ func (t *tx) finish(b *store.Batch) error {
 	seq := s.lastSeq
 	if len(changes) > 0 {
 		seq++
-		t.write(insertMove, intParam(seq), intParam(t.now.UnixMicro()), intParam(s.lastN), encodeChanges(changes))
+		t.write(insertMove, intParam(seq), intParam(t.now.UnixMicro()), intParam(s.lastN), ops.AppendChanges(nil, changes))
 	}
 	deleted, folds := len(s.recent.old()), t.locked && t.wrote && time.Since(s.foldedAt) >= s.folding.every
 	if folds {

@@ -165,7 +165,7 @@ func (c *checker) queues() {
 	})
 	c.each(loadMoves.sql, func(r *record) {
 		m := scanMove(r)
-		if err := eachChange(m.data, func(change *ops.Change) { countChange(counts, change) }); err != nil {
+		if err := m.eachChange(func(change *ops.Change) { countChange(counts, change) }); err != nil {
 			c.report("the move %d is damaged: %v", m.seq, err)
 		}
 	})

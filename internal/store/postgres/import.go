@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/ops"
 )
 
 // Source is what an import copies.
@@ -170,7 +171,7 @@ func (i *Import) open(ctx context.Context, from Source, restart bool) error {
 	f.add(emptyAll, nil)
 	f.add(deleteImport, nil)
 	f.add(insertImport, nil, from.State[:], []byte(from.Place), i.stored)
-	f.add(fence, nil, intParam(0), encodeChanges(nil))
+	f.add(fence, nil, intParam(0), ops.AppendChanges(nil, nil))
 	f.add(commit, nil)
 	return f.run(ctx)
 }
@@ -304,7 +305,7 @@ func (i *Import) EndCopy(ctx context.Context, r Rest) error {
 	if !i.began {
 		f.add(begin, nil)
 	}
-	f.add(fence, nil, intParam(r.LastN), encodeChanges(nil))
+	f.add(fence, nil, intParam(r.LastN), ops.AppendChanges(nil, nil))
 	f.add(setFold, nil, intParam(entryOverhead))
 	f.add(raiseIDSkew, nil, intParam(r.IDSkew.Microseconds()))
 	f.add(addBatches, nil, batches.params()...)

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
@@ -47,6 +48,18 @@ type move struct {
 	data  []byte
 }
 
+// eachChange calls f for each change of a move.
+func (m *move) eachChange(f func(*ops.Change)) error {
+	changes, err := ops.DecodeChanges(m.data)
+	if err != nil {
+		return fmt.Errorf("the row %d of the table moves is damaged, or of a newer version of this program: %w", m.seq, err)
+	}
+	for i := range changes {
+		f(&changes[i])
+	}
+	return nil
+}
+
 func scanMove(r *record) move { return move{r.int(), r.time(), r.int(), r.bytes()} }
 
 // refresh loads the memory if it may not match the database.
@@ -82,7 +95,7 @@ func (s *Store) load(ctx context.Context) error {
 	f.add(loadMoves, func(r *record) {
 		m := scanMove(r)
 		lastSeq, lastN = m.seq, max(lastN, m.lastN)
-		damage = errors.Join(damage, eachChange(m.data, func(c *ops.Change) { countChange(counts, c) }))
+		damage = errors.Join(damage, m.eachChange(func(c *ops.Change) { countChange(counts, c) }))
 	})
 	f.add(loadReady, func(r *record) {
 		queue, lane, key := r.raw(), r.raw(), r.raw()
@@ -141,7 +154,7 @@ func (s *Store) followMoves(rows []move) error {
 		if m.seq <= s.lastSeq {
 			continue
 		}
-		if err := eachChange(m.data, s.mem.Follow); err != nil {
+		if err := m.eachChange(s.mem.Follow); err != nil {
 			s.stale = true
 			return err
 		}
