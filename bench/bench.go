@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -18,6 +19,9 @@ func Names() []string {
 	return append(defaultNames(), "idle", "watchers", "isolation", "streams", "fairness", "retention", "backlog")
 }
 
+// DatabaseNames returns the names of the benches that need a database.
+func DatabaseNames() []string { return []string{"processes", "pickup", "open-snapshot"} }
+
 // defaultNames returns the benches that run when none is named. They need only a server
 // and take less than a minute.
 func defaultNames() []string { return []string{"sequential", "parallel", "throughput"} }
@@ -26,13 +30,16 @@ func defaultNames() []string { return []string{"sequential", "parallel", "throug
 type Options struct {
 	Names []string // names of benches, or [All]; the default benches when empty
 
-	URL   string           // URL of a running server; "" to start a server for each figure
-	Serve []string         // command that starts a server; --listen and --data are appended
-	Floor []string         // command that serves [NewFloor]; --listen is appended
-	Model []string         // command that serves a model; each token is its send time; --listen is appended
-	Data  string           // directory for the temporary data directories
-	Log   io.Writer        // receives the log of the servers
-	Step  func(now string) // is called with a description of each step
+	URL   string   // URL of a running server; "" to start a server for each figure
+	Serve []string // command that starts a server; --listen and --data are appended
+	Floor []string // command that serves [NewFloor]; --listen is appended
+	Model []string // command that serves a model; each token is its send time; --listen is appended
+	// Database is the postgres:// URL of a database that the servers use, each figure in a schema
+	// of its own; "" for SQLite in the data directory.
+	Database string
+	Data     string           // directory for the temporary data directories
+	Log      io.Writer        // receives the log of the servers
+	Step     func(now string) // is called with a description of each step
 
 	Jobs        int           // number of jobs of sequential and parallel
 	Clients     int           // number of clients of parallel
@@ -74,8 +81,11 @@ const (
 // Check returns an error for invalid options.
 func (o *Options) Check() error {
 	for _, name := range o.Names {
-		if name != All && !slices.Contains(Names(), name) {
-			return fmt.Errorf("there is no bench %q; there are %v", name, Names())
+		switch {
+		case slices.Contains(DatabaseNames(), name) && o.Database == "":
+			return fmt.Errorf("%s measures several servers of one database: name it with --database", name)
+		case name != All && !slices.Contains(o.available(), name):
+			return fmt.Errorf("there is no bench %q; there are %v", name, o.available())
 		}
 	}
 	for _, name := range o.names() {
@@ -90,6 +100,8 @@ func (o *Options) Check() error {
 		}
 	}
 	switch {
+	case o.URL != "" && o.Database != "":
+		return errors.New("a running server has its database already: leave --database out")
 	case o.Jobs < 1 || o.Jobs > maxJobs || o.MaxJobs < 1 || o.MaxJobs > maxJobs:
 		return fmt.Errorf("a bench takes 1 to %d jobs", maxJobs)
 	case o.Payload < minPayload || o.Payload > maxPayload:
@@ -112,9 +124,17 @@ func (o *Options) names() []string {
 	case len(o.Names) == 0:
 		return defaultNames()
 	case slices.Contains(o.Names, All):
-		return Names()
+		return o.available()
 	}
-	return slices.DeleteFunc(Names(), func(name string) bool { return !slices.Contains(o.Names, name) })
+	return slices.DeleteFunc(o.available(), func(name string) bool { return !slices.Contains(o.Names, name) })
+}
+
+// available returns the names of the benches that can run.
+func (o *Options) available() []string {
+	if o.Database != "" {
+		return append(Names(), DatabaseNames()...)
+	}
+	return Names()
 }
 
 // scaled returns a number of jobs or watchers, multiplied by Scale.
@@ -125,9 +145,12 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	r := &Report{Machine: thisMachine(), Setup: o.setup()}
-	o.Step("fsync of 4 KiB")
+	r := &Report{Machine: thisMachine()}
 	var err error
+	if r.Setup, err = o.setup(ctx); err != nil {
+		return r, fmt.Errorf("the database cannot be used: %w", err)
+	}
+	o.Step("fsync of 4 KiB")
 	if r.Fsync, err = measureFsync(ctx, o.Data); err != nil {
 		return r, err
 	}
@@ -179,6 +202,12 @@ func (o *Options) ownServerBenches(name string) []func(context.Context, *Figure)
 		return []func(context.Context, *Figure) error{o.fairness}
 	case "retention":
 		return []func(context.Context, *Figure) error{o.retention}
+	case "processes":
+		return []func(context.Context, *Figure) error{o.processes}
+	case "pickup":
+		return []func(context.Context, *Figure) error{o.pickup}
+	case "open-snapshot":
+		return []func(context.Context, *Figure) error{o.openSnapshot}
 	default:
 		return []func(context.Context, *Figure) error{o.backlog}
 	}
@@ -194,17 +223,21 @@ func (o *Options) runThroughput(ctx context.Context, r *Report) error {
 }
 
 // setup describes the setup for the report.
-func (o *Options) setup() Setup {
-	s := Setup{Payload: o.Payload, Idempotent: o.Idempotent, Keys: o.Keys, Batch: o.Batch, Scale: o.Scale}
+func (o *Options) setup(ctx context.Context) (s Setup, err error) {
+	s = Setup{Payload: o.Payload, Idempotent: o.Idempotent, Keys: o.Keys, Batch: o.Batch, Scale: o.Scale}
 	if o.URL != "" {
 		s.Server, s.Data, s.Sync = o.URL, "of the running server", "as the running server has it"
-		return s
+		return s, nil
 	}
 	dir, err := filepath.Abs(o.Data)
 	if err != nil {
 		dir = o.Data
 	}
 	s.Server = strings.Join(o.Serve, " ") + ", a new process with an empty data directory for each figure"
+	if o.Database != "" {
+		s.Data, s.Sync, err = databaseSetup(ctx, o.Database)
+		return s, err
+	}
 	s.Data, s.Sync = dir, "SQLite WAL; the log is synced before every acknowledgement"
-	return s
+	return s, nil
 }

@@ -240,12 +240,12 @@ func TestReportPrintsAndDecodes(t *testing.T) {
 func TestReportNamesSyncMode(t *testing.T) {
 	t.Parallel()
 	own := Options{Data: t.TempDir()}
-	if got := own.setup().Sync; got != "SQLite WAL; the log is synced before every acknowledgement" {
-		t.Errorf("for its own server it is %q", got)
+	if got, err := own.setup(t.Context()); err != nil || got.Sync != "SQLite WAL; the log is synced before every acknowledgement" {
+		t.Errorf("for its own server it is %q, %v", got.Sync, err)
 	}
 	other := Options{URL: "http://server.test"}
-	if got := other.setup().Sync; got != "as the running server has it" {
-		t.Errorf("for a running server it is %q", got)
+	if got, err := other.setup(t.Context()); err != nil || got.Sync != "as the running server has it" {
+		t.Errorf("for a running server it is %q, %v", got.Sync, err)
 	}
 }
 
@@ -260,7 +260,7 @@ func TestStartReportsFailedCommand(t *testing.T) {
 		"output in the error":     {[]string{"sh", "-c", "echo no luck; exit 3"}, "no luck"},
 	} {
 		var log strings.Builder
-		if _, err := start(t.Context(), tt.command, &log); err == nil || !strings.Contains(err.Error(), tt.message) {
+		if _, err := start(t.Context(), tt.command, nil, &log); err == nil || !strings.Contains(err.Error(), tt.message) {
 			t.Errorf("%s: %v", rule, err)
 		}
 	}
@@ -286,7 +286,7 @@ func TestStartReadsAddress(t *testing.T) {
 func TestStartStopsServerWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := start(ctx, []string{"sh", "-c", "exec sleep 60"}, os.Stderr); !errors.Is(err, context.Canceled) {
+	if _, err := start(ctx, []string{"sh", "-c", "exec sleep 60"}, nil, os.Stderr); !errors.Is(err, context.Canceled) {
 		t.Errorf("the error is %v", err)
 	}
 }

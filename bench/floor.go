@@ -99,7 +99,7 @@ func (o *Options) floor(ctx context.Context, clients int, dial dialFunc) (*Figur
 // floorWithBatch measures the floor with this many jobs in each submit.
 func (o *Options) floorWithBatch(ctx context.Context, clients int, dial dialFunc, batch int) (*Figure, error) {
 	o.Step("the HTTP floor")
-	p, err := start(ctx, o.Floor, o.Log)
+	p, err := start(ctx, o.Floor, nil, o.Log)
 	if err != nil {
 		return nil, err
 	}

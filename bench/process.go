@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"regexp"
 	"sync"
@@ -28,9 +29,10 @@ type process struct {
 
 // start starts the command and returns when it answers requests. The command chooses a
 // free port and prints it. A port chosen here could be in use before the command starts.
-func start(ctx context.Context, command []string, log io.Writer) (*process, error) {
+func start(ctx context.Context, command, env []string, log io.Writer) (*process, error) {
 	p := &process{output: &outputTail{next: log, addr: make(chan string, 1)}, exited: make(chan struct{})}
 	p.cmd = exec.Command(command[0], append(command[1:len(command):len(command)], "--listen", "127.0.0.1:0")...)
+	p.cmd.Env = append(os.Environ(), env...)
 	// The address may be printed to either stream.
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
 	if err := p.cmd.Start(); err != nil {

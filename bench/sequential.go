@@ -73,5 +73,9 @@ func (o *Options) measureWaited(ctx context.Context, f *Figure, w waitMethod) er
 	}
 	took := time.Since(began)
 	f.Seconds, f.PerS, f.Latency = seconds(took), perSecond(len(out.samples), took), latencyOf(out.samples)
+	if o.Database != "" && f.Name == "sequential" {
+		f.goalMax("P50", f.Latency.P50, 3, "ms")
+		f.goalMax("P99", f.Latency.P99, 12, "ms")
+	}
 	return nil
 }

@@ -21,9 +21,12 @@ const (
 // streams measures how long a token takes from a model through the server to a watcher. It
 // compares this with watchers that read from the model directly.
 func (o *Options) streams(ctx context.Context, f *Figure) error {
-	n := o.scaled(streamCount)
-	f.How = fmt.Sprintf("%d answers of %d tokens, %d a second, each watched by server-sent events", n, o.tokensPerAnswer(), tokensPerSecond)
-	model, err := start(ctx, o.Model, o.Log)
+	n, where := o.scaled(streamCount), ""
+	if o.Database != "" {
+		n, where = o.scaled(streamCount/2), " at another server than the one that runs it"
+	}
+	f.How = fmt.Sprintf("%d answers of %d tokens, %d a second, each watched by server-sent events%s", n, o.tokensPerAnswer(), tokensPerSecond, where)
+	model, err := start(ctx, o.Model, nil, o.Log)
 	if err != nil {
 		return err
 	}
@@ -33,6 +36,11 @@ func (o *Options) streams(ctx context.Context, f *Figure) error {
 		return err
 	}
 	defer t.close()
+	if o.Database != "" { // a submit whose queue has a free slot runs where it was sent
+		if err := t.startPeers(ctx, 1); err != nil {
+			return err
+		}
+	}
 
 	o.Step("the floor: as many watchers of the model itself")
 	direct, err := o.readAllAnswers(ctx, n, o.askModel(model.url))
@@ -49,7 +57,11 @@ func (o *Options) streams(ctx context.Context, f *Figure) error {
 	if err != nil {
 		return err
 	}
-	run.report(f, direct)
+	p50, p99 := 30.0, 120.0
+	if o.Database != "" {
+		p50, p99 = 40, 200
+	}
+	run.report(f, direct, p50, p99)
 	return nil
 }
 
@@ -83,7 +95,7 @@ func (o *Options) watchModel(ctx context.Context, t *target, model *process, n i
 		return streamRun{}, err
 	}
 	used, began := cpuTime(), time.Now()
-	h, err := o.readAllAnswers(ctx, n, o.askServer(c, t.url))
+	h, err := o.readAllAnswers(ctx, n, o.askServer(c, t.urls()[len(t.urls())-1]))
 	if err != nil {
 		return streamRun{}, err
 	}
@@ -98,7 +110,7 @@ func (o *Options) watchModel(ctx context.Context, t *target, model *process, n i
 	}, nil
 }
 
-func (s streamRun) report(f *Figure, direct tokenDelays) {
+func (s streamRun) report(f *Figure, direct tokenDelays, p50, p99 float64) {
 	f.fact("took", s.duration.Seconds(), "s")
 	f.fact("tokens", float64(len(s.delays)), "")
 	f.fact("entries", float64(s.events), "")
@@ -110,8 +122,8 @@ func (s streamRun) report(f *Figure, direct tokenDelays) {
 	f.fact("CPU of the watchers", busy(s.load), "% of a core")
 	f.spread("delay without a server", direct.delays)
 	l := f.spread("delay", s.delays)
-	f.goalMax("delay of a token, P50", l.P50, 30, "ms")
-	f.goalMax("delay of a token, P99", l.P99, 120, "ms")
+	f.goalMax("delay of a token, P50", l.P50, p50, "ms")
+	f.goalMax("delay of a token, P99", l.P99, p99, "ms")
 }
 
 // question returns a chat-completions body. The delay of the first token depends on i, so

@@ -21,6 +21,8 @@ type target struct {
 	dir     string   // holds data and configuration; "" for a server that was running before
 	command []string // starts the server
 	log     io.Writer
+	schema  *schema    // has the tables; nil without a database
+	peers   []*process // further servers of the same database
 }
 
 // openTarget returns the running server of --server, or starts one with an empty data
@@ -39,30 +41,36 @@ func (o *Options) startTarget(ctx context.Context, config string) (*target, erro
 		return nil, fmt.Errorf("the data directory cannot be made: %w", err)
 	}
 	t := &target{dir: dir, log: o.Log}
-	t.command = append(o.Serve[:len(o.Serve):len(o.Serve)], "--data", filepath.Join(dir, "data"))
-	if err := t.configure(config); err != nil {
-		_ = os.RemoveAll(dir)
-		return nil, err
+	t.command = o.Serve[:len(o.Serve):len(o.Serve)]
+	if o.Database != "" {
+		t.schema, err = newSchema(ctx, o.Database)
 	}
-	if err := t.start(ctx); err != nil {
-		_ = os.RemoveAll(dir)
+	if err == nil {
+		err = t.configure(config)
+	}
+	if err == nil {
+		err = t.start(ctx)
+	}
+	if err != nil {
+		t.close()
 		return nil, err
 	}
 	return t, nil
 }
 
+// configure sets the configuration of the servers that are started from now on.
 func (t *target) configure(config string) error {
 	if config == "" {
 		return nil
 	}
-	file := filepath.Join(t.dir, "meanwhile.yaml")
-	t.command = append(t.command, "--config", file)
-	return os.WriteFile(file, []byte(config), 0o600)
+	return os.WriteFile(t.configFile(), []byte(config), 0o600)
 }
+
+func (t *target) configFile() string { return filepath.Join(t.dir, "meanwhile.yaml") }
 
 // start starts the server, also after it was stopped or killed.
 func (t *target) start(ctx context.Context) error {
-	p, err := start(ctx, t.command, t.log)
+	p, err := t.startProcess(ctx, "data")
 	if err != nil {
 		return err
 	}
@@ -70,15 +78,58 @@ func (t *target) start(ctx context.Context) error {
 	return nil
 }
 
+// startPeers starts n more servers on the same database.
+func (t *target) startPeers(ctx context.Context, n int) error {
+	for range n {
+		p, err := t.startProcess(ctx, fmt.Sprintf("data%d", len(t.peers)+1))
+		if err != nil {
+			return err
+		}
+		t.peers = append(t.peers, p)
+	}
+	return nil
+}
+
+func (t *target) startProcess(ctx context.Context, data string) (*process, error) {
+	command := append(t.command[:len(t.command):len(t.command)], "--data", filepath.Join(t.dir, data))
+	if _, err := os.Stat(t.configFile()); err == nil {
+		command = append(command, "--config", t.configFile())
+	}
+	// Not an argument, which every user of the machine can read. Without one, a bench never uses the
+	// database of its environment.
+	database := ""
+	if t.schema != nil {
+		database = t.schema.url
+	}
+	return start(ctx, command, []string{"MEANWHILE_DATABASE=" + database}, t.log)
+}
+
+// urls returns the URLs of all servers.
+func (t *target) urls() []string {
+	urls := []string{t.url}
+	for _, p := range t.peers {
+		urls = append(urls, p.url)
+	}
+	return urls
+}
+
 // client returns a client with default options, and a function that closes it.
 func (t *target) client() (*client.Client, func(), error) {
 	return dialPlain(context.Background(), t.url)
 }
 
-// close stops a server that the bench started, removes its data and returns its CPU time.
+// close stops the servers that the bench started, removes their data and returns their CPU time.
 func (t *target) close() (cpu time.Duration) {
+	for _, p := range t.peers {
+		cpu += p.stop()
+	}
 	if t.proc != nil {
-		cpu = t.proc.stop()
+		cpu += t.proc.stop()
+	}
+	if t.schema != nil {
+		t.schema.drop()
+	}
+	if t.dir != "" {
 		_ = os.RemoveAll(t.dir)
 	}
 	return cpu

@@ -100,8 +100,13 @@ func (o *Options) fillFigure(f *Figure, out loadResult, submitted, took time.Dur
 	if f.Flow.Done < int64(f.Jobs) {
 		return fmt.Errorf("%d jobs were acknowledged and only %d are done", f.Jobs, f.Flow.Done)
 	}
-	if o.Batch >= minGoalBatch {
+	switch {
+	case o.Database == "" && o.Batch >= minGoalBatch:
 		f.goalMin("jobs done", f.PerS, 32_000, "a second")
+	case o.Database != "" && o.Batch >= minGoalBatch:
+		f.goalMin("jobs done", f.PerS, 14_000, "a second")
+	case o.Database != "" && o.Batch == 0 && f.Clients == processConnections:
+		f.goalMin("jobs done", f.PerS, 8500, "a second")
 	}
 	return nil
 }

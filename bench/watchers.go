@@ -60,7 +60,7 @@ func (o *Options) watchers(ctx context.Context, f *Figure) error {
 // watcherFloor measures the same watchers on a bare HTTP server.
 func (o *Options) watcherFloor(ctx context.Context, n int) (watcherCost, error) {
 	o.Step("the floor: as many watchers of a bare HTTP server")
-	p, err := start(ctx, o.Floor, o.Log)
+	p, err := start(ctx, o.Floor, nil, o.Log)
 	if err != nil {
 		return watcherCost{}, err
 	}

@@ -19,7 +19,7 @@ var packages = []pkg{
 	{path: "meanwhiletest", imports: []string{".", "client", "internal/testmode"}},
 	{path: "client"},
 	{path: "examples/thumbnails", imports: []string{".", "client"}},
-	{path: "bench", imports: []string{"client"}},
+	{path: "bench", imports: []string{"client"}, libraries: []string{"github.com/jackc/pgx/v5"}},
 
 	{path: "internal/job", libraries: []string{"github.com/google/uuid"}},
 	{path: "internal/fairqueue", imports: []string{"internal/job"}},

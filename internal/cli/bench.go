@@ -41,6 +41,12 @@ func newBenchCommand(env *Env) *cobra.Command {
   retention    600,000 ended jobs deleted under full load
   backlog      a queue with 1,000,000 jobs, compared with an empty one
 
+With --database the servers use that PostgreSQL database, and there are also:
+
+  processes      the load of throughput on three servers of the database, beside one
+  pickup         jobs submitted to one server, run by another, waited for on a third
+  open-snapshot  the rate after another session held a snapshot open for --duration
+
 Without a NAME the first three run; "all" runs every one. For each figure the
 command starts a server from this program, in its own process, on a free port, with
 a new data directory under --data that is removed afterwards. --server measures a
@@ -49,13 +55,14 @@ payload. It also has two floors from the same run: a sync of 4 KiB on the data's
 disk, and the same load on an HTTP server that answers from memory. For every goal
 of the project it says whether it was met. With --baseline it ends with the figures
 that are clearly worse than those of an earlier run. There is no warm-up.`,
-		ValidArgs: append(bench.Names(), bench.All),
+		ValidArgs: append(append(bench.Names(), bench.DatabaseNames()...), bench.All),
 		Args:      usageCheck(cobra.OnlyValidArgs),
 		RunE:      func(cmd *cobra.Command, names []string) error { return runBench(cmd.Context(), env, o, names) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.URL, "server", "", "measure the running server at this `URL`")
 	f.StringVar(&o.Data, "data", o.Data, "the directory for the data of the servers; it chooses the disk")
+	f.StringVar(&o.Database, "database", "", "the postgres:// `URL` of a database for the servers; each figure uses a schema of its own")
 	f.IntVar(&o.Jobs, "jobs", o.Jobs, "sequential and parallel: number of jobs")
 	f.IntVar(&o.Clients, "clients", o.Clients, "parallel: number of clients")
 	f.IntSliceVar(&o.Connections, "connections", o.Connections, "throughput: numbers of connections; it runs once for each")

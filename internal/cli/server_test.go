@@ -13,6 +13,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/bench"
 	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/pgtest"
 	"github.com/meanwhile-run/meanwhile/internal/server"
 )
 
@@ -214,6 +215,58 @@ func TestEveryBenchRuns(t *testing.T) {
 	}
 	if got := slices.Compact(names); !slices.Equal(got, bench.Names()) {
 		t.Errorf("the benches that ran: %v", got)
+	}
+}
+
+// The benches of a database run with few jobs, and name the server and its settings.
+func TestBenchMeasuresDatabase(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts ten servers")
+	}
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("needs /proc to measure a process")
+	}
+	db := pgtest.Shared(t).Database(t)
+	r := benchReport(t, "sequential", "streams", "processes", "pickup", "open-snapshot", "--database", db.URL(),
+		"--scale", "0.01", "--jobs", "2", "--duration", "100ms")
+	var names []string
+	for _, f := range r.Figures {
+		if len(f.Goals) == 0 || f.Jobs == 0 && len(f.Facts) == 0 {
+			t.Errorf("%s has no results: %+v", f.Name, f)
+		}
+		names = append(names, f.Name)
+	}
+	if got := slices.Compact(names); !slices.Equal(got, append([]string{"sequential", "streams"}, bench.DatabaseNames()...)) {
+		t.Errorf("the benches that ran: %v", got)
+	}
+	if !strings.Contains(r.Setup.Sync, "synchronous_commit = on") || !strings.Contains(r.Setup.Data, db.Role()) {
+		t.Errorf("the setup is %+v", r.Setup)
+	}
+	var left int
+	if err := db.Connect(t).QueryRow(t.Context(), "select count(*) from pg_namespace where nspname like 'bench%'").Scan(&left); err != nil || left > 0 {
+		t.Errorf("%d schemas are left: %v", left, err)
+	}
+}
+
+func TestBenchOfSeveralServersNeedsDatabase(t *testing.T) {
+	t.Parallel()
+	s := newTestEnv("")
+	if code := s.run(t, "bench", "pickup"); code != exitUsage {
+		t.Errorf("exit status %d", code)
+	}
+	s.wantErr(t, "pickup measures several servers of one database", "--database")
+}
+
+func TestBenchReportsUnusableDatabase(t *testing.T) {
+	t.Parallel()
+	s := newTestEnv("")
+	if code := s.run(t, "bench", "sequential", "--database", "postgres://a:s3cret@127.0.0.1:1/jobs?connect_timeout=1", "--data", t.TempDir()); code != exitError {
+		t.Errorf("exit status %d", code)
+	}
+	s.wantErr(t, "the database cannot be used")
+	if strings.Contains(s.err.String(), "s3cret") {
+		t.Errorf("the password is in the error: %s", &s.err)
 	}
 }
 
