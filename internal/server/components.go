@@ -27,6 +27,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/files/pgfiles"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/runner"
+	"github.com/meanwhile-run/meanwhile/internal/telemetry"
 )
 
 // chatQueue is the queue that answers /api/chat.
@@ -51,6 +52,7 @@ type components struct {
 	data        *dataDir
 	instruments *instruments
 	store       openedStore
+	reads       *telemetry.Reads // of the metrics; nil without a database
 	models      *llm.Executor
 	pidFile     *process.PIDFile         // of the running commands
 	executors   map[string]exec.Executor // by queue
@@ -316,6 +318,9 @@ func (c *components) close() error {
 	errs = append(errs, c.pidFile.Close())
 	if c.instruments != nil {
 		errs = append(errs, c.instruments.close())
+	}
+	if c.reads != nil {
+		c.reads.Close()
 	}
 	if c.shared != nil {
 		errs = append(errs, c.shared.Close())

@@ -85,10 +85,10 @@ func openDatabase(ctx context.Context, cfg config.Config, log *slog.Logger) (ope
 	if err != nil {
 		return openedStore{}, err
 	}
-	opened := openedStore{Store: s}
+	opened := openedStore{Store: s, postgres: s}
 	notices, err := pgbus.Open(connectionURL(cfg), pgbus.Options{Log: log})
 	if err == nil {
-		opened.bus, opened.closeBus = notices, notices.Close
+		opened.bus, opened.notices = notices, notices
 		opened.pool, err = postgres.NewPool(ctx, connectionURL(cfg), sideConnections, cfg.DatabasePooler)
 	}
 	if err != nil {

@@ -83,6 +83,9 @@ func TestServerOutlivesItsDatabase(t *testing.T) {
 		end(t)
 		s.untilStatus("GET", "/readyz", "", 503)
 		s.untilStatus("POST", "/v1/jobs", `{"queue":"work","input":{}}`, 503)
+		if _, text := s.text("GET", "/metrics", ""); !strings.Contains(text, "\nmeanwhile_database_up 0\n") {
+			t.Error("the metrics do not say that the database is away")
+		}
 		res := s.send("POST", "/v1/jobs", `{"queue":"work","input":{}}`)
 		_ = res.Body.Close()
 		if res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {

@@ -1,9 +1,11 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/telemetry"
 )
 
 // metric is a metric of a server, without its values.
@@ -36,6 +39,7 @@ func exposed(t *testing.T) map[string]metric {
 	s.call("POST", "/v1/jobs", `{"queue":"nowhere","input":1}`)
 	_, text := s.text("GET", "/metrics", "")
 	s.quit()
+	text += databaseMetrics()
 	found := map[string]metric{}
 	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(text, -1) {
 		found[m[1]] = metric{m[2], map[string]map[string]bool{}}
@@ -50,6 +54,22 @@ func exposed(t *testing.T) map[string]metric {
 		}
 	}
 	return found
+}
+
+// databaseMetrics returns a scrape of the metrics of a database. That a server with one shows them
+// is tested in TestMetricsOfServerOnPostgres.
+func databaseMetrics() string {
+	m := telemetry.NewMetrics()
+	m.AddSources(telemetry.Sources{Database: func(context.Context) *telemetry.DatabaseState {
+		f := &telemetry.DatabaseFacts{}
+		for _, name := range []string{"applied", "jobs", "moves", "output"} {
+			f.Tables = append(f.Tables, telemetry.TableState{Name: name, Vacuumed: time.Now()})
+		}
+		return &telemetry.DatabaseState{Facts: f, BusUp: true, Pools: []telemetry.PoolState{{Name: "reads"}, {Name: "files"}}}
+	}})
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	return w.Body.String()
 }
 
 var labelPairs = regexp.MustCompile(`([a-z_]+)(=~|!~|!=|=)"([^"]*)"`)
@@ -191,7 +211,7 @@ func (x expressions) selector(name, matchers string, grouped map[string]bool) er
 }
 
 // fixed are the labels with values that do not depend on the server.
-var fixed = map[string]bool{"state": true, "outcome": true, "lane": true, "reason": true}
+var fixed = map[string]bool{"state": true, "outcome": true, "lane": true, "reason": true, "table": true, "pool": true}
 
 func TestWrongExpressionsAreFound(t *testing.T) {
 	t.Parallel()

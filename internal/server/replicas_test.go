@@ -92,8 +92,8 @@ func (r *replicas) start(i int, model string, change func(*config.Config, *confi
 		}
 	}, func(s *Server) error {
 		if !notices {
-			s.components.store.closeBus()
-			s.components.store.bus, s.components.store.closeBus = new(bus.Local), nil
+			s.components.store.notices.Close()
+			s.components.store.bus, s.components.store.notices = new(bus.Local), nil
 		}
 		return s.Add("work", q, workOf{r.work, i})
 	})

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/meanwhile-run/meanwhile/internal/bus"
+	"github.com/meanwhile-run/meanwhile/internal/bus/pgbus"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/files"
@@ -26,16 +27,17 @@ type openedStore struct {
 	free func() (int64, error)
 	// bus connects the processes that share the store; nil if exclusive.
 	bus bus.Bus
-	// closeBus ends the connections of the bus; nil for none.
-	closeBus func()
+	// postgres and notices are the store and the bus in a database; nil if exclusive.
+	postgres *postgres.Store
+	notices  *pgbus.Bus
 	// pool is connections for what is in the database besides the jobs; nil if exclusive.
 	pool *postgres.Pool
 }
 
 // Close closes the store and what belongs to it.
 func (s openedStore) Close() error {
-	if s.closeBus != nil {
-		s.closeBus()
+	if s.notices != nil {
+		s.notices.Close()
 	}
 	if s.pool != nil {
 		s.pool.Close()

@@ -133,7 +133,7 @@ func (s *instruments) close() error {
 
 // addMetricSources sets the functions that the metrics call at each scrape.
 func (c *components) addMetricSources() {
-	c.instruments.metrics.AddSources(telemetry.Sources{
+	sources := telemetry.Sources{
 		Queues:      c.engine.Queues,
 		Watchers:    c.engine.Watchers,
 		Size:        c.store.Size,
@@ -141,7 +141,11 @@ func (c *components) addMetricSources() {
 		Connections: c.conns.statsNow,
 		Bodies:      c.gate.Bodies.InFlight,
 		Models:      c.modelStates,
-	})
+	}
+	if c.store.postgres != nil {
+		c.readDatabase(&sources)
+	}
+	c.instruments.metrics.AddSources(sources)
 }
 
 // modelStates reports the state of each model's circuit and gate.

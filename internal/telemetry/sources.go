@@ -23,6 +23,8 @@ type Sources struct {
 	Connections func() ConnectionStats
 	// Models reports the state of each model's circuit and gate.
 	Models func() []ModelState
+	// Database reports the state of a PostgreSQL database; nil without one.
+	Database func(context.Context) *DatabaseState
 }
 
 // ModelState is the state of a model.
@@ -63,6 +65,7 @@ var (
 	queueOldest      = newDesc("meanwhile_queue_oldest_seconds", "For how long the job has been ready that has waited longest, queued or parked; 0 when none waits.", "queue")
 	queuePaused      = newDesc("meanwhile_queue_paused", "1 for a queue that is paused, else 0.", "queue")
 	queueConcurrency = newDesc("meanwhile_queue_concurrency", "Jobs of a queue that may run at once in this server.", "queue")
+	queueServers     = newDesc("meanwhile_queue_servers_wanted", "Servers with this one's concurrency that would run all running and ready jobs of a queue at once.", "queue")
 	jobsEnded        = newDesc("meanwhile_jobs_ended_total", "Jobs of a queue that have ended, ever: restarts do not begin anew.", "queue", "state")
 	watchersNow      = newDesc("meanwhile_watchers", "Watches and held requests.")
 	watchersMax      = newDesc("meanwhile_watchers_max", "Watches and held requests that there may be.")
@@ -85,9 +88,12 @@ var (
 // Describe implements [prometheus.Collector].
 func (s *Sources) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		queueJobs, queueDepth, queueBytes, queueMaxBytes, queueOldest, queuePaused, queueConcurrency, jobsEnded,
+		queueJobs, queueDepth, queueBytes, queueMaxBytes, queueOldest, queuePaused, queueConcurrency, queueServers, jobsEnded,
 		watchersNow, watchersMax, bodyBytes, bodyMaxBytes, connsOpen, connsMax, connsClosed, connsRefused, noDescriptors, storeBytes, diskFree, circuitOpen, modelCalls, modelClosed, modelRate, modelRefused,
 	} {
+		to <- d
+	}
+	for _, d := range databaseDescriptions {
 		to <- d
 	}
 }
@@ -100,6 +106,9 @@ func (s *Sources) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	s.collectQueues(ctx, to, gauge)
+	if s.Database != nil {
+		collectDatabase(s.Database(ctx), to, gauge)
+	}
 	if s.Watchers != nil {
 		current, maximum := s.Watchers()
 		gauge(watchersNow, float64(current))
@@ -143,7 +152,7 @@ func (s *Sources) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-func (s *Sources) collectQueues(ctx context.Context, to chan<- prometheus.Metric, gauge func(*prometheus.Desc, float64, ...string)) {
+func (s *Sources) collectQueues(ctx context.Context, to chan<- prometheus.Metric, gauge gaugeFunc) {
 	if s.Queues == nil {
 		return
 	}
@@ -170,7 +179,25 @@ func (s *Sources) collectQueues(ctx context.Context, to chan<- prometheus.Metric
 		gauge(queueOldest, v.OldestQueued.Seconds(), v.Name)
 		gauge(queuePaused, boolValue(c.Paused), v.Name)
 		gauge(queueConcurrency, float64(v.Concurrency), v.Name)
+		gauge(queueServers, serversWanted(v), v.Name)
 	}
+}
+
+// serversWanted returns how many servers with the concurrency of this one would run all running
+// and ready jobs of a queue at once, as far as its limit over all servers allows. Parked jobs wait
+// for their keys, and jobs of a paused queue for somebody: no server helps them.
+func serversWanted(v engine.QueueView) float64 {
+	if v.Concurrency == 0 {
+		return 0
+	}
+	jobs := v.Counts.Running
+	if !v.Counts.Paused {
+		jobs += v.Counts.Queued
+	}
+	if v.MaxRunning > 0 {
+		jobs = min(jobs, int64(v.MaxRunning))
+	}
+	return float64(jobs) / float64(v.Concurrency)
 }
 
 func boolValue(yes bool) float64 {
