@@ -36,7 +36,7 @@ func (s source) imports() []string {
 	return paths
 }
 
-// sources returns every Go file of the module.
+// sources returns every Go file of the module, without those of modules in its directories.
 func sources(t *testing.T) []source {
 	t.Helper()
 	all, err := parsedSources()
@@ -56,7 +56,7 @@ var parsedSources = sync.OnceValues(func() (all []source, err error) {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && path != "." && (strings.HasPrefix(name, ".") || name == "testdata"):
+		case entry.IsDir() && path != "." && (strings.HasPrefix(name, ".") || name == "testdata" || isModule(path)):
 			return fs.SkipDir
 		case entry.IsDir() || !strings.HasSuffix(name, ".go"):
 			return nil
@@ -67,3 +67,9 @@ var parsedSources = sync.OnceValues(func() (all []source, err error) {
 	})
 	return all, err
 })
+
+// isModule reports whether a directory has a module of its own.
+func isModule(dir string) bool {
+	_, err := os.Stat(filepath.Join(root, dir, "go.mod"))
+	return err == nil
+}
