@@ -419,6 +419,68 @@ func TestUnitIsDocumented(t *testing.T) {
 	}
 }
 
+// docs/scaling.md shows the addition to the unit, which reads what the server reads.
+func TestUnitWithDatabaseIsDocumented(t *testing.T) {
+	t.Parallel()
+	addition, err := os.ReadFile("../../deploy/meanwhile.service.d/database.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../docs/scaling.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "```ini\n"+string(addition)+"```") {
+		t.Error("docs/scaling.md does not show deploy/meanwhile.service.d/database.conf as it is")
+	}
+	m := regexp.MustCompile(`(?m)^LoadCredential=(\w+):/etc/\S+\nEnvironment=(MEANWHILE_\w+)=%d/(\w+)$`).FindSubmatch(addition)
+	if m == nil || string(m[1]) != string(m[3]) {
+		t.Fatalf("the credential that is loaded is not the one that is read:\n%s", addition)
+	}
+	path := filepath.Join(t.TempDir(), "database")
+	if err := os.WriteFile(path, []byte("postgres://db.example.com/meanwhile\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(config.Sources{Environ: []string{string(m[2]) + "=" + path}})
+	if err != nil || cfg.Database != "postgres://db.example.com/meanwhile" {
+		t.Errorf("the server reads %q, %v", cfg.Database, err)
+	}
+}
+
+// The server knows every variable of the chart and of the compose file with a database.
+func TestReplicasSetExistingVariables(t *testing.T) {
+	t.Parallel()
+	database := filepath.Join(t.TempDir(), "database")
+	if err := os.WriteFile(database, []byte("postgres://db.example.com/meanwhile"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{
+		"MEANWHILE_DATABASE_FILE": database, "MEANWHILE_DATABASE_MIGRATE": "false", "MEANWHILE_DATABASE_POOLER": "true", "MEANWHILE_SHUTDOWN_GRACE_S": "26",
+		"MEANWHILE_METRICS_LISTEN": "0.0.0.0:9100", "MEANWHILE_ALLOWED_HOSTS": "a.b,a.b.svc", "MEANWHILE_PUBLIC_URL": "https://jobs.example.com", "MEANWHILE_TRUSTED_PROXIES": "10.0.0.0/8",
+	}
+	for file, least := range map[string]int{"helm/meanwhile/templates/deployment.yaml": 8, "compose/replicas.yaml": 3} {
+		text, err := os.ReadFile("../../deploy/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var set []string
+		for _, m := range regexp.MustCompile(`\b(MEANWHILE_[A-Z_]+)(?:, value)?: `).FindAllStringSubmatch(string(text), -1) {
+			value, known := values[m[1]]
+			if !known {
+				t.Errorf("%s sets %s, which this test does not know", file, m[1])
+			}
+			set = append(set, m[1]+"="+value)
+		}
+		cfg, err := config.Load(config.Sources{Environ: set})
+		if err != nil || len(set) < least || cfg.Database == "" || cfg.Metrics.Listen == "" || len(cfg.Proxies()) == 0 {
+			t.Errorf("%s: %v sets %+v, %v", file, set, cfg, err)
+		}
+		if strings.HasPrefix(file, "helm") && (cfg.ShutdownGrace != 26*time.Second || cfg.DatabaseMigrate || !cfg.DatabasePooler || len(cfg.AllowedHosts) != 2 || cfg.PublicURL == "") {
+			t.Errorf("%s: the server does not read all of %v: %+v", file, set, cfg)
+		}
+	}
+}
+
 // systemd accepts the unit.
 func TestUnitIsValid(t *testing.T) {
 	t.Parallel()
