@@ -28,12 +28,25 @@ type clients struct {
 
 // newClients makes clients that connect as transport does, to any server.
 func newClients(transport http.RoundTripper, rec *record) (*clients, error) {
+	transport = once{transport}
 	noRetry, err := client.New(baseURL, client.WithTransport(transport), client.WithRetries(0))
 	if err != nil {
 		return nil, err
 	}
 	retrying, err := client.New(baseURL, client.WithTransport(transport), client.WithRetries(100))
 	return &clients{rec: rec, hist: newHistory(), noRetry: noRetry, retrying: retrying, slots: make(chan struct{}, 64)}, err
+}
+
+// once sends each request once. net/http sends a request with an idempotency key again by itself
+// when a connection is lost; a refusal of the second try would say nothing about the first one.
+type once struct{ http.RoundTripper }
+
+func (o once) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		r = r.Clone(r.Context())
+		r.GetBody = nil
+	}
+	return o.RoundTripper.RoundTrip(r)
 }
 
 // task is one job and the client's action on it.
@@ -175,7 +188,7 @@ func (c *clients) submitAndWait(ctx context.Context, s client.Submission) (*clie
 // recordFailedSubmit records a failed submission. Without an answer the outcome is unknown: the
 // job may exist.
 func (c *clients) recordFailedSubmit(s client.Submission, err error) {
-	if outcomeUnknown(err) { // also when the last try could not connect, because HTTP has tried again by itself
+	if outcomeUnknown(err) {
 		return // The job may have been stored. The record keeps the submission as unanswered.
 	}
 	switch client.CodeOf(err) {

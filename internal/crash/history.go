@@ -35,6 +35,10 @@ const (
 	getVerb    verb = "get"
 	cancelVerb verb = "cancel"
 	retryVerb  verb = "retry"
+
+	// cancelledVerb is the answer of a cancel. A server may read it after the cancel, and the job
+	// may have gone on meanwhile.
+	cancelledVerb verb = "the answer of a cancel"
 )
 
 // view is what an answer says about a job. The zero value stands for a call without an answer.
@@ -72,6 +76,11 @@ func (h *history) add(key string, v verb, began int64, j *client.Job, err error)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if v == cancelVerb && err == nil {
+		answer := op
+		answer.Input, op.Output = cancelledVerb, view{}
+		h.ops[key] = append(h.ops[key], answer)
+	}
 	h.ops[key] = append(h.ops[key], op)
 }
 
@@ -109,11 +118,9 @@ func stepJob(s jobState, v verb, o view) []any {
 	case v == cancelVerb && !s.last.status.Ended():
 		asked := s
 		asked.cancel = true
-		if !known {
-			return []any{s, asked}
-		}
-		// It ended before the cancel, or it must show the cancel.
-		return append(observeJob(s, o, o.status.Ended()), observeJob(asked, o, true)...)
+		return []any{s, asked} // it may come too late, or be lost
+	case v == cancelledVerb:
+		return observeJob(s, o, o.cancelRequested || o.status.Ended())
 	case v == retryVerb && s.last.status != client.Succeeded:
 		again := jobState{exists: true, last: view{id: s.last.id, cursor: s.last.cursor}}
 		if !known {

@@ -24,7 +24,7 @@ func TestHistoryFindsWhatNoSingleServerWouldAnswer(t *testing.T) {
 		}
 		return ops
 	}
-	together := in(submitVerb, at(client.Queued, 0), cancelVerb, cancelled, getVerb, at(client.Running, 1))
+	together := in(submitVerb, at(client.Queued, 0), cancelVerb, view{}, getVerb, at(client.Running, 1))
 	together[1].Return = 100
 	for name, c := range map[string]struct {
 		ops []porcupine.Operation
@@ -35,7 +35,7 @@ func TestHistoryFindsWhatNoSingleServerWouldAnswer(t *testing.T) {
 		"a lease was never used":                    {in(submitVerb, at(client.Running, 1), getVerb, at(client.Queued, 0), getVerb, at(client.Running, 1)), true},
 		"a cancel without an answer had its effect": {in(submitVerb, at(client.Running, 1), cancelVerb, view{}, getVerb, asked, getVerb, cancelled), true},
 		"a cancel without an answer had no effect":  {in(submitVerb, at(client.Running, 1), cancelVerb, view{}, getVerb, ended), true},
-		"a cancel came too late":                    {in(submitVerb, at(client.Running, 1), cancelVerb, ended), true},
+		"a cancel came too late":                    {in(submitVerb, at(client.Running, 1), cancelVerb, view{}, cancelledVerb, ended), true},
 		"a retry runs again":                        {in(submitVerb, failed, retryVerb, at(client.Queued, 0), getVerb, ended), true},
 		"a read during a cancel":                    {together, true},
 
@@ -46,8 +46,9 @@ func TestHistoryFindsWhatNoSingleServerWouldAnswer(t *testing.T) {
 		"an old state is read":        {in(submitVerb, at(client.Running, 2), getVerb, at(client.Running, 1)), false},
 		"an attempt counts no longer": {in(submitVerb, at(client.Queued, 1), getVerb, at(client.Queued, 0)), false},
 		"output is missing":           {in(submitVerb, view{id: "job_1", status: client.Running, attempt: 1, cursor: 2}, getVerb, at(client.Running, 1)), false},
-		"a cancel is forgotten":       {in(submitVerb, at(client.Running, 1), cancelVerb, asked, getVerb, at(client.Running, 1)), false},
-		"a cancel has no effect":      {in(submitVerb, at(client.Running, 1), cancelVerb, asked, getVerb, ended), false},
+		"a cancel is forgotten":       {in(submitVerb, at(client.Running, 1), cancelVerb, view{}, cancelledVerb, asked, getVerb, at(client.Running, 1)), false},
+		"a cancel has no effect":      {in(submitVerb, at(client.Running, 1), cancelVerb, view{}, cancelledVerb, asked, getVerb, ended), false},
+		"a cancel is not shown":       {in(submitVerb, at(client.Running, 1), cancelVerb, view{}, cancelledVerb, at(client.Running, 1)), false},
 		"nobody asked for the cancel": {in(submitVerb, at(client.Running, 1), getVerb, asked), false},
 	} {
 		if ok := porcupine.CheckOperations(jobModel.ToModel(), c.ops); ok != c.ok {
