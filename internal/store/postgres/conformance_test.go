@@ -13,8 +13,10 @@ import (
 
 // schemas has the database of each place of a test.
 type schemas struct {
-	mu  sync.Mutex
-	all map[string]pgtest.Database // guarded by mu
+	pooled bool // the stores are behind a pooler; set once
+	mu     sync.Mutex
+	all    map[string]pgtest.Database // guarded by mu
+	urls   map[string]string          // guarded by mu; through the pooler
 }
 
 // at returns the database of a place. The first call makes it.
@@ -32,9 +34,27 @@ func (s *schemas) at(tb testing.TB, place string) pgtest.Database {
 	return d
 }
 
+// url returns the URL for a store at a place.
+func (s *schemas) url(tb testing.TB, place string) string {
+	tb.Helper()
+	d := s.at(tb, place)
+	if !s.pooled {
+		return d.URL()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.urls == nil {
+		s.urls = map[string]string{}
+	}
+	if s.urls[place] == "" {
+		s.urls[place] = d.Pooler(tb)
+	}
+	return s.urls[place]
+}
+
 func (s *schemas) open(tb testing.TB, place string, o storetest.Options) store.Store {
 	tb.Helper()
-	st, err := postgres.Open(context.Background(), s.at(tb, place).URL(), postgres.Options{Clock: o.Clock, AtEnd: o.AtEnd, Readers: 2})
+	st, err := postgres.Open(context.Background(), s.url(tb, place), postgres.Options{Clock: o.Clock, AtEnd: o.AtEnd, Readers: 2, Unprepared: s.pooled})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -52,6 +72,16 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	s := &schemas{}
 	storetest.Run(t, storetest.Suite{Open: s.open, OpenSeveral: s.openSeveral})
+}
+
+// Behind a pooler each transaction may get another connection.
+func TestConformanceBehindPooler(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a pooler for each rule")
+	}
+	t.Parallel()
+	s := &schemas{pooled: true}
+	storetest.RunTopics(t, storetest.Suite{Open: s.open, OpenSeveral: s.openSeveral}, "submit", "idempotency", "claim", "limits", "lease", "output", "finish", "cancel", "rows", "batch")
 }
 
 func BenchmarkStore(b *testing.B) { storetest.Benchmarks(b, storetest.Suite{Open: (&schemas{}).open}) }

@@ -8,6 +8,7 @@
 package storetest
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -125,6 +126,17 @@ func Run(t *testing.T, s Suite) {
 		t.Run("three stores", func(t *testing.T) { runTopics(t, s, 3, topic{"claims", sharedClaimRules()}) })
 	}
 	t.Run("history of two stores", func(t *testing.T) { t.Parallel(); runHistories(t, s) })
+}
+
+// RunTopics checks the suite's store against the rules of some topics, and two stores against the
+// rules of claims: for another way to the same store, such as a pooler in between.
+func RunTopics(t *testing.T, s Suite, names ...string) {
+	for _, topic := range topics() {
+		if slices.Contains(names, topic.name) {
+			runTopics(t, s, 1, topic)
+		}
+	}
+	t.Run("two stores", func(t *testing.T) { runTopics(t, s, 2, topic{"claims", sharedClaimRules()}) })
 }
 
 // runTopics checks n stores of one database against the rules.
