@@ -26,17 +26,17 @@ var (
 		set_config('idle_in_transaction_session_timeout', $3::text, true), set_config('enable_seqscan', 'off', true),
 		set_config('enable_nestloop', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true),
 		set_config('jit', 'off', true)`}
-	lockMoves = &statement{"lock_moves", `select pg_advisory_xact_lock($1::bigint::int,
-		coalesce((select oid::bigint::bit(32)::int from pg_namespace where nspname = current_schema()), 0))`}
+	lockMoves = &statement{"lock_moves", fmt.Sprintf("select pg_advisory_xact_lock(%d, 'moves'::regclass::oid::bigint::bit(32)::int)", movesLock)}
 	lockProcess = &statement{"lock_process", "select pg_advisory_xact_lock($1::bigint)"}
-	readStart   = &statement{"read_start", `select (extract(epoch from clock_timestamp()) * 1000000)::bigint, exists (select from applied where batch = $1::uuid)`}
+	readStart   = &statement{"read_start", "select " + clockMicros + ", exists (select from applied where batch = $1::uuid)"}
 	insertMove  = &statement{"insert_move", "insert into moves (seq, at, last_n, data) values ($1::bigint, $2::bigint, $3::bigint, $4::bytea)"}
 	insertBatch = &statement{"insert_batch", "insert into applied (batch, at, bytes) values ($1::uuid, $2::bigint, $3::bigint)"}
 )
 
 const (
 	// movesLock is the class of the advisory lock that orders all moves of an installation. The
-	// object is the schema.
+	// object is the table of moves, and not the current schema: that differs for a process whose
+	// search_path has another schema before that of the tables.
 	movesLock = 0x6d77_6d76
 	// A process that hangs inside a transaction delays the others for this long.
 	maxIdle = 10 * time.Second
@@ -60,11 +60,15 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 		// An earlier call applied the batch and answered its ops.
 		return func() error { return nil }, nil
 	}
-	for try := 1; ; try++ {
-		err := s.applyOnce(ctx, b)
+	for try, lock := 1, false; ; try++ {
+		err := s.applyOnce(ctx, b, lock)
 		if err == nil {
 			s.recent.add(b.ID)
 			return func() error { return nil }, nil
+		}
+		if errors.Is(err, errUnlocked) {
+			lock = true
+			continue
 		}
 		var again *retryable
 		if try == maxTries || !errors.As(err, &again) {
@@ -124,12 +128,18 @@ func (s *Store) noteLost(err error) {
 	s.disconnect()
 }
 
-// applyOnce runs the transaction of a batch once.
-func (s *Store) applyOnce(ctx context.Context, b *store.Batch) error {
+// errUnlocked means that a batch moves a job although it does not have the lock of all moves: it
+// has met a job with a damaged row.
+var errUnlocked = errors.New("postgres: the batch needs the lock of all moves")
+
+// applyOnce runs the transaction of a batch once, with the lock of all moves if lock is true or the
+// batch has an op that needs it.
+func (s *Store) applyOnce(ctx context.Context, b *store.Batch, lock bool) error {
 	if err := s.usable(ctx); err != nil {
 		return s.failed(err)
 	}
 	t := newTx(ctx, s)
+	t.locked = lock || s.inDoubt || s.movesJobs(b)
 	known, err := t.start(b)
 	if errors.Is(err, errGap) {
 		s.noteGap()
@@ -140,6 +150,7 @@ func (s *Store) applyOnce(ctx context.Context, b *store.Batch) error {
 	}
 	if known {
 		// An earlier call was stored although its answer was lost: the ops have their answers.
+		s.inDoubt = false
 		return s.abandon(ctx)
 	}
 	// From here on the ops change the memory.
@@ -147,10 +158,14 @@ func (s *Store) applyOnce(ctx context.Context, b *store.Batch) error {
 	if err := ops.Apply(t, s.mem, b, s.atEnd); err != nil {
 		return s.failed(err)
 	}
+	if !t.locked && len(s.mem.Changes()) > 0 {
+		_ = s.abandon(ctx)
+		return errUnlocked
+	}
 	if err := t.finish(b); err != nil {
 		return err
 	}
-	s.stale = false
+	s.stale, s.inDoubt = false, false
 	return nil
 }
 
@@ -196,13 +211,13 @@ func (s *Store) movesJobs(b *store.Batch) bool {
 // stored already.
 func (t *tx) start(b *store.Batch) (known bool, err error) {
 	s := t.s
-	t.locked = s.movesJobs(b)
 	t.reads.add(begin, nil)
 	t.reads.add(configure, nil, millisParam(maxWait), millisParam(maxRun), millisParam(maxIdle))
-	if t.locked {
-		t.reads.add(lockMoves, nil, intParam(movesLock))
-	} else {
+	if !t.locked || s.inDoubt { // the batch in doubt may have had only the one or the other
 		t.reads.add(lockProcess, nil, intParam(s.process))
+	}
+	if t.locked {
+		t.reads.add(lockMoves, nil)
 	}
 	var reading int64
 	t.reads.add(readStart, func(r *record) { reading, known = r.int(), r.flag() }, b.ID[:])
@@ -228,9 +243,7 @@ func (t *tx) start(b *store.Batch) (known bool, err error) {
 // prefetch adds the reads of what the batch names.
 func (t *tx) prefetch(b *store.Batch) {
 	n := ops.NamesOf(b)
-	t.addRunning(n.Running)
-	t.addFind(n.Jobs)
-	t.addHolders(n.Tokens)
+	t.addJobs(n.Running, n.Jobs, n.Tokens)
 	t.addUsedIDs(b.Submits)
 	t.addKeys(n.Keys)
 	t.addRows(n.Rows)
@@ -288,7 +301,9 @@ func (t *tx) finish(b *store.Batch) error {
 	}
 	switch {
 	case err == nil && committed, !wrote:
-		s.lastSeq = seq
+		if seq > s.lastSeq {
+			s.lastSeq, s.lastAt = seq, t.now
+		}
 		if wrote {
 			s.recent.stored = append(s.recent.stored, b.ID)
 		}
@@ -307,6 +322,7 @@ func (t *tx) finish(b *store.Batch) error {
 		return s.failed(err) // a statement failed, so that the commit was not executed
 	}
 	s.disconnect()
+	s.inDoubt = true
 	return fmt.Errorf("the connection was lost during the commit: %w", err)
 }
 

@@ -54,6 +54,20 @@ func (c *clock) now() time.Time {
 	return shown
 }
 
+var readClock = &statement{"read_clock", "select " + clockMicros}
+
+// during adds a reading of the database's clock to a flush, and notes it after run has run that.
+func (c *clock) during(f *flush, run func() error) error {
+	var reading int64
+	f.add(readClock, func(r *record) { reading = r.int() })
+	asked := time.Now()
+	err := run()
+	if err == nil {
+		c.note(time.UnixMicro(reading), asked, time.Now())
+	}
+	return err
+}
+
 // note notes a reading of the database's clock, which was asked for at one moment of our clock and
 // answered at another. It is used if it is better than the last one is by now, or if it shows that
 // the database's clock was set.

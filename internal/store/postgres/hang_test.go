@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"fmt"
 	"testing"
 	"time"
 
@@ -76,7 +75,7 @@ func TestTransactionOfConnectionThatHangsIsEnded(t *testing.T) {
 	t.Parallel()
 	s, p, d := proxied(t)
 	holder := d.Connect(t)
-	lock := `begin; select pg_advisory_xact_lock(` + fmt.Sprint(movesLock) + `, (select oid::bigint::bit(32)::int from pg_namespace where nspname = current_schema()))`
+	lock := "begin; " + lockMoves.sql
 	if _, err := holder.Exec(t.Context(), lock); err != nil {
 		t.Fatal(err)
 	}

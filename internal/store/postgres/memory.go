@@ -23,14 +23,15 @@ import (
 var (
 	beginLoad = &statement{"begin_load", "begin isolation level repeatable read read only"}
 	// loadImport finds an import that has not ended; see migration 0003.
-	loadImport  = &statement{"load_import", "select state from imports where state < 2"}
-	loadFold    = &statement{"load_fold", "select seq, last_n from fold"}
-	loadQueues  = &statement{"load_queues", "select " + countNames + ", name, paused from queues"}
-	loadMoves   = &statement{"load_moves", "select seq, at, last_n, data from moves where seq > (select seq from fold) order by seq"}
-	loadReady   = &statement{"load_ready", "select queue, lane, key, priority, turn, run_at from jobs where lane is not null order by queue, lane"}
-	loadDue     = &statement{"load_due", "select queue, tenant, key from jobs where due is not null"}
-	loadRunning = &statement{"load_running", "select tenant, key, queue, priority, losses, cleared from jobs where state = 4"}
-	loadIDSkew  = &statement{"load_id_skew", "select apart from created"}
+	loadImport   = &statement{"load_import", "select state from imports where state < 2"}
+	loadFold     = &statement{"load_fold", "select seq, last_n from fold"}
+	loadQueues   = &statement{"load_queues", "select " + countNames + ", name, paused from queues"}
+	loadMoves    = &statement{"load_moves", "select seq, at, last_n, data from moves where seq > (select seq from fold) order by seq"}
+	loadFoldMove = &statement{"load_fold_move", "select at from moves where seq = (select seq from fold)"}
+	loadReady    = &statement{"load_ready", "select queue, lane, key, priority, turn, run_at from jobs where lane is not null order by queue, lane"}
+	loadDue      = &statement{"load_due", "select queue, tenant, key from jobs where due is not null"}
+	loadRunning  = &statement{"load_running", "select tenant, key, queue, priority, losses, cleared from jobs where state = 4"}
+	loadIDSkew   = &statement{"load_id_skew", "select apart from created"}
 	// selectMoves reads the moves that are new, and whether the last known one is still there.
 	selectMoves = &statement{"select_moves", "select seq, at, last_n, case when seq > $1::bigint then data end from moves where seq >= $1::bigint order by seq"}
 )
@@ -81,6 +82,7 @@ func (s *Store) load(ctx context.Context) error {
 	l := mem.Load()
 	counts := map[string]job.Counts{}
 	var lastSeq, lastN int64
+	var lastAt time.Time
 	var damage error
 	importing := false
 	f.add(beginLoad, nil)
@@ -92,9 +94,10 @@ func (s *Store) load(ctx context.Context) error {
 		c.Paused = r.flag()
 		counts[name] = c
 	})
+	f.add(loadFoldMove, func(r *record) { lastAt = r.time() })
 	f.add(loadMoves, func(r *record) {
 		m := scanMove(r)
-		lastSeq, lastN = m.seq, max(lastN, m.lastN)
+		lastSeq, lastAt, lastN = m.seq, m.at, max(lastN, m.lastN)
 		damage = errors.Join(damage, m.eachChange(func(c *ops.Change) { countChange(counts, c) }))
 	})
 	f.add(loadReady, func(r *record) {
@@ -107,7 +110,7 @@ func (s *Store) load(ctx context.Context) error {
 		j.Priority, j.Losses, j.Cleared = int(r.int()), int(r.int()), int(r.int())
 		l.Running(&j)
 	})
-	f.add(loadIDSkew, func(r *record) { s.idSkew = max(s.idSkew, r.int()) })
+	f.add(loadIDSkew, func(r *record) { s.idSkew = r.int() })
 	f.add(commit, nil)
 	if err := errors.Join(f.run(ctx), damage); err != nil {
 		return err
@@ -119,7 +122,7 @@ func (s *Store) load(ctx context.Context) error {
 		l.Counts(name, c)
 	}
 	// A number that a failed batch has used is not used again.
-	s.mem, s.lastSeq, s.lastN = mem, lastSeq, max(s.lastN, lastN)
+	s.mem, s.lastSeq, s.lastAt, s.lastN = mem, lastSeq, lastAt, max(s.lastN, lastN)
 	return nil
 }
 
@@ -140,13 +143,16 @@ func countChange(counts map[string]job.Counts, c *ops.Change) {
 	counts[c.Queue] = n
 }
 
-// follow brings the memory up to the last move. The first row is the last known move, unless that
-// was deleted.
+// followMoves brings the memory up to the last move. The first row must be the last known move. If
+// it is missing, it was deleted with moves after it, or the database was restored to an earlier
+// time. If it has another time, the restored database went on with other moves.
 func (s *Store) followMoves(rows []move) error {
 	switch {
-	case len(rows) == 0 && s.lastSeq > 0:
-		return errGap // the database has fewer moves than the memory: it was restored
-	case len(rows) > 0 && rows[0].seq > s.lastSeq+1:
+	case s.lastSeq == 0:
+		if len(rows) > 0 && rows[0].seq > 1 {
+			return errGap
+		}
+	case len(rows) == 0, rows[0].seq != s.lastSeq, !rows[0].at.Equal(s.lastAt):
 		return errGap
 	}
 	for i := range rows {
@@ -158,7 +164,7 @@ func (s *Store) followMoves(rows []move) error {
 			s.stale = true
 			return err
 		}
-		s.lastSeq, s.lastN = m.seq, max(s.lastN, m.lastN)
+		s.lastSeq, s.lastAt, s.lastN = m.seq, m.at, max(s.lastN, m.lastN)
 	}
 	return nil
 }
@@ -170,11 +176,13 @@ func (s *Store) withMemory(ctx context.Context, f func(*ops.Memory)) error {
 	if err := s.usable(ctx); err != nil {
 		return err
 	}
+	// A caller that goes away would close the connection, which the next batch needs.
+	ctx = context.WithoutCancel(ctx)
 	for range 2 {
 		var rows []move
 		w := flush{w: s.writer}
 		w.add(selectMoves, func(r *record) { rows = append(rows, scanMove(r)) }, intParam(s.lastSeq))
-		err := w.run(ctx)
+		err := s.clock.during(&w, func() error { return w.run(ctx) })
 		if err == nil {
 			err = s.followMoves(rows)
 		}

@@ -74,9 +74,11 @@ type Store struct {
 	recent   recentBatches
 	foldedAt time.Time // when this process last folded
 	lastSeq  int64     // the last move that mem has followed or made
+	lastAt   time.Time // the time of that move
 	lastN    int64     // the highest number of a job that was used
 	idSkew   int64     // see migration 0001; in microseconds
 	stale    bool      // mem may not match the database: load it again
+	inDoubt  bool      // whether the last batch is stored is unknown: its transaction may not be over
 	closed   bool
 }
 
@@ -146,7 +148,13 @@ func (s *Store) connect(ctx context.Context) error {
 		return err
 	}
 	w.guard = s.guard
-	if err := w.checkDurable(ctx); err != nil {
+	err = w.checkDurable(ctx)
+	if err == nil {
+		// Before the first batch, which may wait for a lock and then reads the clock badly.
+		f := flush{w: w}
+		err = s.clock.during(&f, func() error { return f.run(ctx) })
+	}
+	if err != nil {
 		w.close()
 		return err
 	}

@@ -13,16 +13,17 @@ const unfinishedSQL = "select " + commonColumns + ", " + leaseColumns + " from j
 // The reads of jobs. Rows of jobs that run are locked, because a batch with renewals and output
 // alone does not hold the lock of the installation.
 var (
-	selectJobs = &statement{"select_jobs", "select j.* from " + unnest("ttu") + " u (t, o, i) cross join lateral (" +
-		unfinishedSQL + "where tenant = t and usr = o and id = i for no key update) j"}
+	// All rows are locked in the order of their numbers, so that no two batches wait for each other.
+	selectJobs = &statement{"select_jobs", unfinishedSQL + `where n = any(array(
+		select n from jobs where id = any($1::uuid[]) and state = 4 union all select n from jobs where token = any($2::uuid[])
+		union all select j.n from unnest($3::text[], $4::text[], $5::uuid[]) u (t, o, i) cross join lateral
+			(select n from jobs where tenant = t and usr = o and id = i offset 0) j)) order by n for no key update`}
 	selectEnded = &statement{"select_ended", "select j.* from " + unnest("ttu") + " u (t, o, i) cross join lateral (" +
 		"select " + commonColumns + ", " + endColumns + " from ended where tenant = t and usr = o and id = i offset 0) j"}
 	selectUsedIDs = &statement{"select_used_ids", "select u.* from " + unnest("ttu") + " u (t, o, i) cross join lateral (" +
 		"select from ended where tenant = t and usr = o and id = i offset 0) j"}
-	selectRunning = &statement{"select_running", unfinishedSQL + "where id = any($1::uuid[]) and state = 4 order by n for no key update"}
-	selectHolders = &statement{"select_holders", unfinishedSQL + "where token = any($1::uuid[]) order by n for no key update"}
-	selectInputs  = &statement{"select_inputs", "select n, body from inputs where n = any($1::bigint[])"}
-	selectLane    = &statement{"select_lane", "select " + commonColumns + ", " + leaseColumns + ` , (select body from inputs i where i.n = jobs.n) from jobs
+	selectInputs = &statement{"select_inputs", "select n, body from inputs where n = any($1::bigint[])"}
+	selectLane   = &statement{"select_lane", "select " + commonColumns + ", " + leaseColumns + ` , (select body from inputs i where i.n = jobs.n) from jobs
 		where queue = $1::text and lane = $2::text and (turn, n) > ($3::bigint, $4::bigint) order by turn, n limit $5::bigint`}
 	selectSuspect = &statement{"select_suspect", unfinishedSQL + `where n =
 		(select n from jobs where queue = $1::text and lane >= '!' and lane < '"' order by run_at, n limit 1)`}
@@ -49,50 +50,36 @@ func (t *tx) addUsedIDs(submits []*store.Submit) {
 	}
 }
 
-// addFind adds the read of jobs by owner and id.
-func (t *tx) addFind(ids []store.OwnedID) {
-	names := newTable("ttu")
-	for _, id := range ids {
-		if _, known := t.jobs[id]; !known {
-			t.jobs[id] = nil
-			if isStorable(id.Owner.Tenant + id.Owner.User) { // otherwise there is no such job
-				names.text(id.Owner.Tenant).text(id.Owner.User).uuid(id.ID)
-			}
-		}
-	}
-	if names.empty() {
-		return
-	}
-	params := names.params()
-	t.reads.add(selectJobs, func(r *record) { t.addRow(scanUnfinished(r)) }, params...)
-	t.reads.add(selectEnded, func(r *record) { t.addRow(scanEnded(r)) }, params...)
-}
-
-// addRunning adds the read of running jobs by id.
-func (t *tx) addRunning(ids []job.ID) {
-	list := newTable("u")
-	for _, id := range ids {
+// addJobs adds the read of jobs: of running ones by id, of jobs in any state by owner and id, and of
+// running ones by token.
+func (t *tx) addJobs(running []job.ID, ids []store.OwnedID, tokens []job.Token) {
+	byID, byToken, byOwner := newTable("u"), newTable("u"), newTable("ttu")
+	for _, id := range running {
 		if _, known := t.running[id]; !known {
 			t.running[id] = nil
-			list.uuid(id)
+			byID.uuid(id)
 		}
 	}
-	if !list.empty() {
-		t.reads.add(selectRunning, func(r *record) { t.addRow(scanUnfinished(r)) }, list.params()...)
-	}
-}
-
-// addHolders adds the read of running jobs by token.
-func (t *tx) addHolders(tokens []job.Token) {
-	list := newTable("u")
 	for _, token := range tokens {
 		if _, known := t.tokens[token]; !known {
 			t.tokens[token] = nil
-			list.uuid(token)
+			byToken.uuid(token)
 		}
 	}
-	if !list.empty() {
-		t.reads.add(selectHolders, func(r *record) { t.addRow(scanUnfinished(r)) }, list.params()...)
+	for _, id := range ids {
+		if _, known := t.jobs[id]; !known {
+			t.jobs[id] = nil
+			if isStorable(id.Owner.Tenant) && isStorable(id.Owner.User) { // otherwise there is no such job
+				byOwner.text(id.Owner.Tenant).text(id.Owner.User).uuid(id.ID)
+			}
+		}
+	}
+	if !byID.empty() || !byToken.empty() || !byOwner.empty() {
+		params := append(append(byID.params(), byToken.params()...), byOwner.params()...)
+		t.reads.add(selectJobs, func(r *record) { t.addRow(scanUnfinished(r)) }, params...)
+	}
+	if !byOwner.empty() {
+		t.reads.add(selectEnded, func(r *record) { t.addRow(scanEnded(r)) }, byOwner.params()...)
 	}
 }
 
@@ -108,7 +95,7 @@ func jobOf(e *entry) *ops.Job {
 func (t *tx) Find(owner job.Owner, id job.ID) (*ops.Job, error) {
 	of := store.OwnedID{Owner: owner, ID: id}
 	if _, known := t.jobs[of]; !known {
-		t.addFind([]store.OwnedID{of})
+		t.addJobs(nil, []store.OwnedID{of}, nil)
 		if err := t.read(); err != nil {
 			return nil, err
 		}
@@ -119,7 +106,7 @@ func (t *tx) Find(owner job.Owner, id job.ID) (*ops.Job, error) {
 // Running reads a running job; see [ops.LeaseTx].
 func (t *tx) Running(id job.ID) (*ops.Job, error) {
 	if _, known := t.running[id]; !known {
-		t.addRunning([]job.ID{id})
+		t.addJobs([]job.ID{id}, nil, nil)
 		if err := t.read(); err != nil {
 			return nil, err
 		}
@@ -130,7 +117,7 @@ func (t *tx) Running(id job.ID) (*ops.Job, error) {
 // Holder reads the running job of a token; see [ops.LeaseTx].
 func (t *tx) Holder(token job.Token) (*ops.Job, error) {
 	if _, known := t.tokens[token]; !known {
-		t.addHolders([]job.Token{token})
+		t.addJobs(nil, nil, []job.Token{token})
 		if err := t.read(); err != nil {
 			return nil, err
 		}
