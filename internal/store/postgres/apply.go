@@ -26,7 +26,7 @@ var (
 		set_config('idle_in_transaction_session_timeout', $3::text, true), set_config('enable_seqscan', 'off', true),
 		set_config('enable_nestloop', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true),
 		set_config('jit', 'off', true)`}
-	lockMoves = &statement{"lock_moves", fmt.Sprintf("select pg_advisory_xact_lock(%d, 'moves'::regclass::oid::bigint::bit(32)::int)", movesLock)}
+	lockMoves   = &statement{"lock_moves", "select pg_advisory_xact_lock($1::bigint::int, 'moves'::regclass::oid::bigint::bit(32)::int)"}
 	lockProcess = &statement{"lock_process", "select pg_advisory_xact_lock($1::bigint)"}
 	readStart   = &statement{"read_start", "select " + clockMicros + ", exists (select from applied where batch = $1::uuid)"}
 	insertMove  = &statement{"insert_move", "insert into moves (seq, at, last_n, data) values ($1::bigint, $2::bigint, $3::bigint, $4::bytea)"}
@@ -217,7 +217,7 @@ func (t *tx) start(b *store.Batch) (known bool, err error) {
 		t.reads.add(lockProcess, nil, intParam(s.process))
 	}
 	if t.locked {
-		t.reads.add(lockMoves, nil)
+		t.reads.add(lockMoves, nil, intParam(movesLock))
 	}
 	var reading int64
 	t.reads.add(readStart, func(r *record) { reading, known = r.int(), r.flag() }, b.ID[:])

@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,7 +77,7 @@ func TestTransactionOfConnectionThatHangsIsEnded(t *testing.T) {
 	t.Parallel()
 	s, p, d := proxied(t)
 	holder := d.Connect(t)
-	lock := "begin; " + lockMoves.sql
+	lock := strings.Replace("begin; "+lockMoves.sql, "$1", fmt.Sprint(movesLock), 1)
 	if _, err := holder.Exec(t.Context(), lock); err != nil {
 		t.Fatal(err)
 	}
