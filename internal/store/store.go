@@ -168,7 +168,7 @@ type UpkeepReader interface {
 	Kept(ctx context.Context) (Kept, error)
 	// Now reads the store's clock, to within [ClockTolerance]. Only this clock decides
 	// leases and due times. A shared store estimates it, so Now may go back by up to
-	// ClockTolerance, and by no more.
+	// ClockTolerance. It goes back by more only when the clock was set back by seconds.
 	Now() time.Time
 }
 

@@ -28,12 +28,15 @@ const (
 	maxDrift = 200 * time.Microsecond
 	// maxBack is how far the answered time goes back when a better reading says so.
 	maxBack = store.ClockTolerance / 2
+	// maxStand is how long the answered time stands still to go back no further. If the database's
+	// clock was set back by more, it goes back at once: it would be wrong for as long as it stood.
+	maxStand = 5 * time.Second
 )
 
 func newClock(fixed func() time.Time) *clock { return &clock{fixed: fixed, local: time.Now} }
 
-// now returns the database's time. It never returns a time more than maxBack before an earlier
-// one: if the database's clock was set back, it stands still until that clock has caught up.
+// now returns the database's time. If that clock was set back, it goes back by maxBack and stands
+// still until the clock has caught up, but for no longer than maxStand.
 func (c *clock) now() time.Time {
 	if c.fixed != nil {
 		return c.fixed()
@@ -45,11 +48,12 @@ func (c *clock) now() time.Time {
 		return now
 	}
 	shown := c.reading.Add(now.Sub(c.at))
-	if floor := c.highest.Add(-maxBack); shown.Before(floor) {
-		return floor
-	}
-	if shown.After(c.highest) {
+	floor := c.highest.Add(-maxBack)
+	switch {
+	case shown.After(c.highest), floor.Sub(shown) > maxStand:
 		c.highest = shown
+	case shown.Before(floor):
+		return floor
 	}
 	return shown
 }

@@ -89,12 +89,27 @@ func TestClockGoesForwardWithDatabase(t *testing.T) {
 	f.wantError(0)
 }
 
+// A clock that stood still for an hour would tell the engine each second that it has jumped, and no
+// lease would be swept.
+func TestClockFollowsLargeStepBack(t *testing.T) {
+	t.Parallel()
+	f := newFakeClocks(t)
+	f.read(time.Millisecond, time.Millisecond)
+	f.wantError(0)
+	f.database = f.database.Add(-time.Hour)
+	for range 10 {
+		f.read(time.Millisecond, time.Millisecond)
+		f.wantError(0)
+		f.advance(time.Second)
+	}
+}
+
 func TestClockHardlyGoesBack(t *testing.T) {
 	t.Parallel()
 	f := newFakeClocks(t)
 	f.read(time.Millisecond, time.Millisecond)
 	last := f.now()
-	f.database = f.database.Add(-time.Minute)
+	f.database = f.database.Add(-maxStand)
 	for i := range 200 {
 		f.read(time.Millisecond, time.Millisecond)
 		f.advance(time.Second)
