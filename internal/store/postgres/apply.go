@@ -146,7 +146,11 @@ func (s *Store) applyOnce(ctx context.Context, b *store.Batch, lock bool) error 
 		return &retryable{fmt.Errorf("%w: %w", err, store.ErrNotCommitted)}
 	}
 	if err != nil {
-		return s.failed(err)
+		failed := s.failed(err)
+		if codeOf(err) == "55P03" {
+			s.endSilentHolder(ctx)
+		}
+		return failed
 	}
 	if known {
 		// An earlier call was stored although its answer was lost: the ops have their answers.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/pgtest"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 	"github.com/meanwhile-run/meanwhile/internal/store/postgres"
 	"github.com/meanwhile-run/meanwhile/internal/store/storetest"
 )
@@ -85,3 +86,24 @@ func TestConformanceBehindPooler(t *testing.T) {
 }
 
 func BenchmarkStore(b *testing.B) { storetest.Benchmarks(b, storetest.Suite{Open: (&schemas{}).open}) }
+
+// Every rule holds when the outcome of commits is unknown: whether they are stored is then looked
+// up in the database, and the memory is loaded again.
+func TestConformanceWhenAnswersAreLost(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("runs the whole suite again")
+	}
+	s := &schemas{}
+	open := func(tb testing.TB, place string, o storetest.Options) store.Store {
+		st := s.open(tb, place, o)
+		postgres.LoseAnswers(st.(*postgres.Store))
+		return faulty.Retrying(st)
+	}
+	storetest.Run(t, storetest.Suite{Open: open, OpenSeveral: func(tb testing.TB, place string, n int, o storetest.Options) (all []store.Store) {
+		for range n {
+			all = append(all, open(tb, place, o))
+		}
+		return all
+	}})
+}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -109,5 +110,22 @@ func (d *harness) exec(sql string, args ...any) {
 	tag, err := d.db.Connect(d.T).Exec(d.Context(), sql, args...)
 	if err != nil || tag.RowsAffected() == 0 {
 		d.Fatalf("%s: %v, %v", sql, tag, err)
+	}
+}
+
+// LoseAnswers makes a store lose the connection at two of seven commits: once after the commit, and
+// once before it.
+func LoseAnswers(s *Store) {
+	n := 0
+	s.beforeCommit = func() {
+		if n++; n%7 == 3 {
+			_ = s.writer.pg.Conn().Close()
+		}
+	}
+	s.afterCommit = func(err error) error {
+		if n%7 == 6 {
+			return errors.New("the answer was lost")
+		}
+		return err
 	}
 }

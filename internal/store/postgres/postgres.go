@@ -51,17 +51,18 @@ var ErrAsynchronous = errors.New("postgres: the database has synchronous_commit 
 // Store is a [store.Store] in a PostgreSQL database.
 type Store struct {
 	// Set once.
-	clock   *clock
-	atEnd   store.AtEnd
-	log     *slog.Logger
-	options Options
-	config  *pgconn.Config // of the writer
-	pool    *pgxpool.Pool  // of the readers
-	lists   chan struct{}  // has an element for each list that is being read
-	process int64          // the number of this process's advisory lock
-	guard   *guard
-	pooled  atomic.Bool // a pooler is between this process and the database
-	folding folding
+	clock     *clock
+	atEnd     store.AtEnd
+	log       *slog.Logger
+	options   Options
+	config    *pgconn.Config // of the writer
+	pool      *pgxpool.Pool  // of the readers
+	lists     chan struct{}  // has an element for each list that is being read
+	process   int64          // the number of this process's advisory lock
+	guard     *guard
+	pooled    atomic.Bool // a pooler is between this process and the database
+	folding   folding
+	maxSilent time.Duration // see holder.go
 
 	// Set by tests before the first batch: called before and after the commit of a batch is sent.
 	beforeCommit func()
@@ -107,7 +108,7 @@ func Open(ctx context.Context, conninfo string, o Options) (_ *Store, err error)
 	s := &Store{
 		guard: &guard{config: &config.ConnConfig.Config, patience: cmp.Or(o.patience, patience)},
 		clock: newClock(o.Clock), atEnd: o.AtEnd, log: o.Log, options: o,
-		config: &config.ConnConfig.Config, process: randomLock(), stale: true, folding: defaultFolding, foldedAt: time.Now(), lists: make(chan struct{}, max(o.Readers/2, 1)),
+		config: &config.ConnConfig.Config, process: randomLock(), stale: true, folding: defaultFolding, maxSilent: maxSilent, foldedAt: time.Now(), lists: make(chan struct{}, max(o.Readers/2, 1)),
 	}
 	s.guard.watchPool(config)
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {

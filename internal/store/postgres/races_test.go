@@ -262,6 +262,27 @@ func TestCancelledReadOfMemoryKeepsConnection(t *testing.T) {
 	}
 }
 
+// The machine of a process dies in the middle of a batch, between two statements that it sends
+// together. The server waits for the next one, but the others do not wait for that.
+func TestSilentHolderOfTheLockIsEnded(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("waits until a lock is not given")
+	}
+	d := newHarness(t)
+	d.Store.maxSilent = time.Millisecond
+	dead := d.db.Connect(t).PgConn().StartPipeline(context.WithoutCancel(t.Context()))
+	dead.SendQueryParams("begin", nil, nil, nil, nil)
+	dead.SendQueryParams(configure.sql, [][]byte{[]byte("5000"), []byte("5000"), []byte("10")}, nil, nil, nil)
+	dead.SendQueryParams(lockMoves.sql, [][]byte{intParam(movesLock)}, nil, binaryFormat, nil)
+	if err := dead.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	d.awaitQuery(nil, "select count(*) from pg_locks where locktype = 'advisory' and granted and pid <> pg_backend_pid()")
+	d.apply(newSubmit())
+	d.wantQueued(d.Store, 1)
+}
+
 // All processes take the same lock, whatever schemas their search_path has before the tables.
 func TestLockBelongsToTheTables(t *testing.T) {
 	t.Parallel()
