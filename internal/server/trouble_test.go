@@ -109,7 +109,7 @@ func TestServerOutlivesTrouble(t *testing.T) {
 		}},
 		{"somebody holds a table", false, func(r *inTrouble) func() { return r.lock("lock table ROLE.jobs in access exclusive mode") }},
 		{"somebody holds the lock of all moves", false, func(r *inTrouble) func() {
-			return r.lock("select pg_advisory_xact_lock(1836543350, (select oid::bigint::bit(32)::int from pg_namespace where nspname = 'ROLE'))")
+			return r.lock("select pg_advisory_xact_lock(1836543350, 'ROLE.moves'::regclass::oid::bigint::bit(32)::int)")
 		}},
 		{"a statement takes too long", false, func(r *inTrouble) func() { return r.failBatches("57014") }},
 		{"the disk of the database is full", false, func(r *inTrouble) func() { return r.failBatches("53100") }},

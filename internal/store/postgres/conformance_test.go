@@ -100,7 +100,7 @@ func TestConformanceWhenAnswersAreLost(t *testing.T) {
 		postgres.LoseAnswers(st.(*postgres.Store))
 		return faulty.Retrying(st)
 	}
-	storetest.Run(t, storetest.Suite{Open: open, OpenSeveral: func(tb testing.TB, place string, n int, o storetest.Options) (all []store.Store) {
+	storetest.Run(t, storetest.Suite{ForgetsTurns: true, Open: open, OpenSeveral: func(tb testing.TB, place string, n int, o storetest.Options) (all []store.Store) {
 		for range n {
 			all = append(all, open(tb, place, o))
 		}
