@@ -2,6 +2,7 @@ package meanwhile_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log"
@@ -242,4 +243,37 @@ func ExampleIdempotencyKey() {
 	fmt.Println(second.ID == first.ID, err)
 	// Output:
 	// true <nil>
+}
+
+// An order and its job exist both or neither. The program's tables and the jobs are in one
+// PostgreSQL database.
+func ExampleServer_SubmitTx() {
+	order := func(ctx context.Context, s *meanwhile.Server, db *sql.DB) (id string, err error) {
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			return "", err
+		}
+		defer func() { _ = tx.Rollback() }() // does nothing after a commit
+		if _, err := tx.ExecContext(ctx, "insert into orders (item) values ('chair')"); err != nil {
+			return "", err
+		}
+		id, err = s.SubmitTx(ctx, meanwhile.SQLTx(tx), meanwhile.Submission{Queue: "mail", Input: "chair"})
+		if err != nil {
+			return "", err
+		}
+		return id, tx.Commit()
+	}
+	_ = order
+}
+
+// PgxTx takes a transaction of pgx, which is any value with its method Exec.
+func ExampleServer_SubmitTxAs() {
+	type commandTag struct{} // pgconn.CommandTag
+	type pgxTx interface {   // pgx.Tx
+		Exec(ctx context.Context, sql string, arguments ...any) (commandTag, error)
+	}
+	order := func(ctx context.Context, s *meanwhile.Server, tx pgxTx) (id string, err error) {
+		return s.SubmitTxAs(ctx, meanwhile.PgxTx(tx), "ann", meanwhile.Submission{Queue: "mail", Input: "chair"})
+	}
+	_ = order
 }

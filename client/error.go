@@ -49,6 +49,7 @@ const (
 	CodeCallerBusy          = "caller_busy"          // the caller sends too many bodies at once
 	CodeOverloaded          = "overloaded"           // the server has too much to do now
 	CodeUnavailable         = "unavailable"          // the server cannot reach or write its store
+	CodeUnsupported         = "unsupported"          // the store of the server cannot do it; no answer over HTTP has this code
 
 	CodeUnreachable = "unreachable" // no answer came; set by this package
 	CodeBadAnswer   = "bad_answer"  // the answer is not from a Meanwhile server; set by this package

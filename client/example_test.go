@@ -323,3 +323,17 @@ func fakeServer() *httptest.Server {
 		}
 	}))
 }
+
+// A program without a server submits a job in a transaction of its own: it inserts a row.
+func ExampleSubmission_InboxBody() {
+	s := client.Submission{Input: map[string]int{"order": 7}, Key: "ann", Delay: time.Minute}
+	body, err := s.InboxBody()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	// insert into inbox (queue, body) values ('mail', $1) returning id
+	fmt.Println(string(body))
+	// Output:
+	// {"key":"ann","delay_s":60,"input":{"order":7}}
+}

@@ -102,7 +102,7 @@ func newKey() string {
 // The JSON form of a submission, without its input.
 type (
 	wireSubmission struct {
-		Queue          string            `json:"queue"`
+		Queue          string            `json:"queue,omitempty"`
 		Key            string            `json:"key,omitempty"`
 		Priority       int               `json:"priority,omitempty"`
 		Delay          seconds           `json:"delay_s,omitempty"`
@@ -129,6 +129,13 @@ func (s seconds) MarshalJSON() ([]byte, error) {
 	return json.Marshal(max(time.Duration(s), 0).Seconds())
 }
 
+// InboxBody returns the value of the column body for a row of the inbox (docs/inbox.md), which a
+// program inserts in a transaction of its own. Queue and IdempotencyKey have columns of their own.
+func (s Submission) InboxBody() (json.RawMessage, error) {
+	s.Queue = ""
+	return s.encode("")
+}
+
 // encode encodes the submission. The idempotency key is set for a job of a batch. A raw
 // input is validated and copied: encoding it again would cost more than everything else.
 func (s *Submission) encode(key string) ([]byte, error) {
@@ -151,8 +158,10 @@ func (s *Submission) encode(key string) ([]byte, error) {
 	}
 	// rest is an object without the input. Write the input in place of its closing brace.
 	body := make([]byte, 0, len(rest)+len(input)+len(`,"input":`))
-	body = append(body, rest[:len(rest)-1]...)
-	body = append(append(body, `,"input":`...), input...)
+	if body = append(body, rest[:len(rest)-1]...); len(body) > 1 {
+		body = append(body, ',')
+	}
+	body = append(append(body, `"input":`...), input...)
 	return append(body, '}'), nil
 }
 

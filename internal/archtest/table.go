@@ -19,6 +19,7 @@ var packages = []pkg{
 	{path: "meanwhiletest", imports: []string{".", "client", "internal/testmode"}},
 	{path: "client"},
 	{path: "examples/thumbnails", imports: []string{".", "client"}},
+	{path: "examples/orders", imports: []string{".", "client"}, libraries: []string{"github.com/jackc/pgx/v5"}},
 	{path: "bench", imports: []string{"client"}, libraries: []string{"github.com/jackc/pgx/v5"}},
 
 	{path: "internal/job", libraries: []string{"github.com/google/uuid"}},
@@ -54,6 +55,7 @@ var packages = []pkg{
 	{path: "internal/pgtest", libraries: []string{"github.com/jackc/pgx/v5"}},
 
 	{path: "internal/move", imports: []string{"internal/job", "internal/files", "internal/store/dump", "internal/store/postgres", "internal/store/sqlite"}},
+	{path: "internal/inbox", imports: []string{"internal/job", "internal/engine"}, libraries: []string{"github.com/jackc/pgx/v5"}},
 	{path: "internal/conversation", imports: []string{"internal/job", "internal/store"}},
 	{path: "internal/api", imports: []string{"internal/job", "internal/strictjson"}},
 	{path: "internal/api/gate", imports: []string{"internal/job", "internal/api"}},
@@ -67,7 +69,7 @@ var packages = []pkg{
 		libraries: []string{"github.com/prometheus/client_golang", "go.opentelemetry.io/otel"}},
 	{path: "internal/config", imports: []string{"internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/server", imports: []string{
-		"internal/bus", "internal/bus/pgbus", "internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/store/postgres", "internal/engine", "internal/files", "internal/files/pgfiles", "internal/conversation", "internal/move",
+		"internal/bus", "internal/bus/pgbus", "internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/store/postgres", "internal/engine", "internal/files", "internal/files/pgfiles", "internal/conversation", "internal/inbox", "internal/move",
 		"internal/telemetry", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
 		"internal/api", "internal/api/gate", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
 	{path: "internal/cli", imports: []string{

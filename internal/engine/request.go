@@ -82,6 +82,17 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 	return op, nil
 }
 
+// CheckRequest returns why a request can never be stored; nil if it may be. What is over a limit
+// for a while is no reason.
+func (e *Engine) CheckRequest(r Request) error {
+	_, err := e.prepare(&r)
+	switch job.CodeOf(err) {
+	case job.ShuttingDown, job.Unavailable:
+		return nil
+	}
+	return err
+}
+
 // job makes the job of a request. Settings that the request does not set come from the queue.
 func (r *Request) job(q *Queue) job.Job {
 	maxAttempts, policy := q.DefaultsFor(r.Metadata)

@@ -116,6 +116,7 @@ var postgresTables = map[string]string{
 	"files":       "the directory of files",
 	"file_chunks": "the directory of files",
 	"token_keys":  "the file of keys",
-	"imports":     "nothing: it is the state of the move",
-	"migrations":  "nothing: they make the schema",
+	"inbox":       "nothing: a directory has none", "inbox_refused": "nothing: a directory has none",
+	"imports":    "nothing: it is the state of the move",
+	"migrations": "nothing: they make the schema",
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/exec/process"
 	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/files/pgfiles"
+	"github.com/meanwhile-run/meanwhile/internal/inbox"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/runner"
 	"github.com/meanwhile-run/meanwhile/internal/telemetry"
@@ -58,17 +59,20 @@ type components struct {
 	executors   map[string]exec.Executor // by queue
 	listener    net.Listener             // nil without an address
 
-	keys     *tokenKeys
-	gate     *gate.Gate // for every listener
-	conns    *connections
-	files    files.Store    // of jobs
-	shared   *pgfiles.Store // the same, if they are in a database; else nil
-	engine   *engine.Engine
-	runners  []*runner.Runner
-	apis     []httpAPI
-	health   health
-	notifier *notifier // nil without a service manager
-	embedded *embedded // for requests from a program that embeds the server
+	keys             *tokenKeys
+	gate             *gate.Gate // for every listener
+	conns            *connections
+	files            files.Store    // of jobs
+	shared           *pgfiles.Store // the same, if they are in a database; else nil
+	engine           *engine.Engine
+	runners          []*runner.Runner
+	apis             []httpAPI
+	jobs             *jobs.API    // one of apis
+	inbox            *inbox.Inbox // nil without a database
+	health           health
+	notifier         *notifier    // nil without a service manager
+	afterInboxSubmit func() error // a step of the inbox that tests break; nil
+	embedded         *embedded    // for requests from a program that embeds the server
 
 	streams    context.Context // ends when long-polls and streams must end
 	endStreams context.CancelFunc
@@ -186,9 +190,9 @@ func (c *components) assemble(waiting context.Context) (err error) {
 	}
 	c.addMetricSources()
 	c.runners = c.makeRunners(c.executors)
-	c.apis = []httpAPI{
-		jobs.New(jobs.Config{Engine: jobs.FromEngine(c.engine), Files: c.files, Gate: c.gate, Log: c.log, Stopping: c.streams, MaxInput: maxInput(c.cfg.Queues)}),
-	}
+	c.jobs = jobs.New(jobs.Config{Engine: jobs.FromEngine(c.engine), Files: c.files, Gate: c.gate, Log: c.log, Stopping: c.streams, MaxInput: maxInput(c.cfg.Queues)})
+	c.apis = []httpAPI{c.jobs}
+	c.makeInbox()
 	if _, ok := c.cfg.Queues[chatQueue]; ok {
 		c.apis = append(c.apis, chat.New(chat.Config{
 			Engine:        c.engine,

@@ -23,8 +23,8 @@ const (
 	databaseLogInterval = 10 * time.Second
 	// connectTimeout bounds one try, where the URL does not.
 	connectTimeout = 10 * time.Second
-	// sideConnections is how many connections copy files and read keys.
-	sideConnections = 4
+	// sideConnections is how many connections copy files, read keys and take jobs from the inbox.
+	sideConnections = 5
 )
 
 // awaitDatabase opens the store in the database.

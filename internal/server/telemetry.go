@@ -145,6 +145,9 @@ func (c *components) addMetricSources() {
 	if c.store.postgres != nil {
 		c.readDatabase(&sources)
 	}
+	if c.store.pool != nil {
+		sources.Inbox = c.inboxStats
+	}
 	c.instruments.metrics.AddSources(sources)
 }
 

@@ -21,6 +21,8 @@ type Sources struct {
 	Bodies func() (current, maximum int64)
 	// Connections returns the numbers of the server's connections.
 	Connections func() ConnectionStats
+	// Inbox returns the numbers of the rows that are to become jobs.
+	Inbox func(context.Context) (InboxStats, error)
 	// Models reports the state of each model's circuit and gate.
 	Models func() []ModelState
 	// Database reports the state of a PostgreSQL database; nil without one.
@@ -35,6 +37,13 @@ type ModelState struct {
 	Closed      time.Duration // how long no call begins, because its server asked to wait
 	RatePerS    float64       // calls a second that its server accepts; 0 while no limit is known
 	Refused     int64         // calls that its server refused
+}
+
+// InboxStats are the numbers of the inbox.
+type InboxStats struct {
+	Rows    int           // that are no jobs yet; at most 100,000 are counted
+	Oldest  time.Duration // for how long the first of them has waited
+	Refused int64         // rows that this server has refused since its start
 }
 
 // ConnectionStats are the numbers of a server's connections. The others than Open and Max
@@ -78,6 +87,9 @@ var (
 	noDescriptors    = newDesc("meanwhile_descriptors_exhausted_total", "Times that no connection could be accepted because the process had no file descriptor left.")
 	storeBytes       = newDesc("meanwhile_store_bytes", "Bytes that the store holds, without what it could give back.")
 	diskFree         = newDesc("meanwhile_disk_free_bytes", "Bytes that are free on the disk of the data directory.")
+	inboxRows        = newDesc("meanwhile_inbox_rows", "Rows of the inbox that are no jobs yet; at most 100,000 are counted.")
+	inboxOldest      = newDesc("meanwhile_inbox_oldest_seconds", "For how long the first row of the inbox has waited; 0 when none waits.")
+	inboxRefused     = newDesc("meanwhile_inbox_refused_total", "Rows of the inbox that this server has refused.")
 	modelCalls       = newDesc("meanwhile_model_calls", "Calls to a model now.", "model")
 	modelClosed      = newDesc("meanwhile_model_closed_seconds", "For how long no call to a model begins, because its server asked to wait; else 0.", "model")
 	modelRate        = newDesc("meanwhile_model_rate", "Calls a second that a model's server accepts, as learned from its refusals; 0 while no limit is known.", "model")
@@ -89,7 +101,7 @@ var (
 func (s *Sources) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		queueJobs, queueDepth, queueBytes, queueMaxBytes, queueOldest, queuePaused, queueConcurrency, queueServers, jobsEnded,
-		watchersNow, watchersMax, bodyBytes, bodyMaxBytes, connsOpen, connsMax, connsClosed, connsRefused, noDescriptors, storeBytes, diskFree, circuitOpen, modelCalls, modelClosed, modelRate, modelRefused,
+		watchersNow, watchersMax, bodyBytes, bodyMaxBytes, connsOpen, connsMax, connsClosed, connsRefused, noDescriptors, storeBytes, diskFree, inboxRows, inboxOldest, inboxRefused, circuitOpen, modelCalls, modelClosed, modelRate, modelRefused,
 	} {
 		to <- d
 	}
@@ -139,6 +151,13 @@ func (s *Sources) Collect(to chan<- prometheus.Metric) {
 	if s.Free != nil {
 		if free, known := s.Free(); known {
 			gauge(diskFree, float64(free))
+		}
+	}
+	if s.Inbox != nil {
+		if n, err := s.Inbox(ctx); err == nil {
+			gauge(inboxRows, float64(n.Rows))
+			gauge(inboxOldest, n.Oldest.Seconds())
+			to <- prometheus.MustNewConstMetric(inboxRefused, prometheus.CounterValue, float64(n.Refused))
 		}
 	}
 	if s.Models != nil {

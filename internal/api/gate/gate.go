@@ -105,7 +105,7 @@ func (g *Gate) admit(mux *http.ServeMux, r *http.Request, origin originClass) (*
 	if isForeignWrite(r) {
 		return nil, errForeignWrite
 	}
-	if !validUser(api.Header(r, userHeader)) {
+	if !ValidUser(api.Header(r, userHeader)) {
 		return nil, job.Errorf(job.Invalid, "X-User-ID must be printable text of at most %d bytes", maxUser)
 	}
 	return r, nil

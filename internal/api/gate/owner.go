@@ -26,7 +26,7 @@ func Owner(r *http.Request) job.Owner {
 		return g.Owner
 	}
 	user := api.Header(r, userHeader)
-	if user == "" || !validUser(user) {
+	if user == "" || !ValidUser(user) {
 		user = localUser
 	}
 	return job.Owner{User: user}
@@ -60,7 +60,8 @@ func ClientAddr(addr netip.Addr) netip.Addr {
 	return addr
 }
 
-func validUser(name string) bool {
+// ValidUser reports whether a text may be the name of a user: at most 128 bytes, all printable.
+func ValidUser(name string) bool {
 	if len(name) > maxUser || !utf8.ValidString(name) {
 		return false
 	}

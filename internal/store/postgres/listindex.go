@@ -12,10 +12,7 @@ import (
 //
 // The statements of an index take $1 and $2, the owner, and $3, the value of the index's first
 // column behind them: a key, a code, or nothing.
-//
-// Running jobs are in no index of lists, except the one of all jobs. A list reads those of all
-// queues, or of one, as one group.
-type listIndex struct{ jobs, running, ended listTable }
+type listIndex struct{ jobs, ended listTable }
 
 // listTable is the index on one of the two tables.
 type listTable struct {
@@ -30,34 +27,22 @@ type listTable struct {
 
 var (
 	listAll     = newListIndex("all", "$3::text is not null and g.queue is not null and g.state is not null", "")
-	listByQueue = newListIndex("queue", "queue = g.queue and state = g.state", "$3::text is not null")
-	listByKey   = newListIndex("key", "queue = g.queue and state = g.state", "key = $3 and key <> ''")
-	listByCode  = newListIndex("code", "queue = g.queue and state = g.state", "code = $3")
+	listByQueue = newListIndex("queue", "$3::text is not null and queue = g.queue and state = g.state", "$3::text is not null")
+	listByKey   = newListIndex("key", "key = $3 and key <> '' and queue = g.queue and state = g.state", "key = $3 and key <> ''")
+	listByCode  = newListIndex("code", "code = $3 and queue = g.queue and state = g.state", "code = $3")
 )
 
 func newListIndex(name, group, prefix string) *listIndex {
-	const owner = "tenant = $1 and usr = $2"
-	if prefix == "" {
-		return &listIndex{jobs: newListTable("jobs", name, owner+" and "+group+" and not deleted", ""), ended: newListTable("ended", name, owner+" and "+group, "")}
-	}
-	waiting := owner + " and state <> 4 and " + prefix
-	return &listIndex{
-		jobs: newListTable("jobs", name, waiting+" and "+group, waiting),
-		// No index has the owner of running jobs only: this condition keeps from the one that has
-		// all jobs of the owner.
-		running: newListTable("jobs", "running_"+name, "state = 4 and g.state = 4 and tenant is not distinct from $1 and usr is not distinct from $2 and "+
-			prefix+" and (g.queue = '' or queue = g.queue) and not deleted", ""),
-		ended: newListTable("ended", name, owner+" and "+prefix+" and "+group, owner+" and "+prefix),
-	}
+	return &listIndex{newListTable("jobs", name, group+" and not deleted", prefix), newListTable("ended", name, group, prefix)}
 }
 
-func newListTable(table, name, where, prefix string) listTable {
+func newListTable(table, name, group, prefix string) listTable {
 	t := listTable{fill: &statement{"list_" + table + "_" + name, `select g.number, c.* from
 		unnest($4::text[], $5::bigint[], $6::uuid[]) with ordinality as g(queue, state, before, number)
-		cross join lateral (select id, n, created, key, code, case when $9::bool then extra end from ` + table + ` where ` + where + `
+		cross join lateral (select id, n, created, key, code, case when $9::bool then extra end from ` + table + ` where tenant = $1 and usr = $2 and ` + group + `
 			and id < g.before and id > $7 order by id desc limit $8::bigint) c order by 1, 2 desc`}}
 	if prefix != "" {
-		first := "select queue from " + table + " where " + prefix
+		first := "select queue from " + table + " where tenant = $1 and usr = $2 and " + prefix
 		t.queues = &statement{"list_" + table + "_queues_" + name, `with recursive q(queue) as (
 			(` + first + ` order by queue limit 1)
 			union all select (` + first + ` and queue > q.queue order by queue limit 1) from q where q.queue is not null)
@@ -95,7 +80,7 @@ func (l *list) open(ctx context.Context) error {
 			}
 		}
 	}
-	waiting := []job.State{job.Scheduled, job.Queued, job.Parked}
+	unfinished := []job.State{job.Scheduled, job.Queued, job.Parked, job.Running}
 	ended := []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Expired}
 	discover := func(t *listTable, states []job.State) question {
 		return question{t.queues, ownerParams(l.filter.Owner, []byte(value)), func(r *record) error { add(t, r.text(), states...); return nil }}
@@ -105,13 +90,11 @@ func (l *list) open(ctx context.Context) error {
 		add(&x.jobs, "", 0)
 		add(&x.ended, "", 0)
 	case l.filter.Queue != "":
-		add(&x.jobs, l.filter.Queue, waiting...)
-		add(&x.running, l.filter.Queue, job.Running)
+		add(&x.jobs, l.filter.Queue, unfinished...)
 		add(&x.ended, l.filter.Queue, ended...)
 	default:
-		add(&x.running, "", job.Running)
-		if !s.Ended() && s != job.Running {
-			questions = append(questions, discover(&x.jobs, waiting))
+		if !s.Ended() {
+			questions = append(questions, discover(&x.jobs, unfinished))
 		}
 		if s == 0 || s.Ended() {
 			questions = append(questions, discover(&x.ended, ended))

@@ -59,7 +59,7 @@ func usualReads() []*statement {
 	for _, x := range []*listIndex{listAll, listByQueue, listByKey, listByCode} {
 		all = append(all, x.jobs.fill, x.ended.fill)
 		if x != listAll {
-			all = append(all, x.running.fill, x.jobs.queues, x.ended.queues)
+			all = append(all, x.jobs.queues, x.ended.queues)
 		}
 	}
 	return all

@@ -65,8 +65,6 @@ type change uint8
 const (
 	changedLease  change = 1 << iota // a renewal
 	changedOutput                    // output was appended
-	changedClaim                     // a waiting job was claimed
-	changedEnd                       // the job has ended; its attempt and times are as before
 	changedState                     // any column may have changed
 )
 

@@ -63,7 +63,7 @@ func (t *tx) SaveLease(j *ops.Job) error {
 	e.leave()
 	e.job, e.queueBy = j, time.Time{}
 	t.running[j.ID], t.tokens[j.Lease.Token] = e, e
-	t.changed(e, changedClaim)
+	t.changed(e, changedState)
 	return nil
 }
 
@@ -103,7 +103,7 @@ func (t *tx) SaveEnd(j *ops.Job, from job.State, result *job.Result) error {
 		t.bytes += resultBytes(result)
 	}
 	e.place = ended
-	t.changed(e, changedEnd)
+	t.changed(e, changedState)
 	return nil
 }
 

@@ -71,18 +71,13 @@ func prefixed(prefix, names string) string {
 	return prefix + strings.ReplaceAll(names, ", ", ", "+prefix)
 }
 
-// assignments sets columns to those of u.
-func assignments(names string) string {
+// updateSQL updates columns of unfinished jobs.
+func updateSQL(names, letters string) string {
 	var sets []string
 	for _, name := range strings.Split(names, ", ") {
 		sets = append(sets, name+" = u."+name)
 	}
-	return strings.Join(sets, ", ")
-}
-
-// updateSQL updates columns of unfinished jobs.
-func updateSQL(names, letters string) string {
-	return "update jobs set " + assignments(names) + " from " + unnest("i"+letters) + " u (n, " + names + ") where jobs.n = u.n and jobs.n = any($1::bigint[])"
+	return "update jobs set " + strings.Join(sets, ", ") + " from " + unnest("i"+letters) + " u (n, " + names + ") where jobs.n = u.n and jobs.n = any($1::bigint[])"
 }
 
 // moveSQL moves jobs from one table to the other. It copies the columns that do not change.
@@ -170,7 +165,6 @@ type jobWrites struct {
 	inserts, ends, insertEnds, retries *table
 	updates, output, leases            *table
 	inputs, results, withFiles         *table
-	plain                              plainWrites
 }
 
 // writeJobs adds the writes of all changed jobs.
@@ -185,7 +179,6 @@ func (t *tx) writeJobs() {
 		retries: newTable("i" + movedLetters + waitLetters + leaseLetters), updates: newTable("i" + movedLetters + waitLetters + leaseLetters),
 		output: newTable("i" + outputLetters), leases: newTable("i" + usedLetters),
 		inputs: newTable("ib"), results: newTable("itb"), withFiles: newTable("iu"),
-		plain: newPlainWrites(t.now),
 	}
 	for _, e := range t.dirty {
 		if err := w.add(e); err != nil && t.failed == nil {
@@ -201,16 +194,11 @@ func (t *tx) writeJobs() {
 	t.addTable(deleteResults, w.gone)
 	t.addTable(deleteOutput, w.gone)
 	t.addTable(deleteWithFiles, w.goneWithFiles)
-	now := intParam(t.now.UnixMicro())
-	t.addTable(endPlain, w.plain.end, now)
 	t.addTable(endJobs, w.ends)
-	t.addTable(claimJobs, w.plain.claims, now)
 	t.addTable(updateJobs, w.updates)
 	t.addTable(updateOutput, w.output)
 	t.addTable(updateLeases, w.leases)
 	t.addTable(retryJobs, w.retries)
-	t.addTable(insertPlainRunning, w.plain.running, now)
-	t.addTable(insertPlainWaiting, w.plain.waiting, now)
 	t.addTable(insertJobs, w.inserts)
 	t.addTable(insertEnded, w.insertEnds)
 	t.addTable(insertInputs, w.inputs)
@@ -232,13 +220,11 @@ func (w *jobWrites) add(e *entry) (err error) {
 		err = addFixed(w.insertEnds.int(j.N), e)
 		addMoved(w.insertEnds, e)
 		w.insertEnds.time(j.FinishedAt).time(j.ExpiresAt)
-	case e.stored == nowhere && w.plain.insert(e):
 	case e.stored == nowhere:
 		err = addFixed(w.inserts.int(j.N), e)
 		addMoved(w.inserts, e)
 		addWait(w.inserts, e)
 		addLease(w.inserts, j)
-	case e.place == ended && e.stored == unfinished && w.plain.finish(e):
 	case e.place == ended && e.stored == unfinished:
 		addMoved(w.ends.int(j.N), e)
 		w.ends.time(j.FinishedAt).time(j.ExpiresAt)
@@ -281,10 +267,7 @@ func (w *jobWrites) remove(e *entry) {
 func (w *jobWrites) update(e *entry) {
 	j, l := e.job, &e.job.Lease
 	switch {
-	case e.change == changedClaim:
-		w.plain.claim(e)
-		return
-	case e.change&(changedState|changedClaim|changedEnd) != 0:
+	case e.change&changedState != 0:
 		addMoved(w.updates.int(j.N), e)
 		addWait(w.updates, e)
 		addLease(w.updates, j)

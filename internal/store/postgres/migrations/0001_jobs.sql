@@ -66,11 +66,10 @@ create table jobs (
         autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.1);
 
 -- Filters of lists. The states are groups of one index, so that any filter reads the jobs of
--- each group in the order of their ids. Running jobs are few, and most jobs run as soon as they
--- are stored: those are in none of these indexes, and lists filter what jobs_running has.
-create index jobs_listed on jobs (tenant, usr, queue, state, id) where state <> 4;
-create index jobs_keyed  on jobs (tenant, usr, key, queue, state, id) where key <> '' and state <> 4;
-create index jobs_coded  on jobs (tenant, usr, code, queue, state, id) where code is not null and state <> 4;
+-- each group in the order of their ids.
+create index jobs_listed on jobs (tenant, usr, queue, state, id);
+create index jobs_keyed  on jobs (tenant, usr, key, queue, state, id) where key <> '';
+create index jobs_coded  on jobs (tenant, usr, code, queue, state, id) where code is not null;
 -- Every read asks for the owner: one index finds a job and lists an owner's. It is made after the
 -- ones above: while a table is empty its indexes cost the same, and the planner takes the newest.
 create unique index jobs_id on jobs (tenant, usr, id);
