@@ -87,6 +87,20 @@ func explain(t *testing.T, conn *pgx.Conn, s *statement) string {
 	return strings.Join(lines, "\n")
 }
 
+// The plan that a statement gets while its table is empty is kept, and must find a job by its id.
+func TestPlanOfEmptyTableFindsJobByID(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).Connect(t)
+	if _, err := conn.Exec(t.Context(), "set plan_cache_mode = force_generic_plan"); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*statement{readJob, readInput, readResult, readTurn, readVersions} {
+		if plan := explain(t, conn, s); !strings.Contains(plan, "jobs_id") {
+			t.Errorf("%s reads more than one job:\n%s", s.name, plan)
+		}
+	}
+}
+
 func TestUsualReadsUseIndexes(t *testing.T) {
 	t.Parallel()
 	jobs := 100_000

@@ -27,7 +27,9 @@ var (
 	// The length of a body that is not compressed is known without reading it.
 	readResult = &statement{"read_result", `select j.state, r.content_type, octet_length(r.body)::bigint, substring(r.body from $4::int for $5::int)
 		from (` + ofJob("n, state", "n, state") + ") j left join results r using (n)"}
-	readTurn     = &statement{"read_turn", "select queue, turn, n, lane from jobs where tenant = $1 and usr = $2 and id = $3 and state = 2"}
+	// The cast keeps from the indexes for lists, in which this would read all waiting jobs of the
+	// owner: while the table is empty the planner prefers one of those.
+	readTurn     = &statement{"read_turn", "select queue, turn, n, lane from jobs where tenant = $1 and usr = $2 and id = $3 and state::int = 2"}
 	readPosition = &statement{"read_position", `select count(*) from unnest($2::text[], $3::bigint[]) l (lane, turn) cross join lateral
 		(select from jobs where queue = $1 and jobs.lane = l.lane and (jobs.turn, n) < (l.turn, $4::bigint) order by jobs.turn, n limit $5::bigint) before`}
 	readIdempotent = &statement{"read_idempotent", "select job, hash from idempotency where tenant = $1 and usr = $2 and key = $3"}
