@@ -180,7 +180,7 @@ func (c *clients) run(runCtx context.Context, t task) {
 func (c *clients) submitAndWait(ctx context.Context, s client.Submission) (*client.Job, error) {
 	j, err := c.noRetry.SubmitAndWait(ctx, s)
 	if client.CodeOf(err) == client.CodeUnavailable {
-		return nil, fmt.Errorf("whether it was stored is not known: %v", err)
+		return nil, fmt.Errorf("whether it was stored is not known: %w", err)
 	}
 	return j, err
 }

@@ -31,16 +31,7 @@ func newDatabase(tb testing.TB) pgtest.Database {
 	return d
 }
 
-// copyTo copies the database at path, and ends the import without taking jobs back.
-func copyTo(tb testing.TB, path string, d pgtest.Database, now time.Time) Copied {
-	tb.Helper()
-	copied, err := tryCopy(path, d, now)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return copied
-}
-
+// tryCopy copies the database at path, and ends the import without taking jobs back.
 func tryCopy(path string, d pgtest.Database, now time.Time) (Copied, error) {
 	s, err := sqlite.OpenSnapshot(context.Background(), path, now)
 	if err != nil {

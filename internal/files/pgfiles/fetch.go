@@ -111,7 +111,7 @@ func (c *cache) isIntact(ctx context.Context, id job.ID, f job.File) (bool, erro
 		}
 		n, err := file.Read(buf)
 		hash.Write(buf[:n])
-		if err == io.EOF { //nolint:errorlint // a file returns io.EOF itself
+		if errors.Is(err, io.EOF) {
 			return hex.EncodeToString(hash.Sum(nil)) == f.SHA256, nil
 		}
 		if err != nil {

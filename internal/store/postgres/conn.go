@@ -84,7 +84,7 @@ func (f *flush) run(ctx context.Context) error {
 	if closed := p.Close(); err == nil {
 		err = closed
 	}
-	if err != nil && context.Cause(watched) == errHangs {
+	if err != nil && errors.Is(context.Cause(watched), errHangs) {
 		f.w.guard.giveUp(f.w)
 		err = fmt.Errorf("%w: %w", errHangs, err)
 	}
