@@ -15,7 +15,7 @@ ARGS       ?=
 UNWATCHED  := -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/memory=-race=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build serve check test test-all test-postgres race fuzz bench benchmarks crash crash-postgres attack notices lint fetch needs compiler release release-snapshot ci
+.PHONY: help build serve check test test-all test-postgres test-deploy race fuzz bench benchmarks crash crash-postgres attack notices lint fetch needs compiler release release-snapshot ci
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ bench: ## Measure the figures of docs/performance.md and name what got slower; A
 benchmarks: ## Run every Go benchmark once, to see that it still runs
 	$(GO) test $(TIMEOUT) -run '^$$' -bench . -benchtime 1x ./...
 
+# The files that are tested are outside of the module, so a cached result would be an old one.
+test-deploy: ## Check the compose files and the Helm chart, without an engine or a cluster
+	cd deploy/test && $(GO) vet ./... && $(GO) test -count 1 $(TIMEOUT) ./...
+
 crash: ## Kill the server with kill -9 under load, ROUNDS times (20), and check its promises
 	$(GO) run ./internal/crash -rounds $(ROUNDS) $(ARGS)
 
@@ -82,6 +86,7 @@ release: ## Publish the tag that is checked out
 
 fetch: # what everything is built from, and with
 	$(GO) mod download
+	cd deploy/test && $(GO) mod download
 	$(GO) run $(LINTER) version
 
 needs: # what the tests of the examples run
