@@ -48,7 +48,7 @@ func TestMetricsOfServerOnPostgres(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"meanwhile_database_up": "1", "meanwhile_bus_lost_notices_total": "0",
-		`meanwhile_database_pool_connections_max{pool="reads"}`: "4", `meanwhile_database_pool_connections_max{pool="files"}`: "4",
+		`meanwhile_database_pool_connections_max{pool="reads"}`: "4", `meanwhile_database_pool_connections_max{pool="files"}`: "5",
 		"meanwhile_database_synchronous": "0", "meanwhile_database_sessions_max": "",
 		`meanwhile_database_rows{table="jobs"}`: "", "meanwhile_database_bytes": "",
 	} {

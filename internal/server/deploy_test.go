@@ -60,7 +60,7 @@ func exposed(t *testing.T) map[string]metric {
 // is tested in TestMetricsOfServerOnPostgres.
 func databaseMetrics() string {
 	m := telemetry.NewMetrics()
-	m.AddSources(telemetry.Sources{Database: func(context.Context) *telemetry.DatabaseState {
+	m.AddSources(telemetry.Sources{Inbox: func(context.Context) (n telemetry.InboxStats, err error) { return n, nil }, Database: func(context.Context) *telemetry.DatabaseState {
 		f := &telemetry.DatabaseFacts{}
 		for _, name := range []string{"applied", "jobs", "moves", "output"} {
 			f.Tables = append(f.Tables, telemetry.TableState{Name: name, Vacuumed: time.Now()})
