@@ -59,6 +59,7 @@ var checks = []struct{ defect, sql string }{
 			from (select n, seq, data, total, sum(length(data)) over (partition by n order by seq) as sofar from output) o group by n) o using (n)
 		where coalesce(o.entries, 0) <> j.cursor or coalesce(o.last, 0) <> j.cursor or coalesce(o.bytes, 0) <> j.out_bytes or not coalesce(o.sums, true)`},
 	{"output belongs to no job: the number %s", orphans("output")},
+	{"a row of the inbox was refused and is still there: %s", "select i.id from inbox i join inbox_refused r using (id, at)"},
 	{"the idempotency key of the job with the number %s is missing", "select n::text from " + allJobs + ` where idem is not null and not exists
 		(select from idempotency i where i.tenant = j.tenant and i.usr = j.usr and i.key = j.idem and i.job = j.id)`},
 	{"an idempotency key belongs to no job and is not going to be deleted: %s", `select i.key from idempotency i where i.key <> '' and not exists

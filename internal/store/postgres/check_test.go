@@ -50,6 +50,7 @@ func TestCheckFindsDefects(t *testing.T) {
 		{"place in the line", "update jobs set token = null where state = 4"},
 		{"was not used", "update jobs set n = n + 1000 where state = 2"},
 		{"has no input", "delete from inputs where n = (select min(n) from ended)"},
+		{"was refused and is still there", "with i as (insert into inbox (queue, body) values ('q', '{}') returning *) insert into inbox_refused (id, tenant, usr, queue, at, code, reason) select id, tenant, usr, queue, at, 'c', 'r' from i"},
 		{"an input belongs to no job", "insert into inputs values (9999, 'x')"},
 		{"a result belongs to no job", "insert into results values (9999, 'a/b', 'x')"},
 		{"a list of files belongs to no job", "insert into with_files values (9999, gen_random_uuid())"},
