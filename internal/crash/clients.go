@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -180,7 +181,8 @@ func (c *clients) run(runCtx context.Context, t task) {
 func (c *clients) submitAndWait(ctx context.Context, s client.Submission) (*client.Job, error) {
 	j, err := c.noRetry.SubmitAndWait(ctx, s)
 	if client.CodeOf(err) == client.CodeUnavailable {
-		return nil, fmt.Errorf("whether it was stored is not known: %w", err)
+		// The code of the wait must not be read as that of the submission.
+		return nil, errors.New("whether it was stored is not known: " + err.Error())
 	}
 	return j, err
 }
