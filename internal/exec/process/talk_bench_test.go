@@ -20,6 +20,7 @@ func (voidSink) Alive()                      {}
 func (voidSink) Text(string) error           { return nil }
 func (voidSink) Log(string) error            { return nil }
 func (voidSink) Progress(job.Progress) error { return nil }
+func (voidSink) Killed() <-chan struct{}     { return nil }
 
 // BenchmarkTalkativeCommand measures how much of the server's time a command takes that prints
 // without end.
