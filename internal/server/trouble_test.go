@@ -80,6 +80,9 @@ func (r *inTrouble) restrict(sql, back string) (end func()) {
 // and afterwards everything works without a restart.
 func TestServerOutlivesTrouble(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes long")
+	}
 	for _, c := range []struct {
 		trouble string
 		slow    bool
@@ -179,6 +182,9 @@ func (r *inTrouble) untilRefused() {
 // While backends are killed, a submit is stored or refused, and what was acknowledged is there.
 func TestAcknowledgedJobsOutliveKilledBackends(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes long")
+	}
 	r := newInTrouble(t, 2, nil)
 	stop := make(chan struct{})
 	var submitters sync.WaitGroup
@@ -292,6 +298,9 @@ func (r *inTrouble) next(id string, after *attempt) *attempt {
 // Whichever of its connections a start loses, it goes on with a new one.
 func TestStartOutlivesLostConnections(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes long")
+	}
 	database := pgtest.Shared(t).Schema(t)
 	for lost := range int64(8) {
 		p := cutproxy.New(t)
