@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -12,6 +13,7 @@ import (
 // applyOptions set how a batch is applied.
 type applyOptions struct {
 	certain bool      // nothing of the batch can have been applied before
+	refused func()    // called when ops were refused because the store cannot be written; may be nil
 	until   time.Time // when a half stops waiting for disk space; zero for a whole batch
 }
 
@@ -27,7 +29,7 @@ func (e *Engine) commit(ctx context.Context, pb *pendingBatch) {
 	e.commits.begin(pb.began)
 	pb.err = errNoSpace
 	if e.disk.beginCommit(pb.addedBytes()) {
-		pb.synced, pb.err = e.apply(ctx, pb.batch, applyOptions{certain: true})
+		pb.synced, pb.err = e.apply(ctx, pb.batch, applyOptions{certain: true, refused: func() { e.answerRefused(pb) }})
 		e.disk.endCommit()
 	}
 	if errors.Is(pb.err, store.ErrFull) {
@@ -110,8 +112,8 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 		}
 		// Refuse the new work, so that it does not wait with the rest. A refusal promises that
 		// nothing was stored, so refuse only if that is certain.
-		if t.certain && time.Since(began) > maxUnwritable {
-			refuseNewData(b, unwritable(err))
+		if t.certain && time.Since(began) > maxUnwritable && refuseNewData(b, unwritable(err)) && t.refused != nil {
+			t.refused()
 		}
 		time.Sleep(pause)
 		e.awaitOutcomes(ctx)
@@ -130,6 +132,21 @@ func (e *Engine) markStoreWorking() {
 	if !e.recovering && e.storeFailing.Swap(false) {
 		e.sweeper.markUnhealthy() // the outage ends now: workers get time to renew
 	}
+}
+
+// answerRefused answers the refused ops of a batch that the store has not taken yet: an outage may
+// last, and their callers can repeat them. The rest of the batch, even if it is empty, is tried
+// until the outage is over.
+func (e *Engine) answerRefused(pb *pendingBatch) {
+	pb.ops = slices.DeleteFunc(pb.ops, func(p *pendingOp) bool {
+		if p.submits == nil && !wasRefused(p.op) {
+			return false
+		}
+		e.releaseSubmits(p.submits, p.consumers)
+		e.settled(p, pb.began)
+		p.answer()
+		return true
+	})
 }
 
 func unwritable(cause error) error {

@@ -157,7 +157,7 @@ func (e *Engine) sync(pb *pendingBatch) error {
 	err := pb.synced()
 	if took := time.Since(pb.began); took > maxCommitTime {
 		e.sweeper.markUnhealthy()
-		e.log.Warn("a commit was slow", "took", took, "ops", pb.batch.Len())
+		e.log.Warn("a commit was slow", "took", took.String(), "ops", pb.batch.Len())
 	}
 	if part, ok := errors.AsType[*partialError](err); ok {
 		pb.partialErr = part.err

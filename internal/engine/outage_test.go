@@ -31,6 +31,7 @@ type outageHarness struct {
 	applyDelay atomic.Int64 // duration of an apply, in ns
 	readDelay  atomic.Int64 // duration of a read of the sweep, in ns
 	readsFail  atomic.Bool  // whether the reads of the sweep fail
+	refuses    atomic.Bool  // whether the store refuses each commit
 	clockAhead atomic.Int64 // how far the store's clock seems to be ahead, in ns
 
 	logged strings.Builder
@@ -48,7 +49,11 @@ func newOutageHarness(t *testing.T, lease, renewEvery time.Duration) *outageHarn
 	h := &outageHarness{t: t, runs: map[job.ID]int{}}
 	s := faulty.New(inner, faulty.Plan{
 		Commit: func(int, *store.Batch) faulty.Fault {
-			return faulty.Fault{Before: sleepFor(&h.applyDelay), After: sleepFor(&h.syncDelay)}
+			f := faulty.Fault{Before: sleepFor(&h.applyDelay), After: sleepFor(&h.syncDelay)}
+			if h.refuses.Load() {
+				f.Step = faulty.BeforeCommit
+			}
+			return f
 		},
 		Read:  h.read,
 		Clock: func(now time.Time) time.Time { return now.Add(time.Duration(h.clockAhead.Load())) },
@@ -347,6 +352,77 @@ func TestHangingSyncRefusesNewWork(t *testing.T) {
 		h.queues["q"].mu.Unlock()
 		if asked != 0 {
 			t.Errorf("%d submits are still counted as pending", asked)
+		}
+	})
+}
+
+// While the store certainly stores nothing, new work that was handed to it is refused after a
+// second too, whatever else is in its batch. What cannot be repeated waits for the end.
+func TestStoreThatRefusesCommitsRefusesNewWork(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newOutageHarness(t, time.Minute, 10*time.Second)
+		kept, _, err := h.Submit(context.Background(), Request{Queue: "q"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		ask := func(f func() error) chan error {
+			c := make(chan error, 1)
+			go func() { c <- f() }()
+			synctest.Wait()
+			return c
+		}
+		// While one batch is applied, the others gather for the next one.
+		h.applyDelay.Store(int64(10 * time.Millisecond))
+		stored := ask(h.submit)
+		refused := []chan error{ask(h.submit), ask(func() error {
+			return h.Write(context.Background(), store.Row{Kind: "k", Parent: "p", ID: "i"})
+		}), ask(func() error {
+			items, err := h.SubmitMany(context.Background(), []Request{{Queue: "q"}, {Queue: "q"}}, true)
+			if err == nil {
+				err = errors.Join(items[0].Err, items[1].Err)
+			}
+			return err
+		})}
+		cancelled := ask(func() error { _, err := h.Cancel(context.Background(), job.Owner{}, kept.Job.ID); return err })
+		h.refuses.Store(true)
+		h.applyDelay.Store(0)
+		if err := <-stored; err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		for i, c := range refused {
+			select {
+			case err := <-c:
+				var r *job.Error
+				if !errors.As(err, &r) || r.Code != job.Unavailable || r.RetryAfter == 0 {
+					t.Errorf("op %d is answered %v", i, err)
+				}
+			default:
+				t.Errorf("op %d is not answered", i)
+			}
+		}
+		select {
+		case err := <-cancelled:
+			t.Errorf("the cancel is answered %v", err)
+		default:
+		}
+		h.refuses.Store(false)
+		if err := <-cancelled; err != nil {
+			t.Errorf("after the outage the cancel is answered %v", err)
+		}
+		if err := <-ask(h.submit); err != nil {
+			t.Errorf("after the outage a submit is answered %v", err)
+		}
+		if q, err := h.Queues(context.Background()); err != nil || q[0].Counts.Cancelled != 1 || q[0].Counts.Queued != 2 {
+			t.Errorf("the queues are %+v, %v", q, err)
+		}
+		q := h.queues["q"]
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if q.readySubmits != 0 || q.pendingBytes != 0 {
+			t.Errorf("%d submits and %d bytes are still counted as pending", q.readySubmits, q.pendingBytes)
 		}
 	})
 }
