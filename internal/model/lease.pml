@@ -146,7 +146,7 @@ inline storeRenewal(c, p) {
 inline answer(c, p) {
 	if
 	:: calls[c] == RENEWED -> calls[c] = 0; extend(p, callAge[c]); callAge[c] = 0
-	:: calls[c] == REFUSED -> forget(p) /* it is told that its lease is lost, and kills the work */
+	:: calls[c] == REFUSED -> forget(p) /* it learns that its lease is lost, and kills the work */
 	fi
 }
 

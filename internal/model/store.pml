@@ -319,7 +319,7 @@ try:
 	/* It looks for the id while the old transaction may still go on. */
 	atomic { if :: unknown && applied[p] -> answer(); goto endNext :: else fi };
 #endif
-	/* After an unknown outcome the lock comes first: whoever has it knows that the old transaction is
+	/* After an unknown outcome the lock comes first: the process that has it knows that the old transaction is
 	   over, and whether its id is stored. */
 	atomic {
 		if
