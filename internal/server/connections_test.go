@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // limitedServer serves "ok" with limits on its connections.
@@ -72,6 +73,25 @@ func get(t *testing.T, conn net.Conn) (status int, retryAfter, body string) {
 	return res.StatusCode, res.Header.Get("Retry-After"), string(text)
 }
 
+// awaitIdle waits until so many connections are idle: the server notes that a connection is idle
+// after the client has the response.
+func awaitIdle(t *testing.T, c *connections, want int) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
+		c.mu.Lock()
+		idle := c.idle.Len()
+		c.mu.Unlock()
+		if idle == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections are idle, want %d", idle, want)
+		}
+	}
+}
+
 func nobody(netip.Addr) bool    { return false }
 func everybody(netip.Addr) bool { return true }
 
@@ -92,8 +112,10 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 				t.Errorf("%s: %d", name, status)
 			}
 			conns = append(conns, conn)
+			awaitIdle(t, c, min(len(conns), 3))
 		}
 		for i, conn := range conns[:3] {
+			_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 			if n, err := conn.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 				t.Errorf("%s: connection %d is still open: %d, %v", name, i, n, err)
 			}
