@@ -73,25 +73,6 @@ func get(t *testing.T, conn net.Conn) (status int, retryAfter, body string) {
 	return res.StatusCode, res.Header.Get("Retry-After"), string(text)
 }
 
-// awaitIdle waits until so many connections are idle: the server notes that a connection is idle
-// after the client has the response.
-func awaitIdle(t *testing.T, c *connections, want int) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
-		c.mu.Lock()
-		idle := c.idle.Len()
-		c.mu.Unlock()
-		if idle == want {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d connections are idle, want %d", idle, want)
-		}
-	}
-}
-
 func nobody(netip.Addr) bool    { return false }
 func everybody(netip.Addr) bool { return true }
 
@@ -112,7 +93,12 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 				t.Errorf("%s: %d", name, status)
 			}
 			conns = append(conns, conn)
-			awaitIdle(t, c, min(len(conns), 3))
+			// The server notes it after the client has the response.
+			until(t, min(len(conns), 3), func() int {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return c.idle.Len()
+			})
 		}
 		for i, conn := range conns[:3] {
 			_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
