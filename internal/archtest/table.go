@@ -52,6 +52,7 @@ var packages = []pkg{
 	{path: "internal/strictjson", imports: []string{"internal/job"}},
 	{path: "internal/loopback"},
 	{path: "internal/netguard"},
+	{path: "internal/webhook", imports: []string{"internal/job", "internal/exec", "internal/netguard"}},
 	{path: "internal/testmode"},
 	{path: "internal/cutproxy"},
 	{path: "internal/pgtest", libraries: []string{"github.com/jackc/pgx/v5"}},
