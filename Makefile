@@ -15,7 +15,7 @@ ARGS       ?=
 UNWATCHED  := -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/memory=-race=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build serve check test test-all test-postgres test-deploy race fuzz bench benchmarks crash crash-postgres attack notices lint fetch needs compiler release release-snapshot ci
+.PHONY: help build serve check test test-all test-postgres test-deploy race fuzz bench bench-peers test-peers benchmarks crash crash-postgres attack notices lint fetch needs compiler release release-snapshot ci
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,15 @@ fuzz: ## Fuzz every parser, FUZZTIME each: a number of inputs (10000x) or a dura
 bench: ## Measure the figures of docs/performance.md and name what got slower; ARGS="throughput" for one of them
 	$(GO) run ./cmd/meanwhile bench --baseline bench-baseline.json $(ARGS)
 
+bench-peers: ## Measure Meanwhile beside River, BullMQ, Celery and others; ARGS="-only river" for some; installs them first
+	bench/peers/install
+	$(GO) build -trimpath -o bin/meanwhile ./cmd/meanwhile
+	cd bench/peers && $(GO) build -o ../../bin/peers . && ../../bin/peers $(ARGS)
+
+# Only what is in Go: the packages of npm and PyPI that bench-peers installs are 300 MB.
+test-peers: ## Check that bench-peers runs, with Meanwhile and River for a moment
+	cd bench/peers && $(GO) vet ./... && $(GO) test -count 1 $(TIMEOUT) ./...
+
 benchmarks: ## Run every Go benchmark once, to see that it still runs
 	$(GO) test $(TIMEOUT) -run '^$$' -bench . -benchtime 1x ./...
 
@@ -87,6 +96,7 @@ release: ## Publish the tag that is checked out
 fetch: # what everything is built from, and with
 	$(GO) mod download
 	cd deploy/test && $(GO) mod download
+	cd bench/peers && $(GO) mod download
 	$(GO) run $(LINTER) version
 
 needs: # what the tests of the examples run
