@@ -37,6 +37,7 @@ const (
 	CodeInvalid             = "invalid_request"      // the request is wrong and will stay wrong
 	CodeNotFound            = "not_found"            // the job does not exist or belongs to another user
 	CodeUnknownQueue        = "unknown_queue"        // the server has no such queue
+	CodeBadCallback         = "bad_callback"         // the callback of a submission could not be delivered
 	CodeUnknownKind         = "unknown_kind"         // the queue has kinds, and metadata.kind names none of them
 	CodeTooLarge            = "too_large"            // the request exceeds a size limit
 	CodeConflict            = "conflict"             // the job's status does not allow the call

@@ -34,12 +34,22 @@ type Submission struct {
 	// heartbeat for it for this time. The minimum is 2 minutes; [Off] means never.
 	AbandonAfter time.Duration
 
+	// Callback is where the end of the job is sent; nil for where its queue says, if anywhere.
+	Callback *Callback
+
 	// IdempotencyKey prevents a second job. A submission with the same key and content
 	// returns the first job; other content is the error [CodeIdempotencyMismatch]. The
 	// server keeps the key as long as the job, and at least 24 hours. When it is "" and
 	// the client retries, each call sends a random key, so that a retry creates no second
 	// job.
 	IdempotencyKey string
+}
+
+// Callback is a receiver of the end of a job.
+type Callback struct {
+	URL      string   `json:"url"`
+	Events   []string `json:"events,omitempty"`    // such as "job.failed"; empty for every end
+	SecretID string   `json:"secret_id,omitempty"` // the webhook endpoint whose secret signs; "" for the default secret
 }
 
 // Off turns off a clock of [Timeouts], even if the queue sets it. Any negative duration
@@ -112,6 +122,7 @@ type (
 		Retry          wireRetry         `json:"retry,omitzero"`
 		Metadata       map[string]string `json:"metadata,omitempty"`
 		AbandonAfter   seconds           `json:"abandon_after_s,omitempty"`
+		Callback       *Callback         `json:"callback,omitempty"`
 		IdempotencyKey string            `json:"idempotency_key,omitempty"` // only in a batch; otherwise it is in the header
 	}
 	wireRetry struct {
@@ -171,7 +182,7 @@ func (s *Submission) wire() wireSubmission {
 	return wireSubmission{
 		Queue: s.Queue, Key: s.Key, Priority: s.Priority,
 		Delay: seconds(s.Delay), RunAt: s.RunAt, MaxAttempts: s.MaxAttempts, Metadata: s.Metadata, AbandonAfter: seconds(s.AbandonAfter),
-		Timeouts: wireTimeouts(s.Timeouts),
+		Timeouts: wireTimeouts(s.Timeouts), Callback: s.Callback,
 		Retry: wireRetry{
 			Backoff: seconds(r.Backoff), BackoffMax: seconds(r.BackoffMax), For: seconds(r.For),
 			OnTimeout: r.OnTimeout, AfterOutput: r.AfterOutput,

@@ -29,7 +29,7 @@ const statusAborted = 499
 // StatusOf returns the HTTP status of a code. No other table maps codes to statuses.
 func StatusOf(code job.Code) int {
 	switch code {
-	case job.Invalid, job.UnknownKind, job.PastLimit:
+	case job.Invalid, job.UnknownKind, job.PastLimit, job.BadCallback:
 		return http.StatusBadRequest
 	case job.BadToken:
 		return http.StatusUnauthorized

@@ -60,6 +60,7 @@ var packages = []pkg{
 	{path: "internal/move", imports: []string{"internal/job", "internal/files", "internal/store/dump", "internal/store/postgres", "internal/store/sqlite"}},
 	{path: "internal/inbox", imports: []string{"internal/job", "internal/engine"}, libraries: []string{"github.com/jackc/pgx/v5"}},
 	{path: "internal/conversation", imports: []string{"internal/job", "internal/store"}},
+	{path: "internal/callback", imports: []string{"internal/job", "internal/store", "internal/webhook"}},
 	{path: "internal/api", imports: []string{"internal/job", "internal/strictjson"}},
 	{path: "internal/api/gate", imports: []string{"internal/access", "internal/job", "internal/api"}},
 	{path: "internal/api/stream", imports: []string{"internal/job", "internal/watch", "internal/api"}, libraries: []string{"github.com/coder/websocket"}},
@@ -72,7 +73,7 @@ var packages = []pkg{
 		libraries: []string{"github.com/prometheus/client_golang", "go.opentelemetry.io/otel"}},
 	{path: "internal/config", imports: []string{"internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/server", imports: []string{
-		"internal/bus", "internal/bus/pgbus", "internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/store/postgres", "internal/engine", "internal/files", "internal/files/pgfiles", "internal/conversation", "internal/inbox", "internal/move",
+		"internal/bus", "internal/bus/pgbus", "internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/store/postgres", "internal/engine", "internal/files", "internal/files/pgfiles", "internal/conversation", "internal/callback", "internal/netguard", "internal/webhook", "internal/inbox", "internal/move",
 		"internal/telemetry", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
 		"internal/api", "internal/api/gate", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
 	{path: "internal/cli", imports: []string{
@@ -106,6 +107,7 @@ var forbidden = []forbiddenEdge{
 	{"internal/store/…", "internal/access", "a rule of access would hold in one store only; to a store keys are bytes beside jobs"},
 	{"internal/engine", "internal/store/…", "the engine would work with one store only"},
 	{"internal/engine", "internal/exec", "the engine would wait for work, and every other job would wait with it; only a runner waits"},
+	{"internal/engine", "internal/callback", "the commit loop would change with each kind of receiver; internal/server passes it a function instead"},
 	{"internal/engine", "internal/conversation", "the commit loop would change with each API; internal/server passes it a function instead"},
 	{"internal/engine", "internal/api/…", "a rule of the engine would hold for one API only"},
 	{"internal/runner", "internal/engine", "a runner could run only inside the server, and a remote worker could not share its code"},

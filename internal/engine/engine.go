@@ -67,6 +67,10 @@ type Config struct {
 	// once, in a map of its own; nil if no queue has resources. The engine calls it for each
 	// batch, so it must be quick. See [Engine.RoomChanged].
 	ResourceLimits func() map[string]int
+	// Refs returns the references of a job to the receivers of its end, or refuses its
+	// callback; nil for none. callback may be nil. It is called for each submit, so it must be
+	// quick.
+	Refs func(tenant string, callback *job.Callback) ([]string, error)
 	// Bus connects the engine with other processes on the same store; nil for a single
 	// process.
 	Bus bus.Bus
@@ -98,7 +102,8 @@ type Engine struct {
 	failures       *failureLog
 	listTurns      *turns
 	observer       Observer
-	peers          *peers // nil without a bus
+	refs           func(tenant string, callback *job.Callback) ([]string, error) // see [Config.Refs]
+	peers          *peers                                                        // nil without a bus
 	resources      *resources
 
 	stopping     atomic.Bool  // submits are refused
@@ -139,6 +144,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		failures:       newFailureLog(c.Log),
 		listTurns:      newListTurns(),
 		observer:       c.Observer,
+		refs:           c.Refs,
 		resources:      &resources{limits: c.ResourceLimits, held: map[string]int{}},
 		leases:         map[job.ID]*localLease{},
 	}

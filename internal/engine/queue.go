@@ -29,6 +29,11 @@ type Queue struct {
 	Keep        time.Duration // retention of jobs that did not fail
 	KeepFailed  time.Duration // retention of failed jobs
 	Files       bool          // jobs may have files
+	// Internal is true for a queue whose jobs follow from ends of other jobs. It takes no
+	// submits, and it is not shown before its first job.
+	Internal bool
+	// Callback is the receiver of the ends of jobs that name none; nil for none.
+	Callback *job.Callback
 	// Check refuses jobs that no attempt could process; nil accepts every job.
 	Check func(metadata map[string]string, input []byte) error
 	// CheckFiles refuses inputs that do not fit the files of their job; nil accepts all.
@@ -93,9 +98,14 @@ type queue struct {
 func (e *Engine) Queue(name string) (Queue, error) {
 	q := e.queues[name]
 	if q == nil {
-		return Queue{}, job.Errorf(job.UnknownQueue, "there is no queue %s; the queues are: %s", job.Quote(name), strings.Join(e.names, ", "))
+		return Queue{}, job.Errorf(job.UnknownQueue, "there is no queue %s; the queues are: %s", job.Quote(name), strings.Join(e.submitNames(), ", "))
 	}
 	return q.Queue, nil
+}
+
+// submitNames returns the names of the queues that take submits, sorted.
+func (e *Engine) submitNames() []string {
+	return slices.DeleteFunc(slices.Clone(e.names), func(name string) bool { return e.queues[name].Internal })
 }
 
 // Queues returns all queues, sorted by name: those that are configured, and others that have
@@ -117,6 +127,9 @@ func (e *Engine) Queues(ctx context.Context) ([]QueueView, error) {
 		views = append(views, v)
 	}
 	for _, name := range e.names {
+		if _, known := counts[name]; !known && e.queues[name].Internal {
+			continue
+		}
 		v, err := e.queueView(ctx, name)
 		if err != nil {
 			return nil, err

@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -36,6 +38,8 @@ type Request struct {
 	// Rows are side rows of the calling API. They are stored with the job or not at all.
 	Rows []store.Row
 	Refs []string // see [job.Job.Refs]
+	// Callback is the receiver that the request names; nil for the one of its queue, if any.
+	Callback *job.Callback
 	// See [job.Job.Tally].
 	Tally string
 }
@@ -51,6 +55,9 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 	q, err := e.Queue(r.Queue)
 	if err != nil {
 		return nil, err
+	}
+	if q.Internal {
+		return nil, job.Errorf(job.Forbidden, "the queue %s takes no submits: the server makes its jobs itself", job.Quote(q.Name))
 	}
 	if q.MaxInput > 0 && len(r.Input) > q.MaxInput {
 		return nil, &job.Error{Code: job.TooLarge, Field: "/input", Message: fmt.Sprintf("the input has %d bytes; the queue %s takes at most %d", len(r.Input), job.Quote(q.Name), q.MaxInput)}
@@ -71,6 +78,13 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 	j := r.job(&q)
 	if err := q.Ceilings.Check(&j, r.Delay); err != nil {
 		return nil, err
+	}
+	if e.refs != nil {
+		more, err := e.refs(r.Owner.Tenant, cmp.Or(r.Callback, q.Callback))
+		if err != nil {
+			return nil, err
+		}
+		j.Refs = append(slices.Clip(j.Refs), more...)
 	}
 	op := &store.Submit{Job: j, Input: r.Input, Delay: r.Delay, Rows: r.Rows}
 	if q.Resource != nil {

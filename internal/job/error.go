@@ -25,6 +25,7 @@ const (
 	QueueFull           Code = "queue_full"           // the queue is at its limit of jobs or bytes
 	KeyFull             Code = "key_full"             // the key is at its limit of waiting jobs
 	OwnerFull           Code = "owner_full"           // the user keeps as many bytes as one may
+	BadCallback         Code = "bad_callback"         // a submit whose callback could not be delivered
 	BatchRefused        Code = "batch_refused"        // another job of an atomic batch was refused
 	Overloaded          Code = "overloaded"           // the server has too many pending writes
 	NoSpace             Code = "no_space"             // the disk is full

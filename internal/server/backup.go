@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
@@ -229,7 +228,7 @@ func (c *backup) explain(without map[job.ID]job.Owner, named map[string]bool) er
 		c.Jobs--
 		delete(named, id.String())
 	}
-	copied, err := sqlite.Open(c.ctx, databaseIn(c.partial), sqlite.Options{AtEnd: conversation.AtEnd})
+	copied, err := sqlite.Open(c.ctx, databaseIn(c.partial), sqlite.Options{AtEnd: atEnd("")})
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/jobs"
 	"github.com/meanwhile-run/meanwhile/internal/api/openapi"
+	"github.com/meanwhile-run/meanwhile/internal/callback"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
@@ -29,6 +30,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/runner"
 	"github.com/meanwhile-run/meanwhile/internal/telemetry"
+	"github.com/meanwhile-run/meanwhile/internal/webhook"
 )
 
 // chatQueue is the queue that answers /api/chat.
@@ -67,8 +69,10 @@ type components struct {
 	engine           *engine.Engine
 	runners          []*runner.Runner
 	apis             []httpAPI
-	jobs             *jobs.API    // one of apis
-	inbox            *inbox.Inbox // nil without a database
+	jobs             *jobs.API // one of apis
+	callbacks        *callback.Book
+	sender           *webhook.Executor // of the queue of deliveries
+	inbox            *inbox.Inbox      // nil without a database
 	health           health
 	notifier         *notifier    // nil without a service manager
 	afterInboxSubmit func() error // a step of the inbox that tests break; nil
@@ -160,10 +164,11 @@ func (c *components) assemble(waiting context.Context) (err error) {
 		return err
 	}
 	resources := resourcesOf(c.executors)
+	c.openCallbacks()
 	settings := engine.Config{
 		Alone:       c.store.exclusive,
 		Store:       c.store.Store,
-		Queues:      engineQueues(c.cfg, c.executors),
+		Queues:      append(engineQueues(c.cfg, c.executors), c.deliveryQueue()),
 		Log:         c.log,
 		MaxBytes:    c.cfg.Retention.MaxBytes,
 		MaxKept:     c.cfg.Retention.UserBytes,
@@ -173,12 +178,15 @@ func (c *components) assemble(waiting context.Context) (err error) {
 		RemoveFiles: func(ids []job.ID) { c.files.Remove(ids...) },
 		Observer:    c.instruments.metrics,
 
+		Refs:           c.callbacks.Refs,
 		ResourceLimits: resources.limits(),
 		Bus:            c.store.bus,
 	}
 	err = whileAway(waiting, c.cfg, c.log, func() error {
-		c.engine, err = engine.New(ctx, settings)
-		return err
+		if c.engine, err = engine.New(ctx, settings); err != nil {
+			return err
+		}
+		return c.callbacks.Load(ctx)
 	})
 	if err != nil {
 		return fmt.Errorf("the store cannot be read: %w", err)
@@ -189,7 +197,7 @@ func (c *components) assemble(waiting context.Context) (err error) {
 		c.health.storeAway = c.engine.StoreAway
 	}
 	c.addMetricSources()
-	c.runners = c.makeRunners(c.executors)
+	c.runners = append(c.makeRunners(c.executors), c.deliveryRunner())
 	c.jobs = jobs.New(jobs.Config{Engine: jobs.FromEngine(c.engine), Files: c.files, Gate: c.gate, Log: c.log, Stopping: c.streams, MaxInput: maxInput(c.cfg.Queues)})
 	c.apis = []httpAPI{c.jobs}
 	c.makeInbox()
@@ -211,22 +219,27 @@ func (c *components) assemble(waiting context.Context) (err error) {
 func (c *components) makeRunners(executors map[string]exec.Executor) []*runner.Runner {
 	var list []*runner.Runner
 	for name, executor := range executors {
-		list = append(list, runner.New(runner.Config{
-			Source:    c.engine,
-			Queue:     name,
-			Executor:  executor,
-			Clocks:    c.cfg.Queues[name].Timeouts,
-			Slots:     c.cfg.Queues[name].Concurrency,
-			Name:      fmt.Sprintf("server-%d", os.Getpid()),
-			Log:       c.log,
-			Files:     c.files.Fetch,
-			OnAttempt: c.instruments.attemptHook(),
-			Grace:     max(c.cfg.ShutdownGrace, 1), // 0 would be the runner's default
-			// Then only this process sweeps leases, and its sweep waits while the disk does.
-			IgnoreLeaseExpiry: c.store.exclusive,
-		}))
+		q := c.cfg.Queues[name]
+		list = append(list, c.newRunner(name, executor, q.Timeouts, q.Concurrency))
 	}
 	return list
+}
+
+func (c *components) newRunner(queue string, executor exec.Executor, clocks job.Timeouts, slots int) *runner.Runner {
+	return runner.New(runner.Config{
+		Source:    c.engine,
+		Queue:     queue,
+		Executor:  executor,
+		Clocks:    clocks,
+		Slots:     slots,
+		Name:      fmt.Sprintf("server-%d", os.Getpid()),
+		Log:       c.log,
+		Files:     c.files.Fetch,
+		OnAttempt: c.instruments.attemptHook(),
+		Grace:     max(c.cfg.ShutdownGrace, 1), // 0 would be the runner's default
+		// Then only this process sweeps leases, and its sweep waits while the disk does.
+		IgnoreLeaseExpiry: c.store.exclusive,
+	})
 }
 
 // runRunners runs the runners until ctx ends and their work has ended or is handed back.

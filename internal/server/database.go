@@ -11,7 +11,6 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/bus/pgbus"
 	"github.com/meanwhile-run/meanwhile/internal/config"
-	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/store/postgres"
 )
 
@@ -81,7 +80,7 @@ func openDatabase(ctx context.Context, cfg config.Config, log *slog.Logger) (ope
 			return openedStore{}, err
 		}
 	}
-	s, err := postgres.Open(ctx, connectionURL(cfg), postgres.Options{AtEnd: conversation.AtEnd, Log: log, Unprepared: cfg.DatabasePooler})
+	s, err := postgres.Open(ctx, connectionURL(cfg), postgres.Options{AtEnd: atEnd(cfg.PublicURL), Log: log, Unprepared: cfg.DatabasePooler})
 	if err != nil {
 		return openedStore{}, err
 	}

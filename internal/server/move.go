@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
-	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/move"
 	"github.com/meanwhile-run/meanwhile/internal/store/postgres"
@@ -141,7 +140,7 @@ func (m *mover) run() (err error) {
 // takeBack ends the attempts of the jobs that ran, by the rules of a server that starts after
 // another was killed.
 func (m *mover) takeBack() error {
-	s, err := postgres.Open(m.ctx, connectionURL(m.cfg), postgres.Options{AtEnd: conversation.AtEnd, Importing: true, Unprepared: m.cfg.DatabasePooler})
+	s, err := postgres.Open(m.ctx, connectionURL(m.cfg), postgres.Options{AtEnd: atEnd(m.cfg.PublicURL), Importing: true, Unprepared: m.cfg.DatabasePooler})
 	if err != nil {
 		return err
 	}

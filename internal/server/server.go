@@ -210,6 +210,7 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	keys := startTask(c.keys.follow)
 	files := startTask(c.removeStaleFiles)
 	inbox := startTask(c.runInbox)
+	callbacks := startTask(c.callbacks.Run)
 	c.health.set(ready)
 	c.log.Info("ready", "url", c.url(), "data", c.data.path)
 	c.notifier.ready(c.url())
@@ -231,10 +232,11 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	taken := inbox.stop()
 	c.engine.StopSubmits()
 	worked := runners.stop()
+	reported := callbacks.stop()
 	c.endStreams() // or the HTTP server would wait for long-polls and streams
 	served := apis.stop()
 	committed := engine.stop()
-	err = errors.Join(err, taken, worked, served, committed, metrics.stop(), keys.stop(), files.stop(), alive.stop(), c.close())
+	err = errors.Join(err, taken, worked, reported, served, committed, metrics.stop(), keys.stop(), files.stop(), alive.stop(), c.close())
 	c.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String())
 	return err
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/bus"
 	"github.com/meanwhile-run/meanwhile/internal/bus/pgbus"
 	"github.com/meanwhile-run/meanwhile/internal/config"
-	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/postgres"
@@ -55,7 +54,7 @@ func openStore(ctx context.Context, cfg config.Config, data *dataDir, log *slog.
 }
 
 func openSQLite(ctx context.Context, cfg config.Config, data *dataDir, log *slog.Logger) (openedStore, error) {
-	s, err := sqlite.Open(ctx, data.database(), sqlite.Options{AtEnd: conversation.AtEnd, PreallocateLog: preallocatedLog, Log: log,
+	s, err := sqlite.Open(ctx, data.database(), sqlite.Options{AtEnd: atEnd(cfg.PublicURL), PreallocateLog: preallocatedLog, Log: log,
 		Reserve: reserve, KeepFree: cfg.MinFreeBytes, Free: func() (int64, bool) { return files.Free(data.path) },
 	})
 	if err != nil {

@@ -15,7 +15,7 @@ const Queue = "callbacks"
 
 // Delivery is the input of a delivery's job.
 type Delivery struct {
-	URL      string          `json:"url"`
+	URL      string          `json:"url,omitempty"`       // "" with an endpoint, whose URL is looked up at each attempt
 	Endpoint string          `json:"endpoint,omitempty"`  // its id; "" for a URL that came with a submit
 	SecretID string          `json:"secret_id,omitempty"` // of the secret that signs; "" for the usual one
 	Event    json.RawMessage `json:"event"`               // sent byte by byte
@@ -32,7 +32,7 @@ func parseDelivery(input []byte) (Delivery, *job.Error) {
 		return d, refusal
 	}
 	refusal.Field = "/url"
-	if u, err := url.Parse(d.URL); err != nil || u.Host == "" {
+	if u, err := url.Parse(d.URL); d.Endpoint == "" && (err != nil || u.Host == "") {
 		return d, refusal
 	}
 	refusal.Field = "/event"

@@ -210,7 +210,7 @@ func TestRefusalNamesBadField(t *testing.T) {
 		{"a queue that is too long", "/queue", `"queue":` + long(65) + `,"input":1`},
 		{"no input", "/input", `"queue":"sim"`},
 		{"an input that is nested too deep", "/input" + strings.Repeat("/0", job.MaxDepth-1), `"queue":"sim","input":` + strings.Repeat("[", job.MaxDepth) + strings.Repeat("]", job.MaxDepth)},
-		{"an unknown field", "/callback", `"queue":"sim","input":1,"callback":"http://x.example"`},
+		{"an unknown field", "/webhook", `"queue":"sim","input":1,"webhook":"http://x.example"`},
 		{"an abandon timeout that is too short", "/abandon_after_s", `"queue":"sim","input":1,"abandon_after_s":119`},
 		{"a negative abandon timeout", "/abandon_after_s", `"queue":"sim","input":1,"abandon_after_s":-1`},
 		{"an abandon timeout that is too long", "/abandon_after_s", `"queue":"sim","input":1,"abandon_after_s":1e18`},

@@ -27,6 +27,8 @@ type submission struct {
 	Metadata    map[string]string `json:"metadata"`
 	// AbandonAfterS is how long no client may ask about the job before it is cancelled.
 	AbandonAfterS *float64 `json:"abandon_after_s"`
+	// Callback is a URL, or an object with the fields of a callback.
+	Callback json.RawMessage `json:"callback"`
 	// IdempotencyKey is only for an element of a batch. A single submit has it in the header.
 	IdempotencyKey *string `json:"idempotency_key"`
 }
@@ -165,6 +167,9 @@ func (a *API) newRequest(s *submission) (engine.Request, error) {
 	}
 	var err error
 	if req.Delay, err = s.delay(); err != nil {
+		return engine.Request{}, err
+	}
+	if req.Callback, err = parseCallback(s.Callback); err != nil {
 		return engine.Request{}, err
 	}
 	if s.Timeouts != nil || s.Retry != nil || s.AbandonAfterS != nil {

@@ -119,7 +119,8 @@ func readSpan(field string, seconds *float64, byDefault, most time.Duration) (ti
 func nextSecond(t time.Time) time.Time { return t.Add(time.Second - 1).Truncate(time.Second) }
 
 // restrictToUser changes a request with a user's token: it takes turns under its user, whatever
-// key and priority it names. It refuses a queue that the token does not name.
+// key and priority it names. It refuses a queue that the token does not name, and a callback: a
+// page must not make the server send requests.
 func restrictToUser(r *http.Request, req *engine.Request) error {
 	g, ok := gate.GrantOf(r)
 	if !ok {
@@ -127,6 +128,9 @@ func restrictToUser(r *http.Request, req *engine.Request) error {
 	}
 	if g.Queues != "" && !slices.Contains(strings.Split(g.Queues, ","), req.Queue) {
 		return job.Errorf(job.Forbidden, "this user's token submits no jobs to the queue %s", job.Quote(req.Queue))
+	}
+	if req.Callback != nil {
+		return job.Errorf(job.Forbidden, "a job that is submitted with a user's token has no callback of its own: leave callback out")
 	}
 	req.Key, req.Priority = g.Owner.User, 0
 	return nil

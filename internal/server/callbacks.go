@@ -1,0 +1,51 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/callback"
+	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/conversation"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/netguard"
+	"github.com/meanwhile-run/meanwhile/internal/runner"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/webhook"
+)
+
+// deliverySlots is how many deliveries a process makes at once.
+const deliverySlots = 512
+
+// atEnd returns what follows from the end of a job.
+func atEnd(publicURL string) store.AtEnd {
+	return store.JoinAtEnd(conversation.AtEnd, callback.AtEnd(publicURL))
+}
+
+// openCallbacks makes what knows the receivers of callbacks, and what sends to them.
+func (c *components) openCallbacks() {
+	guard := &netguard.Guard{Loopback: c.cfg.Listen == "" || config.Loopback(c.cfg.Listen)}
+	c.callbacks = callback.NewBook(callback.Config{
+		Rows:     c.store,
+		Write:    func(ctx context.Context, rows ...store.Row) error { return c.engine.Write(ctx, rows...) },
+		CheckURL: func(url string) error { _, err := guard.CheckURL(url); return err },
+		Log:      c.log,
+	})
+	c.sender = webhook.New(webhook.Config{Endpoints: c.callbacks, Timeout: 15 * time.Second})
+}
+
+// deliveryQueue is the queue of deliveries. It is in no configuration, because the server needs
+// it wherever a job that ends has a receiver.
+func (c *components) deliveryQueue() engine.Queue {
+	attempts, policy := webhook.Policy()
+	return engine.Queue{
+		Name: job.CallbackQueue, Executor: c.sender.Kind(), Internal: true, Concurrency: deliverySlots,
+		MaxAttempts: attempts, Policy: policy, Keep: c.cfg.Retention.Others, KeepFailed: c.cfg.Retention.Failed,
+	}
+}
+
+func (c *components) deliveryRunner() *runner.Runner {
+	_, policy := webhook.Policy()
+	return c.newRunner(job.CallbackQueue, c.sender, policy.Timeouts, deliverySlots)
+}
