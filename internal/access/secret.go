@@ -18,14 +18,15 @@ const (
 	keySize    = len(KeyPrefix) + KeyIDSize + 1 + secretSize
 )
 
-const base32Digits = "abcdefghijklmnopqrstuvwxyz234567"
+// KeyIDDigits are the 32 digits of ids: those of base32 (RFC 4648), in lower case.
+const KeyIDDigits = "abcdefghijklmnopqrstuvwxyz234567"
 
 // NewKeyID returns a random id of a key. An id is no secret: lists and logs show it.
 func NewKeyID() string {
 	var id [KeyIDSize]byte
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand crashes the program instead
 	for i, b := range id {
-		id[i] = base32Digits[b%32]
+		id[i] = KeyIDDigits[b%32]
 	}
 	return string(id[:])
 }
@@ -62,7 +63,7 @@ func ParseKeyText(text string) (id string, s Secret, ok bool) {
 // ValidKeyID reports whether a text is spelled like the id of a key.
 func ValidKeyID(id string) bool {
 	for _, c := range id {
-		if strings.IndexByte(base32Digits, byte(c)) < 0 || c > 'z' {
+		if strings.IndexByte(KeyIDDigits, byte(c)) < 0 || c > 'z' {
 			return false
 		}
 	}

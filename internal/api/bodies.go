@@ -25,9 +25,9 @@ type Bodies struct {
 	callers map[Caller]int64 // only those that hold something
 }
 
-// Caller is who sends a body: the user in whose name the request is made where the caller
-// could name one, else an address.
-type Caller struct{ User, Address string }
+// Caller is for whom a body counts: the user in whose name the request is made where the caller
+// could name one, else its API key, else an address.
+type Caller struct{ Tenant, User, Key, Address string }
 
 // NewBodies returns a budget in bytes, for all callers together and for each.
 func NewBodies(maximum, perCaller int64) *Bodies {

@@ -20,6 +20,11 @@ const (
 	Aborted              job.Code = "request_aborted"        // the client left, or stopped sending, before the outcome was known
 	CallerBusy           job.Code = "caller_busy"            // the caller has too many bodies in flight
 	UpgradeRequired      job.Code = "upgrade_required"       // the call is a WebSocket, and this is no handshake
+	KeyRequired          job.Code = "key_required"           // the server has keys, and the request has none
+	BadKey               job.Code = "bad_key"                // an unknown, revoked or expired key
+	ScopeMissing         job.Code = "scope_missing"          // the key lacks a scope
+	KeyInURL             job.Code = "key_in_url"             // keys travel in the header Authorization only
+	TooManyBadKeys       job.Code = "too_many_bad_keys"      // the address has sent too many wrong keys
 )
 
 // statusAborted is the status of [Aborted]. No standard has one; servers and proxies log 499 for
@@ -29,11 +34,11 @@ const statusAborted = 499
 // StatusOf returns the HTTP status of a code. No other table maps codes to statuses.
 func StatusOf(code job.Code) int {
 	switch code {
-	case job.Invalid, job.UnknownKind, job.PastLimit, job.BadCallback:
+	case job.Invalid, job.UnknownKind, job.PastLimit, job.BadCallback, KeyInURL:
 		return http.StatusBadRequest
-	case job.BadToken:
+	case job.BadToken, KeyRequired, BadKey:
 		return http.StatusUnauthorized
-	case job.Forbidden:
+	case job.Forbidden, ScopeMissing:
 		return http.StatusForbidden
 	case job.NotFound, job.UnknownQueue:
 		return http.StatusNotFound
@@ -53,7 +58,7 @@ func StatusOf(code job.Code) int {
 		return http.StatusUnprocessableEntity
 	case Aborted:
 		return statusAborted
-	case job.KeyFull, job.OwnerFull, CallerBusy:
+	case job.KeyFull, job.OwnerFull, CallerBusy, TooManyBadKeys:
 		return http.StatusTooManyRequests
 	case job.QueueFull, job.Overloaded, job.NoSpace, job.ShuttingDown, job.Unavailable:
 		return http.StatusServiceUnavailable
@@ -145,7 +150,12 @@ func WriteProblemAs(w http.ResponseWriter, err error, status int, problem any) {
 	if s := RetryAfter(err); s > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(s))
 	}
-	if status == http.StatusUnauthorized {
+	switch {
+	case job.CodeOf(err) == KeyRequired:
+		w.Header()["Www-Authenticate"] = keyChallenge
+	case job.CodeOf(err) == ScopeMissing:
+		w.Header()["Www-Authenticate"] = scopeChallenge
+	case status == http.StatusUnauthorized:
 		w.Header()["Www-Authenticate"] = bearerChallenge
 	}
 	body, jsonErr := json.Marshal(problem)
@@ -155,9 +165,13 @@ func WriteProblemAs(w http.ResponseWriter, err error, status int, problem any) {
 	Write(w, status, problemType, body)
 }
 
-// bearerChallenge is the WWW-Authenticate header of a 401 (RFC 6750, section 3). It is
-// never changed.
-var bearerChallenge = []string{`Bearer error="invalid_token"`}
+// The WWW-Authenticate headers (RFC 6750, section 3): of a request without a key, with one that is
+// not valid, and with one that lacks a scope. They are never changed.
+var (
+	keyChallenge    = []string{"Bearer"}
+	bearerChallenge = []string{`Bearer error="invalid_token"`}
+	scopeChallenge  = []string{`Bearer error="insufficient_scope"`}
+)
 
 // RetryAfter returns how long to wait before the request may succeed: whole seconds,
 // rounded up. It is the wait that the error names; else 1 for the statuses 429 and 503;

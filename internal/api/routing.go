@@ -9,12 +9,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Mux is where an API registers its routes: an [http.ServeMux], or a test that lists the
-// routes.
-type Mux interface {
-	Handle(pattern string, handler http.Handler)
-}
-
 // RouteRecorder is an [http.ResponseWriter] that learns which pattern of the mux matched
 // its request. A middleware in front of the gate cannot read the pattern from its own
 // request, because the gate may pass a copy on, without the headers that it does not trust.

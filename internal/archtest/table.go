@@ -66,14 +66,14 @@ var packages = []pkg{
 	{path: "internal/api/stream", imports: []string{"internal/job", "internal/watch", "internal/api"}, libraries: []string{"github.com/coder/websocket"}},
 	{path: "internal/api/jobs", imports: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, apiImports...)},
 	{path: "internal/api/chat", imports: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, apiImports...)},
-	{path: "internal/api/openapi", imports: []string{"internal/api", "internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
+	{path: "internal/api/openapi", imports: []string{"internal/api", "internal/api/gate", "internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/api/openapi/openapitest", imports: []string{"internal/api/openapi"}, libraries: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 
 	{path: "internal/telemetry", imports: []string{"internal/job", "internal/engine"},
 		libraries: []string{"github.com/prometheus/client_golang", "go.opentelemetry.io/otel"}},
 	{path: "internal/config", imports: []string{"internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/server", imports: []string{
-		"internal/bus", "internal/bus/pgbus", "internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/store/postgres", "internal/engine", "internal/files", "internal/files/pgfiles", "internal/conversation", "internal/callback", "internal/netguard", "internal/webhook", "internal/inbox", "internal/move",
+		"internal/access", "internal/bus", "internal/bus/pgbus", "internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/store/postgres", "internal/engine", "internal/files", "internal/files/pgfiles", "internal/conversation", "internal/callback", "internal/netguard", "internal/webhook", "internal/inbox", "internal/move",
 		"internal/telemetry", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
 		"internal/api", "internal/api/gate", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
 	{path: "internal/cli", imports: []string{
@@ -89,7 +89,7 @@ var packages = []pkg{
 
 // apiImports lists what each API may import. It has internal/store for the types that the
 // engine returns, but no implementation of a store.
-var apiImports = []string{"internal/job", "internal/store", "internal/engine", "internal/watch", "internal/files", "internal/conversation"}
+var apiImports = []string{"internal/access", "internal/job", "internal/store", "internal/engine", "internal/watch", "internal/files", "internal/conversation"}
 
 // forbiddenEdge is an import that is forbidden on purpose, and the accident that it would
 // allow. A path that ends in /… stands for all packages below it.

@@ -8,9 +8,19 @@ import (
 // Owner is the owner of a job. Every row has an owner and every read asks for it: for any
 // other owner the job does not exist.
 type Owner struct {
-	Tenant string // one per API key; "" until there are keys
-	User   string // "local" for a caller on the loopback interface that names no user
+	Tenant string // one per application; "" is the tenant default
+	User   string // "local" for a caller that names no user
 }
+
+// anyUser stands for every user of a tenant. No user has this name, because it is not printable.
+const anyUser = "\x01"
+
+// WholeTenant stands for all owners of a tenant where jobs are read or listed. No job belongs to
+// it, and no op takes it.
+func WholeTenant(tenant string) Owner { return Owner{tenant, anyUser} }
+
+// IsWholeTenant reports whether the owner stands for all owners of its tenant.
+func (o Owner) IsWholeTenant() bool { return o.User == anyUser }
 
 // Job is one unit of slow work. Its input, output and result may be large, so stores keep
 // them apart from it.

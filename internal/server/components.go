@@ -84,7 +84,7 @@ type components struct {
 
 // httpAPI is one of the APIs. Wait returns when its streams and sockets have ended.
 type httpAPI interface {
-	Register(mux api.Mux)
+	Register(mux gate.Routes)
 	Wait()
 }
 
@@ -256,7 +256,7 @@ func (c *components) runRunners(ctx context.Context) error {
 // routes returns the handler of all APIs behind the gate. listen is the address of the
 // listener; "" is beyond loopback.
 func (c *components) routes(listen string) http.Handler {
-	mux := http.NewServeMux()
+	mux := gate.NewMux()
 	c.register(mux)
 	g := *c.gate
 	g.Listen = []string{listen}
@@ -264,7 +264,7 @@ func (c *components) routes(listen string) http.Handler {
 }
 
 // register adds all routes to a mux.
-func (c *components) register(mux api.Mux) {
+func (c *components) register(mux gate.Routes) {
 	c.health.register(mux)
 	c.instruments.register(mux)
 	home{c.cfg.PublicURL, c.engine.Queues}.register(mux)

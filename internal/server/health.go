@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"sync/atomic"
 
-	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 )
 
@@ -39,11 +38,11 @@ const (
 
 func (h *health) set(p phase) { h.now.Store(int32(p)) }
 
-func (h *health) register(mux api.Mux) {
-	mux.Handle("GET /healthz", gate.AnyHost(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+func (h *health) register(mux gate.Routes) {
+	mux.Handle("GET /healthz", gate.Anyone(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		respond(w, http.StatusOK, "alive")
-	})))
-	mux.Handle("GET /readyz", gate.AnyHost(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	}))
+	mux.Handle("GET /readyz", gate.Anyone(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		p := phase(h.now.Load())
 		switch {
 		case p != ready:
@@ -55,7 +54,7 @@ func (h *health) register(mux api.Mux) {
 		default:
 			respond(w, http.StatusOK, phaseNames[p])
 		}
-	})))
+	}))
 }
 
 func respond(w http.ResponseWriter, status int, word string) {

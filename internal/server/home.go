@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/meanwhile-run/meanwhile/internal/access"
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 )
 
@@ -43,8 +45,9 @@ type homeData struct {
 	Example string
 }
 
-func (h home) register(mux api.Mux) {
-	mux.Handle("GET /{$}", api.Wrap(nil, api.WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
+func (h home) register(mux gate.Routes) {
+	// The page has the counts of all tenants.
+	mux.Handle("GET /{$}", gate.Scope(access.Admin), api.Wrap(nil, api.WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Vary", "Accept")
 		if !strings.Contains(r.Header.Get("Accept"), "text/html") {
 			api.WriteNotFound(w, r)

@@ -6,12 +6,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 )
 
 // patterns is a mux that records the patterns that it gets.
 type patterns []string
 
-func (p *patterns) Handle(pattern string, _ http.Handler) { *p = append(*p, pattern) }
+func (p *patterns) Handle(pattern string, _ gate.Need, _ http.Handler) { *p = append(*p, pattern) }
 
 // described lists the calls in the server's OpenAPI document.
 func described(t *testing.T, s *testServer) []string {

@@ -8,7 +8,7 @@ import (
 	"net/http/pprof"
 	"time"
 
-	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/access"
 	"github.com/meanwhile-run/meanwhile/internal/api/chat"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/config"
@@ -77,10 +77,12 @@ func (s *instruments) questionHook() chat.TraceFunc {
 	return s.traces.StartQuestion
 }
 
-// register adds routes for programs on this machine only.
-func (s *instruments) register(mux api.Mux) {
+// register adds routes for administrators: with keys those who have the scope admin, without keys
+// programs on this machine.
+func (s *instruments) register(mux gate.Routes) {
+	need := gate.Scope(access.Admin).OnMachine()
 	if s.listener == nil {
-		mux.Handle("GET /metrics", gate.LocalOnly(s.metrics.Handler()))
+		mux.Handle("GET /metrics", need, s.metrics.Handler())
 	}
 	if !s.pprof {
 		return
@@ -92,7 +94,7 @@ func (s *instruments) register(mux api.Mux) {
 		"GET /debug/pprof/symbol":  pprof.Symbol,
 		"GET /debug/pprof/trace":   pprof.Trace,
 	} {
-		mux.Handle(pattern, gate.LocalOnly(handler))
+		mux.Handle(pattern, need, handler)
 	}
 }
 

@@ -4,11 +4,12 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/loopback"
 )
 
 // Transport returns a transport for clients in this process, without a socket. The server
-// treats them as programs on this machine. After the server has stopped, requests get 410
+// treats them as programs on this machine, which need no key. After the server has stopped, requests get 410
 // Gone with the error of Run, which clients do not retry.
 func (s *Server) Transport() http.RoundTripper {
 	return loopback.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -22,7 +23,7 @@ func (s *Server) Transport() http.RoundTripper {
 			}
 			_ = json.NewEncoder(w).Encode(map[string]string{"code": "stopped", "detail": detail})
 		default:
-			s.components.embedded.ServeHTTP(w, r)
+			s.components.embedded.ServeHTTP(w, gate.Vouch(r))
 		}
 	}))
 }

@@ -11,9 +11,9 @@ package chat
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/access"
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/stream"
@@ -68,7 +68,7 @@ func New(c Config) *API {
 	a := &API{
 		engine: c.Engine, conversations: c.Conversations, queue: c.Queue, log: c.Log,
 		gate: c.Gate, trace: c.Trace, cancelHold: maxCancelHold,
-		sockets: stream.Sockets{Stopping: c.Stopping, Deadlines: stream.DefaultDeadlines, Log: c.Log, Caller: gate.CallerOf},
+		sockets: stream.Sockets{Stopping: c.Stopping, Deadlines: stream.DefaultDeadlines, Log: c.Log, Caller: gate.BudgetOf},
 	}
 	if c.Gate != nil {
 		a.sockets.Bodies = c.Gate.Bodies
@@ -77,24 +77,23 @@ func New(c Config) *API {
 }
 
 // Register adds the API's routes to a mux.
-func (a *API) Register(mux api.Mux) {
-	wrap := func(h api.Handler, params []string) http.Handler {
-		return api.Wrap(a.log, writeError, onlyParams(params, h))
+func (a *API) Register(mux gate.Routes) {
+	handle := func(pattern string, need gate.Need, h api.Handler, params ...string) {
+		mux.Handle(pattern, need, api.Wrap(a.log, writeError, onlyParams(params, h)))
 	}
-	handle := func(pattern string, h api.Handler, params ...string) {
-		mux.Handle(pattern, gate.AllowUser(wrap(h, params)))
-	}
-	handle("POST /api/chat", a.postChat)
-	handle("GET /api/chat/status/{task}", a.getStatus)
-	handle("POST /api/chat/cancel/{task}", a.postCancel)
-	handle("GET /api/conversations", a.getConversations, "limit", "after")
-	handle("POST /api/conversations", a.postConversation)
-	handle("GET /api/conversations/{id}", a.getConversation, "limit", "before")
-	handle("GET /api/conversations/{id}/messages", a.getMessages, "limit", "before")
+	submit, read := gate.Scope(access.Submit).UserToken(), gate.Scope(access.Read).UserToken()
+	handle("POST /api/chat", submit, a.postChat)
+	handle("GET /api/chat/status/{task}", read, a.getStatus)
+	// The response has the answer so far.
+	handle("POST /api/chat/cancel/{task}", gate.Scope(access.Cancel|access.Read).UserToken(), a.postCancel)
+	handle("GET /api/conversations", read, a.getConversations, "limit", "after")
+	handle("POST /api/conversations", submit, a.postConversation)
+	handle("GET /api/conversations/{id}", read, a.getConversation, "limit", "before")
+	handle("GET /api/conversations/{id}/messages", read, a.getMessages, "limit", "before")
 	// With a token a user asks, watches, cancels and lists, and deletes nothing.
-	mux.Handle("DELETE /api/conversations/{id}", wrap(a.deleteConversation, nil))
-	handle("POST /api/heartbeat", a.postHeartbeat)
-	handle("GET /ws", a.getSocket)
+	handle("DELETE /api/conversations/{id}", gate.Scope(access.Operate), a.deleteConversation)
+	handle("POST /api/heartbeat", read, a.postHeartbeat)
+	handle("GET /ws", read, a.getSocket) // its messages are checked one by one
 }
 
 // Wait refuses new sockets and returns when all are closed. Call it after Stopping was

@@ -56,7 +56,7 @@ func (a *API) postChat(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	accepted, err := a.ask(r.Context(), gate.Owner(r), q, key)
+	accepted, err := a.ask(r.Context(), gate.CallerFrom(r), q, key)
 	if err != nil {
 		return err
 	}
@@ -76,14 +76,18 @@ func (a *API) postChat(w http.ResponseWriter, r *http.Request) error {
 
 // ask stores a question and its job. A question that comes again with the same idempotency
 // key returns the job and the conversation of the first one.
-func (a *API) ask(ctx context.Context, owner job.Owner, q question, key string) (acceptedTask, error) {
-	if err := q.check(); err != nil {
+func (a *API) ask(ctx context.Context, c *gate.Caller, q question, key string) (acceptedTask, error) {
+	err := q.check()
+	if err == nil {
+		err = c.CheckKeyQueue(a.queue) // the queues of a user's token do not concern chats
+	}
+	if err != nil {
 		return acceptedTask{}, err
 	}
 	// Other clients may begin a conversation of the same name, and end it, at the same time.
 	const tries = 4
 	for try := 1; ; try++ {
-		accepted, beginAgain, err := a.tryAsk(ctx, owner, q, key)
+		accepted, beginAgain, err := a.tryAsk(ctx, c.Owner(), q, key)
 		if !beginAgain || try == tries {
 			return accepted, err
 		}

@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 )
 
 // BenchmarkReads measures the reads of the chat API for a user with 1,000 conversations,
@@ -13,8 +15,9 @@ import (
 // connection.
 func BenchmarkReads(b *testing.B) {
 	h := newHarness(b, 1)
-	mux := http.NewServeMux()
+	mux := gate.NewMux()
 	h.api.Register(mux)
+	handler := (&gate.Gate{}).Handler(mux)
 	ended := h.ask("ann", "q")
 	conv := ended.text("conversation_id")
 	h.next().done(strings.Repeat("word ", 200))
@@ -38,13 +41,13 @@ func BenchmarkReads(b *testing.B) {
 		{"status-ended", ended.text("urls.status")},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			req := httptest.NewRequest("GET", c.path, nil)
+			req := httptest.NewRequest("GET", "http://localhost"+c.path, nil)
 			req.Header.Set("X-User-ID", "ann")
 			req.RemoteAddr = "127.0.0.1:1"
 			b.ReportAllocs()
 			for b.Loop() {
 				w := httptest.NewRecorder()
-				if mux.ServeHTTP(w, req); w.Code != http.StatusOK {
+				if handler.ServeHTTP(w, req); w.Code != http.StatusOK {
 					b.Fatal(w.Code, w.Body)
 				}
 			}

@@ -23,7 +23,7 @@ func (a *API) getConversations(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page, next, err := a.conversations.List(r.Context(), gate.Owner(r), r.URL.Query().Get("after"), limit)
+	page, next, err := a.conversations.List(r.Context(), gate.CallerFrom(r).Owner(), r.URL.Query().Get("after"), limit)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (a *API) postConversation(w http.ResponseWriter, r *http.Request) error {
 	if len(in.Title) > conversation.MaxTitle {
 		return invalid("/title", "the title has %d bytes; at most %d are taken", len(in.Title), conversation.MaxTitle)
 	}
-	made, err := a.conversations.Create(r.Context(), gate.Owner(r), in.Title)
+	made, err := a.conversations.Create(r.Context(), gate.CallerFrom(r).Owner(), in.Title)
 	if err != nil {
 		return err
 	}
@@ -55,11 +55,11 @@ func (a *API) postConversation(w http.ResponseWriter, r *http.Request) error {
 
 // getConversation returns a conversation with its newest messages.
 func (a *API) getConversation(w http.ResponseWriter, r *http.Request) error {
-	id, err := a.conversations.Resolve(r.Context(), gate.Owner(r), r.PathValue("id"))
+	id, err := a.conversations.Resolve(r.Context(), gate.CallerFrom(r).Owner(), r.PathValue("id"))
 	if err != nil {
 		return err
 	}
-	c, err := a.conversations.Get(r.Context(), gate.Owner(r), id)
+	c, err := a.conversations.Get(r.Context(), gate.CallerFrom(r).Owner(), id)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (a *API) getConversation(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) getMessages(w http.ResponseWriter, r *http.Request) error {
-	id, err := a.conversations.Resolve(r.Context(), gate.Owner(r), r.PathValue("id"))
+	id, err := a.conversations.Resolve(r.Context(), gate.CallerFrom(r).Owner(), r.PathValue("id"))
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (a *API) writeMessages(w http.ResponseWriter, r *http.Request, messages []m
 	for i := range messages {
 		size += len(messages[i].Content)
 	}
-	release, err := a.gate.ReserveResponse(gate.CallerOf(r), size)
+	release, err := a.gate.ReserveResponse(gate.BudgetOf(r), size)
 	if err != nil {
 		return err
 	}
@@ -109,13 +109,13 @@ func (a *API) readMessages(r *http.Request, id conversation.ID, defaultLimit int
 	if err != nil {
 		return nil, "", err
 	}
-	page, more, err := a.conversations.Messages(r.Context(), gate.Owner(r), id, before, limit)
+	page, more, err := a.conversations.Messages(r.Context(), gate.CallerFrom(r).Owner(), id, before, limit)
 	if err != nil {
 		return nil, "", err
 	}
 	views = make([]messageView, len(page))
 	for i, m := range page {
-		if views[i], err = a.viewWithOutput(r.Context(), gate.Owner(r), m); err != nil {
+		if views[i], err = a.viewWithOutput(r.Context(), gate.CallerFrom(r).Owner(), m); err != nil {
 			return nil, "", err
 		}
 	}
@@ -180,7 +180,7 @@ func attemptText(u engine.Update) (text string, cursor int64) {
 // deleteConversation deletes a conversation with all its messages and their jobs. It cancels
 // the jobs that still run.
 func (a *API) deleteConversation(w http.ResponseWriter, r *http.Request) error {
-	owner := gate.Owner(r)
+	owner := gate.CallerFrom(r).Owner()
 	id, err := a.conversations.Resolve(r.Context(), owner, r.PathValue("id"))
 	if err != nil {
 		return err

@@ -129,7 +129,7 @@ func (h *harness) startAPI(p stream.Deadlines) {
 	stopping := h.stopping
 	h.api = New(Config{Engine: h.beats, Conversations: h.conversations, Queue: "chat", Stopping: stopping})
 	h.api.sockets.Deadlines = p
-	mux := http.NewServeMux()
+	mux := gate.NewMux()
 	h.api.Register(mux)
 	server := httptest.NewServer(openapitest.CheckHandler(h.TB, (&gate.Gate{Listen: []string{"127.0.0.1"}}).Handler(mux)))
 	h.url = server.URL

@@ -18,7 +18,7 @@ func (a *API) postHeartbeat(w http.ResponseWriter, r *http.Request) error {
 	if _, err := api.ReadBody(r, maxSmallBody); err != nil {
 		return err
 	}
-	a.engine.MarkPresent(gate.Owner(r))
+	a.engine.MarkPresent(gate.CallerFrom(r).Owner())
 	api.WriteJSON(w, http.StatusOK, struct {
 		Status    string  `json:"status"`
 		ExpiresIn float64 `json:"expires_in_s"`

@@ -21,23 +21,22 @@ var errFull = job.Errorf(job.TooLarge, "this socket follows %d tasks and takes n
 type session struct {
 	*stream.Session
 	// set once
-	api    *API
-	caller api.Caller
-	owner  job.Owner
-	trace  string // the traceparent of the request that opened the socket, or ""
+	api     *API
+	trace   string // the traceparent of the request that opened the socket, or ""
+	renewed func() // follows the key of a new caller
 
-	// grant is that of the user's token with which the socket was opened, or of a later one; nil
-	// without a token. Only the goroutine that reads the socket uses it.
-	grant *gate.Grant
+	// caller has opened the socket, or has renewed its token since. It is always of the same owner.
+	// Only the goroutine that reads the socket uses it.
+	caller *gate.Caller
 }
 
 func (a *API) getSocket(w http.ResponseWriter, r *http.Request) error {
-	s := &session{api: a, caller: gate.CallerOf(r), owner: gate.Owner(r), trace: api.Traceparent(r)}
-	if g, ok := gate.GrantOf(r); ok {
-		s.grant = &g
-	}
+	s := &session{api: a, caller: gate.CallerFrom(r), trace: api.Traceparent(r)}
 	return a.sockets.Serve(w, r, maxMessage, func(socket *stream.Socket) {
 		s.Session = stream.NewSession(socket, stream.SessionConfig{MaxJobs: maxFollowed, ErrFull: errFull, AbortMessage: s.abortMessage})
+		release := s.caller.OnEnd(socket.Cut)
+		defer func() { release() }()
+		s.renewed = func() { release(); release = s.caller.OnEnd(socket.Cut) }
 		s.run()
 	})
 }
@@ -65,14 +64,16 @@ func (s *session) run() {
 // renew replaces the token of the socket by another one of the same user, so that a socket may
 // live as long as its page.
 func (s *session) renew(token string) error {
-	g, err := s.api.gate.OpenToken(token)
+	renewed, err := s.caller.CallerOfToken(token)
 	if err != nil {
 		return err
 	}
-	if s.grant == nil || !g.IsUser() || g.Owner != s.owner {
+	_, hadToken := s.caller.Grant()
+	if g, _ := renewed.Grant(); !hadToken || !g.IsUser() || g.Owner != s.caller.Owner() {
 		return job.Errorf(job.Forbidden, "a socket takes another token of the user for whom it was opened with a token")
 	}
-	s.grant = &g
+	s.caller = renewed
+	s.renewed()
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 func (a *API) getStatus(w http.ResponseWriter, r *http.Request) error {
-	snap, err := a.findTask(r.Context(), gate.Owner(r), r.PathValue("task"))
+	snap, err := a.findTask(r.Context(), gate.CallerFrom(r).Owner(), r.PathValue("task"))
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (a *API) postCancel(w http.ResponseWriter, r *http.Request) error {
 	if err := requireEmpty(r); err != nil {
 		return err
 	}
-	owner := gate.Owner(r)
+	owner := gate.CallerFrom(r).Owner()
 	snap, err := a.cancel(r.Context(), owner, r.PathValue("task"))
 	if err != nil {
 		return err

@@ -18,11 +18,11 @@ type TraceFunc func(ctx context.Context, parent string) (trace string, ended fun
 func (s *session) askTraced(q question, key string) (acceptedTask, error) {
 	q.trace = s.trace
 	if s.api.trace == nil {
-		return s.api.ask(s.Context(), s.owner, q, key)
+		return s.api.ask(s.Context(), s.caller, q, key)
 	}
 	trace, ended := s.api.trace(s.Context(), s.trace)
 	q.trace = trace
-	a, err := s.api.ask(s.Context(), s.owner, q, key)
+	a, err := s.api.ask(s.Context(), s.caller, q, key)
 	status := http.StatusAccepted
 	if err != nil {
 		status = api.ProblemOf(err).Status

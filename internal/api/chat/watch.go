@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 
+	"github.com/meanwhile-run/meanwhile/internal/access"
 	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -14,10 +15,8 @@ func (s *session) handle(in clientMessage) error {
 	if in.Type == "token" {
 		return s.renew(in.Token)
 	}
-	if s.grant != nil {
-		if err := s.grant.CheckExpiry(); err != nil {
-			return err
-		}
+	if err := s.caller.Check(); err != nil {
+		return err
 	}
 	switch in.Type {
 	case "chat_query":
@@ -32,13 +31,16 @@ func (s *session) handle(in clientMessage) error {
 	case "cancel":
 		return s.cancel(in)
 	default:
-		s.api.engine.MarkPresent(s.owner)
+		s.api.engine.MarkPresent(s.caller.Owner())
 		return nil
 	}
 }
 
 // query asks a question and watches its answer.
 func (s *session) query(in clientMessage) error {
+	if err := s.caller.Require(access.Submit); err != nil {
+		return err
+	}
 	if err := s.CheckCapacity(); err != nil {
 		return err
 	}
@@ -61,13 +63,16 @@ func (s *session) query(in clientMessage) error {
 
 // cancel requests the end of a task, and watches the task so that the client learns of it.
 func (s *session) cancel(in clientMessage) error {
+	if err := s.caller.Require(access.Cancel); err != nil {
+		return err
+	}
 	// Checked before the cancel, which cannot be taken back.
 	if task, err := job.ParseID(in.TaskID); err == nil && !s.IsFollowing(task) {
 		if err := s.CheckCapacity(); err != nil {
 			return err
 		}
 	}
-	snap, err := s.api.cancel(s.Context(), s.owner, in.TaskID)
+	snap, err := s.api.cancel(s.Context(), s.caller.Owner(), in.TaskID)
 	if err != nil || s.IsFollowing(snap.ID) {
 		return err
 	}
@@ -103,12 +108,13 @@ func (s *session) watch(task job.ID, after int64) error {
 
 // follow opens the feed of a task after the entry after, and returns its first update.
 func (s *session) follow(ctx context.Context, task job.ID, after int64) (*stream.Feed, watch.Update, error) {
-	w, err := s.api.engine.Watch(ctx, s.owner, task, after)
+	w, err := s.api.engine.Watch(ctx, s.caller.Owner(), task, after)
 	if err != nil {
 		return nil, watch.Update{}, err
 	}
 	feed := stream.NewFeed(task, w, after)
-	feed.Reserve = func(bytes int) (func(), error) { return s.api.gate.ReserveResponse(s.caller, bytes) }
+	budget := s.caller.Budget()
+	feed.Reserve = func(bytes int) (func(), error) { return s.api.gate.ReserveResponse(budget, bytes) }
 	first, err := feed.First(ctx)
 	if err == nil {
 		err = checkFollow(first.Job, after)

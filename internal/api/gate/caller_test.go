@@ -3,8 +3,6 @@ package gate
 import (
 	"net/http/httptest"
 	"testing"
-
-	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
 // One client has a whole IPv6 network, and must not be as many callers as that has addresses.
@@ -20,8 +18,8 @@ func TestCallerIsANetworkOfIPv6(t *testing.T) {
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.RemoteAddr = remote
-		if got := CallerOf(r); got != (api.Caller{Address: want}) {
-			t.Errorf("%s: %v", remote, got)
+		if got := clientOf(r); got != want {
+			t.Errorf("%s: %s", remote, got)
 		}
 	}
 }

@@ -2,8 +2,8 @@
 // header, the origin of web pages, the headers of trusted proxies, and tokens. It
 // keeps web pages of other origins away from a loopback server that asks for no credentials.
 //
-// The package knows no route of any API. An API registers the routes that a token opens
-// with [AllowToken] and [AllowUser].
+// A request behind the gate has a [Caller]. The package knows no route of any API: an API says with
+// a [Need] who may use a route when it registers it, and cannot register one without.
 package gate
 
 import (
@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/access"
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -29,6 +30,7 @@ type Gate struct {
 	AllowedOrigins []string       // origins of pages that may use the server with a token; "*" for all
 	TrustedProxies []netip.Prefix // peers that may name the client, in addition to loopback
 	Tokens         *Tokens        // nil: no token is given or accepted
+	Keys           access.Keys    // nil: the server never has keys
 	TokenTTL       time.Duration  // lifetime of watch tokens where the submitter named none
 	Timeouts       api.Timeouts   // of clients
 	Bodies         *api.Bodies    // bounds the bodies in flight; nil: no bound
@@ -37,78 +39,72 @@ type Gate struct {
 
 // Handler serves the mux behind the middleware that all APIs share: request ids, deadlines
 // for clients, and the gate. It registers "/" on the mux for unknown paths, so no API may.
-func (g *Gate) Handler(mux *http.ServeMux) http.Handler {
-	api.HandleUnknown(mux)
-	return g.Timeouts.BoundResponses(g.Timeouts.BoundBodies(g.Bodies, api.RequestID(g.guard(mux))))
+func (g *Gate) Handler(mux *Mux) http.Handler {
+	api.HandleUnknown(mux.routes)
+	guard := &guard{Gate: g, mux: mux, hosts: g.newHostCheck(), warn: userWarning{log: g.Log}}
+	return g.Timeouts.BoundResponses(g.Timeouts.BoundBodies(g.Bodies, api.RequestID(guard)))
 }
 
-// guard admits requests and passes them to the mux. Handlers behind it may trust the
-// headers and the address of a request, and never see a token.
-func (g *Gate) guard(mux *http.ServeMux) http.Handler {
-	hosts := g.newHostCheck()
-	warn := &userWarning{log: g.Log}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// This comes first, because the checks below read these headers.
-		believed := g.dropUntrusted(r)
-		warn.check(r, believed)
-		r = believed
-		err := hosts.check(r.Host)
-		if err != nil && answersAnyHost(mux, r) {
-			err = nil
-		}
-		if err == nil {
-			err = checkSingle(r)
-		}
-		if err != nil {
-			refuse(mux, w, r, err)
+// guard admits requests and passes them to the mux, with their [Caller]. Handlers behind it may
+// trust the headers and the address of a request, and never see a token.
+type guard struct {
+	*Gate
+	// set once
+	mux   *Mux
+	hosts hostCheck
+
+	warn     userWarning
+	attempts attempts
+	streams  streams
+}
+
+func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	user := api.Header(r, userHeader)
+	// This comes first, because the checks below read these headers.
+	believed := g.dropUntrusted(r)
+	if !g.hasKeys() {
+		g.warn.check(r, believed)
+	}
+	err := g.hosts.check(r.Host)
+	if err != nil && g.mux.answersAnyHost(r) {
+		err = nil
+	}
+	if err == nil {
+		err = checkSingle(r)
+	}
+	r = believed
+	if err != nil {
+		g.mux.refuse(w, r, err)
+		return
+	}
+	origin := g.classifyOrigin(r)
+	if len(g.AllowedOrigins) > 0 || origin == foreignOrigin {
+		w.Header().Add("Vary", "Origin")
+	}
+	if origin != ownOrigin {
+		// Before identify, so that the page and the browser's console can show why it was refused.
+		// A foreign origin learns nothing else: identify refuses all of its requests.
+		allowOrigin(w.Header(), r)
+		if isPreflight(r) {
+			writePreflight(w)
 			return
 		}
-		origin := g.classifyOrigin(r)
-		if len(g.AllowedOrigins) > 0 || origin == foreignOrigin {
-			w.Header().Add("Vary", "Origin")
+	}
+	caller, err := g.identify(r, user, origin)
+	if err != nil {
+		if job.CodeOf(err) == api.TooManyBadKeys {
+			w.Header().Set("Connection", "close")
 		}
-		if origin != ownOrigin {
-			// Before admit, so that the page and the browser's console can show why it was refused.
-			// A foreign origin learns nothing else: admit refuses all of its requests.
-			allowOrigin(w.Header(), r)
-			if isPreflight(r) {
-				writePreflight(w)
-				return
-			}
-		}
-		admitted, err := g.admit(mux, r, origin)
-		if err != nil {
-			refuse(mux, w, r, err)
-			return
-		}
-		api.SetCaller(admitted, CallerOf(admitted))
-		api.Dispatch(mux, w, admitted)
-	})
-}
-
-// refuse writes an error in the format of the API that the request is for.
-func refuse(mux *http.ServeMux, w http.ResponseWriter, r *http.Request, err error) {
-	h, _ := mux.Handler(r)
-	api.ErrorWriterOf(h)(w, err)
-}
-
-// admit checks the origin and the credentials of a request. It returns the request in the
-// name of its user.
-func (g *Gate) admit(mux *http.ServeMux, r *http.Request, origin originClass) (*http.Request, error) {
-	token, ok := tokenOf(r)
-	if origin == foreignOrigin || origin == allowedOrigin && !ok {
-		return nil, refuseOrigin(r, origin, ok)
+		g.mux.refuse(w, r, err)
+		return
 	}
-	if ok {
-		return g.redeem(mux, r, token)
+	if caller.grant != nil {
+		r = withoutToken(r)
 	}
-	if isForeignWrite(r) {
-		return nil, errForeignWrite
-	}
-	if !ValidUser(api.Header(r, userHeader)) {
-		return nil, job.Errorf(job.Invalid, "X-User-ID must be printable text of at most %d bytes", maxUser)
-	}
-	return r, nil
+	caller.setBudget(r)
+	r = r.WithContext(callerContext{r.Context(), caller})
+	api.SetCaller(r, caller.budget)
+	api.Dispatch(g.mux.routes, w, r)
 }
 
 // WatchURL returns a URL with a token for the grant; it needs no other credential. Its path
@@ -122,7 +118,7 @@ func (g *Gate) WatchURL(r *http.Request, grant Grant, before, after string) stri
 	if g == nil || g.Tokens == nil {
 		return ""
 	}
-	own, ok := GrantOf(r)
+	own, ok := CallerFrom(r).Grant()
 	if ok && !own.IsUser() {
 		return ""
 	}

@@ -11,12 +11,12 @@ import (
 )
 
 func handler() http.Handler {
-	mux := http.NewServeMux()
-	ok := func(w http.ResponseWriter, r *http.Request) { api.WriteJSON(w, 200, Owner(r).User) }
-	mux.HandleFunc("GET /v1/things/{id}", ok)
-	mux.HandleFunc("DELETE /v1/things/{id}", ok)
-	mux.HandleFunc("POST /v1/things", ok)
-	mux.HandleFunc("POST /v1/things/many", ok)
+	mux := NewMux()
+	ok := func(w http.ResponseWriter, r *http.Request) { api.WriteJSON(w, 200, CallerFrom(r).Owner().User) }
+	mux.Handle("GET /v1/things/{id}", AnyCaller(), http.HandlerFunc(ok))
+	mux.Handle("DELETE /v1/things/{id}", AnyCaller(), http.HandlerFunc(ok))
+	mux.Handle("POST /v1/things", AnyCaller(), http.HandlerFunc(ok))
+	mux.Handle("POST /v1/things/many", AnyCaller(), http.HandlerFunc(ok))
 	return (&Gate{Listen: []string{"127.0.0.1:8080"}}).Handler(mux)
 }
 
@@ -125,9 +125,9 @@ func TestRefusalHasFormatOfItsAPI(t *testing.T) {
 	g := &Gate{Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1)}
 	own := func(w http.ResponseWriter, err error) { api.WriteJSON(w, http.StatusTeapot, string(job.CodeOf(err))) }
 	nothing := func(http.ResponseWriter, *http.Request) error { return nil }
-	mux := http.NewServeMux()
-	mux.Handle("GET /own/{id}", AllowToken(MayCancel, "id", api.Wrap(nil, own, nothing)))
-	mux.Handle("GET /native", api.Wrap(nil, api.WriteProblem, nothing))
+	mux := NewMux()
+	mux.Handle("GET /own/{id}", AnyCaller().WatchToken(MayCancel, "id"), api.Wrap(nil, own, nothing))
+	mux.Handle("GET /native", AnyCaller(), api.Wrap(nil, api.WriteProblem, nothing))
 	h := g.Handler(mux)
 	token := seal(g.Tokens, testGrant())
 	for _, tt := range []struct {

@@ -70,18 +70,6 @@ func (c hostCheck) isAllowed(name string) bool {
 	return slices.ContainsFunc(c.allowed, func(allowed string) bool { return allowed == "*" || strings.EqualFold(name, allowed) })
 }
 
-// AnyHost lets a handler answer requests with any Host header, and HTTP/1.0 requests without
-// one: a plain health check sends neither. What the handler answers must be known to all.
-func AnyHost(h http.Handler) http.Handler { return anyHost{h} }
-
-type anyHost struct{ http.Handler }
-
-func answersAnyHost(mux *http.ServeMux, r *http.Request) bool {
-	h, _ := mux.Handler(r)
-	_, ok := h.(anyHost)
-	return ok
-}
-
 // isPrivateName reports whether a host is an IP address, or a name that nobody can register
 // in the public DNS: one without a dot, or under .local or .internal.
 func isPrivateName(name string) bool {

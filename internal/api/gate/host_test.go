@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"cmp"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -8,6 +9,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
 func mustURL(text string) *url.URL {
@@ -20,8 +23,8 @@ func mustURL(text string) *url.URL {
 
 // serve sends one request through a gate and reports whether it was admitted.
 func serve(s *Gate, r *http.Request) (w *httptest.ResponseRecorder, admitted bool) {
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/jobs", func(http.ResponseWriter, *http.Request) { admitted = true })
+	mux := NewMux()
+	mux.Handle("POST /v1/jobs", AnyCaller(), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { admitted = true }))
 	w = httptest.NewRecorder()
 	s.Handler(mux).ServeHTTP(w, r)
 	return w, admitted
@@ -158,8 +161,8 @@ func TestOnlyTrustedPeersSetHeaders(t *testing.T) {
 			r.Header[forwardedFor] = tt.chain
 		}
 		got := s.dropUntrusted(r)
-		if got.RemoteAddr != tt.from || Owner(got).User != tt.user {
-			t.Errorf("%s: %s from %s", tt.rule, Owner(got).User, got.RemoteAddr)
+		if user := cmp.Or(api.Header(got, userHeader), localUser); got.RemoteAddr != tt.from || user != tt.user {
+			t.Errorf("%s: %s from %s", tt.rule, user, got.RemoteAddr)
 		}
 		if r.RemoteAddr != tt.peer || r.Header.Get("X-User-ID") != "ann" {
 			t.Errorf("%s: the server's own request was changed", tt.rule)
@@ -185,8 +188,8 @@ func TestOnlyTrustedPeersSetScheme(t *testing.T) {
 // a client that is not known to be on this machine.
 func TestForwardedRequestIsNotLocal(t *testing.T) {
 	t.Parallel()
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", LocalOnly(http.NotFoundHandler()))
+	mux := NewMux()
+	mux.Handle("GET /metrics", AnyCaller().OnMachine(), http.NotFoundHandler())
 	h := (&Gate{}).Handler(mux)
 	for _, header := range [][2]string{
 		{"X-Forwarded-For", "unknown"}, {"X-Forwarded-For", ""}, {"X-Forwarded-For", "192.0.2.7"}, {"X-Forwarded-For", "_hidden"},
@@ -205,9 +208,9 @@ func TestForwardedRequestIsNotLocal(t *testing.T) {
 func TestAnyHostHandlerAnswersAnyHost(t *testing.T) {
 	t.Parallel()
 	for _, g := range []*Gate{{}, {Listen: []string{":8080"}}, {PublicURL: mustURL("https://jobs.example")}} {
-		mux := http.NewServeMux()
-		mux.Handle("GET /healthz", AnyHost(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) })))
-		mux.Handle("GET /v1/jobs", http.NotFoundHandler())
+		mux := NewMux()
+		mux.Handle("GET /healthz", Anyone(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }))
+		mux.Handle("GET /v1/jobs", AnyCaller(), http.NotFoundHandler())
 		h := g.Handler(mux)
 		for _, host := range []string{"", "evil.example", "192.0.2.1.evil.example"} {
 			for path, want := range map[string]int{"/healthz": 204, "/v1/jobs": 403} {
@@ -253,8 +256,8 @@ func TestWritesOfForeignPagesAreRefused(t *testing.T) {
 		{"POST", "", "", true},
 		{"GET", "cross-site", "", true}, // a link from another site
 	} {
-		mux := http.NewServeMux()
-		mux.HandleFunc("/v1/jobs", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) })
+		mux := NewMux()
+		mux.Handle("/v1/jobs", AnyCaller(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }))
 		var headers []string
 		for name, value := range map[string]string{"Sec-Fetch-Site": tt.site, "Origin": tt.origin} {
 			if value != "" {
@@ -273,7 +276,7 @@ func TestUnbelievedUserIsWarnedOfOnce(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
 	g := &Gate{Listen: []string{":8080"}, Log: slog.New(slog.NewTextHandler(&log, nil))}
-	mux := http.NewServeMux()
+	mux := NewMux()
 	h := g.Handler(mux)
 	for _, r := range []struct{ peer, user string }{{"127.0.0.1:1", "ann"}, {"192.0.2.7:1", ""}, {"192.0.2.7:1", "ann"}, {"192.0.2.8:1", "bob"}} {
 		request := httptest.NewRequest("GET", "/", nil)

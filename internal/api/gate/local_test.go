@@ -6,12 +6,12 @@ import (
 	"testing"
 )
 
-// LocalOnly admits only requests that come from this machine and are not forwarded for
+// A route for this machine admits only requests that come from this machine and are not forwarded for
 // another one.
-func TestLocalOnlyRefusesOtherMachines(t *testing.T) {
+func TestOnMachineRefusesOtherMachines(t *testing.T) {
 	t.Parallel()
-	mux := http.NewServeMux()
-	mux.Handle("GET /inner", LocalOnly(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	mux := NewMux()
+	mux.Handle("GET /inner", AnyCaller().OnMachine(), http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	handler := (&Gate{Listen: []string{"0.0.0.0:80"}}).Handler(mux)
 	for name, c := range map[string]struct {
 		from, through string
@@ -47,8 +47,8 @@ func (s *routeWriter) RecordRoute(pattern string) { s.pattern = pattern }
 // The gate records the pattern even where it passes a changed request on.
 func TestGateRecordsRoute(t *testing.T) {
 	t.Parallel()
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /a/{b}", func(http.ResponseWriter, *http.Request) {})
+	mux := NewMux()
+	mux.Handle("GET /a/{b}", AnyCaller(), http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	handler := (&Gate{Listen: []string{"0.0.0.0:80"}}).Handler(mux)
 	for path, want := range map[string]string{"/a/1": "GET /a/{b}", "/c": "/"} {
 		r := httptest.NewRequest("GET", "http://localhost"+path, nil)

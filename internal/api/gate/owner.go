@@ -1,14 +1,9 @@
 package gate
 
 import (
-	"net/http"
 	"net/netip"
-	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/meanwhile-run/meanwhile/internal/api"
-	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 const (
@@ -16,37 +11,6 @@ const (
 	localUser  = "local"
 	maxUser    = 128 // bytes
 )
-
-// Owner returns the owner in whose name a request is made: the owner in its token;
-// else the user in X-User-ID; else the user "local". [Gate.Handler] has removed the header
-// of untrusted peers. It has also refused malformed names, because "local" in their place
-// would show one user the jobs of another.
-func Owner(r *http.Request) job.Owner {
-	if g, ok := GrantOf(r); ok {
-		return g.Owner
-	}
-	user := api.Header(r, userHeader)
-	if user == "" || !ValidUser(user) {
-		user = localUser
-	}
-	return job.Owner{User: user}
-}
-
-// CallerOf returns for whom the bodies of a request count: its user, or the address of a
-// client that names none.
-func CallerOf(r *http.Request) api.Caller {
-	if user := Owner(r).User; user != localUser {
-		return api.Caller{User: user}
-	}
-	addr := r.RemoteAddr
-	if peer, err := netip.ParseAddrPort(addr); err == nil && peer.Addr().Is6() {
-		return api.Caller{Address: ClientAddr(peer.Addr()).String()}
-	}
-	if i := strings.LastIndexByte(addr, ':'); i >= 0 {
-		addr = addr[:i] // without the port
-	}
-	return api.Caller{Address: addr}
-}
 
 // ClientAddr returns the address for which a client is counted: of IPv6 the /64 network, which
 // one client has as a whole. All machines of a link share the network of its link-local

@@ -41,6 +41,21 @@ func WithUser(r *http.Request, user string) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), userKey{}, user))
 }
 
+type vouchedKey struct{}
+
+// Vouch returns a request that needs no key: it comes over a way that only the server's own
+// program or the administrator of its machine has. It has every scope, and names its user with
+// X-User-ID if it comes from this machine.
+func Vouch(r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), vouchedKey{}, true))
+}
+
+// isVouched reports whether a request came through [Vouch] or [WithUser].
+func isVouched(r *http.Request) bool {
+	_, named := r.Context().Value(userKey{}).(string)
+	return named || r.Context().Value(vouchedKey{}) != nil
+}
+
 func (g *Gate) dropUntrustedHeaders(r *http.Request) *http.Request {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err == nil && g.Trusts(peer.Addr()) {
@@ -70,9 +85,9 @@ func (g *Gate) dropUntrustedHeaders(r *http.Request) *http.Request {
 // untrustedKey marks the requests of peers that may not name a user.
 type untrustedKey struct{}
 
-// MaySpeakForUsers reports whether the peer of a request may name the user: a program on this
+// maySpeakForUsers reports whether the peer of a request may name the user: a program on this
 // machine, a trusted proxy, or a program that embeds the server and uses [WithUser].
-func MaySpeakForUsers(r *http.Request) bool {
+func maySpeakForUsers(r *http.Request) bool {
 	_, named := r.Context().Value(userKey{}).(string)
 	return named || r.Context().Value(untrustedKey{}) == nil
 }

@@ -11,7 +11,7 @@ import (
 // that checked the first would let the second pass. net/http itself refuses a second Host
 // and two different values of Content-Length. Origin has a refusal of its own.
 var singleHeaders = [...]string{
-	"Authorization", "Content-Type", "Idempotency-Key", "Last-Event-Id", "Sec-Fetch-Site", userHeader,
+	"Authorization", "Content-Type", "Idempotency-Key", "Last-Event-Id", "Sec-Fetch-Site", tenantHeader, userHeader,
 }
 
 // checkSingle refuses a request that has one of these headers twice.

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/access"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -45,6 +46,9 @@ type Grant struct {
 	Renewable time.Time
 	// Queues are the queues in which the token may submit jobs, with commas; "" for all.
 	Queues string
+	// Key is the id of the API key with which the token was made; "" for none. The token ends with
+	// it.
+	Key string
 
 	key *tokenKey // that opened the token; nil for a grant that was not opened
 }
@@ -312,14 +316,14 @@ func (s *sealer) crypt(tag, body []byte) {
 }
 
 // append encodes the grant: rights, expiry in Unix seconds, job, and the owner's tenant and
-// user. In place of the job a user's token has the end of its renewal, in Unix seconds, and
-// zeros. After the tenant it has the length of the user's name, the user, and the queues.
+// user. In place of the job a user's token has the end of its renewal, in Unix seconds, and the
+// API key's id, packed; zeros for none. After the tenant it has the length of the user's name, the user, and the queues.
 func (g Grant) append(b []byte) []byte {
 	b = append(b, byte(g.Rights))
 	b = binary.BigEndian.AppendUint64(b, uint64(g.Expires.Unix()))
 	if g.IsUser() {
 		b = binary.BigEndian.AppendUint64(b, uint64(g.Renewable.Unix()))
-		b = append(b, make([]byte, 8)...)
+		b = binary.BigEndian.AppendUint64(b, packKeyID(g.Key))
 	} else {
 		b = append(b, g.Job[:]...)
 	}
@@ -345,10 +349,35 @@ func parseGrant(b []byte, isUser bool) (Grant, bool) {
 		return g, true
 	}
 	g.Renewable = time.Unix(int64(binary.BigEndian.Uint64(b[9:])), 0)
-	if names = g.Owner.User; len(names) == 0 || int(names[0]) > len(names)-1 {
+	if g.Key, names = unpackKeyID(binary.BigEndian.Uint64(b[17:])), g.Owner.User; len(names) == 0 || int(names[0]) > len(names)-1 {
 		return Grant{}, false
 	}
 	end := 1 + int(names[0])
 	g.Owner.User, g.Queues = names[1:end], names[end:]
 	return g, true
+}
+
+// packKeyID packs the id of an API key, whose 12 digits have 5 bits each. "" is 0.
+func packKeyID(id string) (packed uint64) {
+	if id == "" {
+		return 0
+	}
+	packed = 1 // the bit in front tells an id from none
+	for i := range len(id) {
+		packed = packed<<5 | uint64(strings.IndexByte(access.KeyIDDigits, id[i])&31)
+	}
+	return packed
+}
+
+// unpackKeyID returns the id that was packed.
+func unpackKeyID(packed uint64) string {
+	if packed == 0 {
+		return ""
+	}
+	var id [access.KeyIDSize]byte
+	for i := range slices.Backward(id[:]) {
+		id[i] = access.KeyIDDigits[packed&31]
+		packed >>= 5
+	}
+	return string(id[:])
 }

@@ -157,24 +157,24 @@ func newTokenHandler(origins ...string) http.Handler {
 		Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1), TokenTTL: time.Hour,
 		AllowedOrigins: origins,
 	}
-	mux := http.NewServeMux()
+	mux := NewMux()
 	write := func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.RequestURI+r.URL.String()+api.Header(r, "Authorization"), "wt_") {
 			panic("the token is still there")
 		}
-		api.WriteJSON(w, 200, Owner(r).User+" "+r.RequestURI)
+		api.WriteJSON(w, 200, CallerFrom(r).Owner().User+" "+r.RequestURI)
 	}
 	for _, pattern := range []string{
 		"GET /v1/jobs/{id}", "GET /v1/jobs/{id}/output", "GET /v1/jobs/{id}/events", "GET /v1/jobs/{id}/result",
 	} {
-		mux.Handle(pattern, AllowToken(0, "id", http.HandlerFunc(write)))
+		mux.Handle(pattern, AnyCaller().WatchToken(0, "id"), http.HandlerFunc(write))
 	}
-	mux.Handle("GET /v1/watch", AllowToken(0, "", http.HandlerFunc(write)))
-	mux.Handle("POST /v1/jobs/{id}/cancel", AllowToken(MayCancel, "id", http.HandlerFunc(write)))
+	mux.Handle("GET /v1/watch", AnyCaller().WatchToken(0, ""), http.HandlerFunc(write))
+	mux.Handle("POST /v1/jobs/{id}/cancel", AnyCaller().WatchToken(MayCancel, "id"), http.HandlerFunc(write))
 	for _, pattern := range []string{
 		"POST /v1/jobs/{id}/retry", "DELETE /v1/jobs/{id}", "GET /v1/jobs", "POST /v1/jobs", "GET /ws",
 	} {
-		mux.HandleFunc(pattern, write)
+		mux.Handle(pattern, AnyCaller(), http.HandlerFunc(write))
 	}
 	return s.Handler(mux)
 }
@@ -337,6 +337,7 @@ func TestWatchURLUsesPublicAddress(t *testing.T) {
 		tt.gate.Tokens, tt.gate.TokenTTL = tokens, time.Hour
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Host = tt.host
+		r = r.WithContext(callerContext{r.Context(), &Caller{}})
 		g := testGrant()
 		g.Expires = time.Time{}
 		at, token, _ := strings.Cut(tt.gate.WatchURL(r, g, "/v1/jobs/", "/events"), "?token=")
@@ -463,7 +464,7 @@ func TestWhoMaySpeakForUsers(t *testing.T) {
 		if tt.named {
 			r = WithUser(r, "ann")
 		}
-		if got := MaySpeakForUsers(g.dropUntrusted(r)); got != tt.want {
+		if got := maySpeakForUsers(g.dropUntrusted(r)); got != tt.want {
 			t.Errorf("%s: %v", tt.rule, got)
 		}
 	}
@@ -473,15 +474,15 @@ func TestWhoMaySpeakForUsers(t *testing.T) {
 func TestWatchURLEndsWithUsersToken(t *testing.T) {
 	t.Parallel()
 	s := &Gate{Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1), TokenTTL: 10 * time.Hour}
-	mux := http.NewServeMux()
-	mux.Handle("GET /v1/watch", AllowUser(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, token, _ := strings.Cut(s.WatchURL(r, Grant{Owner: Owner(r), Job: testGrant().Job}, "/", ""), "token=")
+	mux := NewMux()
+	mux.Handle("GET /v1/watch", AnyCaller().UserToken(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, token, _ := strings.Cut(s.WatchURL(r, Grant{Owner: CallerFrom(r).Owner(), Job: testGrant().Job}, "/", ""), "token=")
 		g, err := s.Tokens.Open(token)
 		if err != nil || g.IsUser() || !g.Expires.Equal(userGrant().Expires) {
 			t.Errorf("%+v, %v", g, err)
 		}
 		w.WriteHeader(204)
-	})))
+	}))
 	h := s.Handler(mux)
 	if w := requestTo(h, "GET", "/v1/watch?token="+seal(s.Tokens, userGrant())); w.Code != 204 {
 		t.Error(w.Code, w.Body)
@@ -495,14 +496,14 @@ func TestWatchURLEndsWithUsersToken(t *testing.T) {
 func TestTokenGetsNoNewToken(t *testing.T) {
 	t.Parallel()
 	s := &Gate{Tokens: tokensAt(noon, 1)}
-	mux := http.NewServeMux()
+	mux := NewMux()
 	asked := 0
-	mux.Handle("GET /v1/watch", AllowToken(0, "", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	mux.Handle("GET /v1/watch", AnyCaller().WatchToken(0, ""), http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		asked++
 		if got := s.WatchURL(r, testGrant(), "/v1/jobs/", "/events"); got != "" {
 			t.Errorf("it gets %s", got)
 		}
-	})))
+	}))
 	if requestTo(s.Handler(mux), "GET", "/v1/watch?token="+seal(s.Tokens, testGrant())); asked != 1 {
 		t.Error("it was not admitted")
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/access"
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/stream"
@@ -112,7 +113,7 @@ func New(c Config) *API {
 	if c.Gate != nil {
 		f.timeouts = c.Gate.Timeouts
 	}
-	f.sockets = stream.Sockets{Stopping: f.stopping.Done(), Deadlines: stream.DefaultDeadlines, Log: f.log, Caller: gate.CallerOf}
+	f.sockets = stream.Sockets{Stopping: f.stopping.Done(), Deadlines: stream.DefaultDeadlines, Log: f.log, Caller: gate.BudgetOf}
 	if c.Gate != nil {
 		f.sockets.Bodies = c.Gate.Bodies
 	}
@@ -120,44 +121,39 @@ func New(c Config) *API {
 	return f
 }
 
-// Register adds the API's routes to a mux, with the rights that a token needs for them.
-func (a *API) Register(mux api.Mux) {
+// Register adds the API's routes to a mux, with what a caller needs for them.
+func (a *API) Register(mux gate.Routes) {
+	submit, read, cancel, operate := gate.Scope(access.Submit), gate.Scope(access.Read), gate.Scope(access.Cancel), gate.Scope(access.Operate)
+	meta, admin := gate.Scope(access.ReadMeta), gate.Scope(access.Admin) // without payloads
 	for _, route := range []struct {
 		pattern string
+		need    gate.Need
 		handle  api.Handler
 	}{
-		{"POST /v1/jobs/batch", a.submitBatch},
-		{"DELETE /v1/jobs/{id}", rejectCallNames(a.delete)},
-		{"GET /v1/jobs/{id}/files/{name}", a.file},
-		{"POST /v1/jobs/{id}/retry", a.retry},
-		{"POST /v1/jobs/cancel", a.changeMany(engine.CancelAll)},
-		{"POST /v1/jobs/retry", a.changeMany(engine.RetryAll)},
-		{"POST /v1/jobs/delete", a.changeMany(engine.DeleteAll)},
-		{"GET /v1/queues", a.queues},
-		{"GET /v1/queues/{queue}", a.queue},
-		{"POST /v1/queues/{queue}/pause", a.setPaused(true)},
-		{"POST /v1/queues/{queue}/resume", a.setPaused(false)},
+		{"POST /v1/jobs", submit.UserToken(), a.submit},
+		{"GET /v1/jobs", meta.UserToken(), a.list},
+		{"POST /v1/jobs/batch", submit, a.submitBatch},
+		{"GET /v1/jobs/{id}", meta.WatchToken(0, "id"), rejectCallNames(a.get)},
+		{"DELETE /v1/jobs/{id}", operate, rejectCallNames(a.delete)},
+		{"GET /v1/jobs/{id}/output", read.WatchToken(0, "id"), a.output},
+		{"GET /v1/jobs/{id}/events", read.WatchToken(0, "id"), a.events},
+		{"GET /v1/jobs/{id}/result", read.WatchToken(0, "id"), a.result},
+		{"GET /v1/jobs/{id}/files/{name}", read, a.file},
+		{"POST /v1/jobs/{id}/cancel", cancel.WatchToken(gate.MayCancel, "id"), a.cancel},
+		{"POST /v1/jobs/{id}/retry", operate, a.retry},
+		{"POST /v1/jobs/cancel", cancel, a.changeMany(engine.CancelAll)},
+		{"POST /v1/jobs/retry", operate, a.changeMany(engine.RetryAll)},
+		{"POST /v1/jobs/delete", operate, a.changeMany(engine.DeleteAll)},
+		// Its messages name jobs, and are checked one by one.
+		{"GET /v1/watch", gate.AnyScope(access.Read|access.Cancel).WatchToken(0, ""), a.watchSocket},
+		{"POST /v1/tokens", gate.Scope(gate.UserScopes).UserToken(), a.createToken},
+		{"GET /v1/queues", meta, a.queues},
+		{"GET /v1/queues/{queue}", meta, a.queue},
+		{"POST /v1/queues/{queue}/pause", admin, a.setPaused(true)},
+		{"POST /v1/queues/{queue}/resume", admin, a.setPaused(false)},
 	} {
-		mux.Handle(route.pattern, a.wrap(route.handle))
+		mux.Handle(route.pattern, route.need, a.wrap(route.handle))
 	}
-	for _, route := range []struct {
-		pattern string
-		rights  gate.Rights
-		idParam string
-		handle  api.Handler
-	}{
-		{"GET /v1/jobs/{id}", 0, "id", rejectCallNames(a.get)},
-		{"GET /v1/jobs/{id}/output", 0, "id", a.output},
-		{"GET /v1/jobs/{id}/events", 0, "id", a.events},
-		{"GET /v1/jobs/{id}/result", 0, "id", a.result},
-		{"POST /v1/jobs/{id}/cancel", gate.MayCancel, "id", a.cancel},
-		{"GET /v1/watch", 0, "", a.watchSocket}, // its messages name jobs, and are checked one by one
-	} {
-		mux.Handle(route.pattern, gate.AllowToken(route.rights, route.idParam, a.wrap(route.handle)))
-	}
-	mux.Handle("POST /v1/jobs", gate.AllowUser(a.wrap(a.submit)))
-	mux.Handle("GET /v1/jobs", gate.AllowUser(a.wrap(a.list)))
-	mux.Handle("POST /v1/tokens", gate.AllowUser(a.wrap(a.createToken)))
 }
 
 func (a *API) wrap(h api.Handler) http.Handler { return api.Wrap(a.log, api.WriteProblem, h) }
@@ -186,15 +182,16 @@ func (a *API) Wait() {
 	a.sse.Wait()
 }
 
-// parseJob returns the owner of a request and the id of the job in its path.
+// parseJob returns whose jobs the caller of a request reads, and the id of the job in its path.
 func parseJob(r *http.Request) (job.Owner, job.ID, error) {
 	id, err := job.ParseID(r.PathValue("id"))
-	return gate.Owner(r), id, err
+	return gate.CallerFrom(r).View(), id, err
 }
 
-// contextUntilStop returns the request's context, which also ends when the server stops.
+// contextUntilStop returns the request's context, which also ends when the server stops and when
+// the key of the caller does.
 func (a *API) contextUntilStop(r *http.Request) (ctx context.Context, cancel func()) {
-	ctx, stop := context.WithCancel(r.Context())
+	ctx, stop := gate.CallerFrom(r).Context(r.Context())
 	stopListening := context.AfterFunc(a.stopping, stop)
 	return ctx, func() { stopListening(); stop() }
 }
@@ -208,6 +205,9 @@ func longPoll[T any](f *API, r *http.Request, wait time.Duration, ask func(conte
 	ctx, cancel := f.contextUntilStop(r)
 	defer cancel()
 	answer, err := ask(ctx, wait)
+	if ended := gate.CallerFrom(r).Check(); ended != nil {
+		return answer, ended
+	}
 	if err != nil && ctx.Err() != nil && r.Context().Err() == nil {
 		return ask(r.Context(), 0)
 	}

@@ -54,7 +54,7 @@ func (a *API) submitBatch(w http.ResponseWriter, r *http.Request) error {
 			a.log.Error("a job of a batch failed to be stored", "request_id", w.Header().Get("X-Request-ID"), "error", results[i].Err)
 		}
 	}
-	a.writeBatch(w, results, func(j *job.Job) string { return a.watchURL(r, prefer, j) })
+	a.writeBatch(w, r, results, func(j *job.Job) string { return a.watchURL(r, prefer, j) })
 	return nil
 }
 
@@ -110,14 +110,17 @@ func (a *API) storeBatch(r *http.Request, b *batch) ([]engine.SubmitResult, erro
 	results := make([]engine.SubmitResult, len(b.Jobs.Elements))
 	requests := make([]engine.Request, 0, len(results))
 	positions := make([]int, 0, len(results)) // positions[n] is the place of requests[n] in the batch
-	owner, trace := gate.Owner(r), api.Traceparent(r)
+	caller, trace := gate.CallerFrom(r), api.Traceparent(r)
 	for i := range results {
 		req, err := a.itemRequest(b, i)
+		if err == nil {
+			err = claim(caller, &req)
+		}
 		if err != nil {
 			results[i].Err = atItem(i, err)
 			continue
 		}
-		req.Owner, req.Trace = owner, trace
+		req.Trace = trace
 		requests, positions = append(requests, req), append(positions, i)
 	}
 	if len(requests) == 0 || b.Atomic && len(requests) < len(results) {
@@ -213,7 +216,8 @@ func allExisting(results []engine.SubmitResult) bool {
 const typicalJob = 1 << 10
 
 // writeBatch writes each job, or why it was refused.
-func (a *API) writeBatch(w http.ResponseWriter, results []engine.SubmitResult, watch func(*job.Job) string) {
+func (a *API) writeBatch(w http.ResponseWriter, r *http.Request, results []engine.SubmitResult, watch func(*job.Job) string) {
+	caller := gate.CallerFrom(r)
 	a.writeJSON(w, http.StatusOK, func(b []byte) []byte {
 		b = append(slices.Grow(b, len(results)*typicalJob), `{"object":"list","data":[`...)
 		for i := range results {
@@ -222,7 +226,7 @@ func (a *API) writeBatch(w http.ResponseWriter, results []engine.SubmitResult, w
 				b = appendRefusal(b, err)
 				continue
 			}
-			b = appendJob(b, &results[i].Job, &results[i].Snapshot, watch(&results[i].Job))
+			b = appendJobFor(caller, b, &results[i].Job, &results[i].Snapshot, watch(&results[i].Job))
 		}
 		return append(b, "]}"...)
 	})

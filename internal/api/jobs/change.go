@@ -34,7 +34,7 @@ func (a *API) change(w http.ResponseWriter, r *http.Request, do func(context.Con
 	if err != nil {
 		return err
 	}
-	a.writeJob(w, status(&snap.Job), &snap, a.watchURL(r, api.Prefer{}, &snap.Job))
+	a.writeJob(w, r, status(&snap.Job), &snap, a.watchURL(r, api.Prefer{}, &snap.Job))
 	return nil
 }
 

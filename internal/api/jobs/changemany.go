@@ -33,7 +33,7 @@ func (a *API) changeMany(v engine.Verb) api.Handler {
 		if err := s.check(); err != nil {
 			return err
 		}
-		filter, err := s.filter(gate.Owner(r))
+		filter, err := s.filter(gate.CallerFrom(r).View())
 		if err != nil {
 			return err
 		}

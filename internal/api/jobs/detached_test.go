@@ -53,7 +53,7 @@ func withStream(t *testing.T, f *fake, direct bool, head string, do func(*stream
 	var stopping context.Context
 	stopping, c.stop = context.WithCancel(context.Background())
 	c.api = New(Config{Engine: f, Stopping: stopping})
-	mux := http.NewServeMux()
+	mux := gate.NewMux()
 	c.api.Register(mux)
 	g := &gate.Gate{Listen: []string{"127.0.0.1:8080"}, AllowedOrigins: []string{"https://app.example"}, Tokens: testTokens(t)}
 	srv := &http.Server{Handler: g.Handler(mux)}

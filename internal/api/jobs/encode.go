@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/meanwhile-run/meanwhile/internal/access"
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
@@ -36,7 +37,7 @@ func (a *API) writeLongJSON(w http.ResponseWriter, r *http.Request, build func([
 	pooled := a.buffers.Get()
 	body := build(*pooled)
 	defer func() { a.buffers.Put(pooled, body) }()
-	release, err := a.gate.ReserveResponse(gate.CallerOf(r), len(body))
+	release, err := a.gate.ReserveResponse(gate.BudgetOf(r), len(body))
 	if err != nil {
 		return err
 	}
@@ -47,13 +48,19 @@ func (a *API) writeLongJSON(w http.ResponseWriter, r *http.Request, build func([
 }
 
 // writeJob writes a job. watch is its watch URL, or "".
-func (a *API) writeJob(w http.ResponseWriter, status int, snap *engine.Snapshot, watch string) {
-	a.writeJSON(w, status, func(b []byte) []byte { return appendJob(b, &snap.Job, snap, watch) })
+func (a *API) writeJob(w http.ResponseWriter, r *http.Request, status int, snap *engine.Snapshot, watch string) {
+	caller := gate.CallerFrom(r)
+	a.writeJSON(w, status, func(b []byte) []byte { return appendJobFor(caller, b, &snap.Job, snap, watch) })
 }
 
 // watchURL returns a URL at which a browser can follow a job without other credentials, with
-// the options of the Prefer header. It is "" for a request that came with such a URL.
+// the options of the Prefer header. It is "" for a request that came with such a URL, and for a
+// caller that may not do itself what the URL allows.
 func (a *API) watchURL(r *http.Request, p api.Prefer, j *job.Job) string {
+	c := gate.CallerFrom(r)
+	if !c.Can(access.Read) || p.WatchCancel && !c.Can(access.Cancel) {
+		return ""
+	}
 	g := gate.Grant{Owner: j.Owner, Job: j.ID}
 	if p.WatchCancel {
 		g.Rights = gate.MayCancel
@@ -62,6 +69,27 @@ func (a *API) watchURL(r *http.Request, p api.Prefer, j *job.Job) string {
 		g.Expires = time.Now().Add(p.WatchTTL)
 	}
 	return a.gate.WatchURL(r, g, jobsURL, "/events")
+}
+
+// appendJobFor appends the job object for a caller. One that may not read payloads gets it without
+// its text, result, files and messages.
+func appendJobFor(c *gate.Caller, b []byte, j *job.Job, snap *engine.Snapshot, watch string) []byte {
+	if c.Can(access.Read) {
+		return appendJob(b, j, snap, watch)
+	}
+	hidden := *j
+	hidden.Files, hidden.Progress.Status = nil, ""
+	if j.Failure != nil {
+		failure := *j.Failure
+		failure.Message = ""
+		hidden.Failure = &failure
+	}
+	if snap != nil {
+		s := *snap
+		s.Text, s.Result = "", nil
+		snap = &s
+	}
+	return appendJob(b, &hidden, snap, watch)
 }
 
 // appendJob appends the job object. snap adds the position in the queue, the text so far and

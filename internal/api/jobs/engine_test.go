@@ -85,7 +85,7 @@ func (h *harness) startAPI(p stream.Deadlines) {
 	stopping, stop := context.WithCancel(context.Background())
 	h.api = New(Config{Engine: FromEngine(h.engine), Gate: neighbours, Stopping: stopping})
 	h.api.sockets.Deadlines = p
-	mux := http.NewServeMux()
+	mux := gate.NewMux()
 	h.api.Register(mux)
 	server := httptest.NewUnstartedServer(openapitest.CheckHandler(h, neighbours.Handler(mux)))
 	server.Config.BaseContext = func(net.Listener) context.Context { return api.WithDirect(context.Background()) }

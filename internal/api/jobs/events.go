@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 
-	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
@@ -18,7 +17,7 @@ import (
 func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := a.contextUntilStop(r)
 	defer cancel()
-	owner, id, err := parseJob(r)
+	id, err := job.ParseID(r.PathValue("id"))
 	if err != nil {
 		return err
 	}
@@ -32,7 +31,8 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	}
 	// Not bound to the stop of the server: an EventSource reconnects after a stream, and gives
 	// up after an error.
-	feed, first, err := a.follow(r.Context(), gate.CallerOf(r), owner, id, from.Seq)
+	caller := gate.CallerFrom(r)
+	feed, first, err := a.follow(r.Context(), caller, id, from.Seq)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	}
 	// Not bound to the stop of the server: a job that ends then still gets its last event.
 	read := func() (engine.Snapshot, error) {
-		return a.engine.Get(context.WithoutCancel(a.stopping), owner, id)
+		return a.engine.Get(context.WithoutCancel(a.stopping), caller.View(), id)
 	}
 	a.sse.Serve(ctx, w, r, feed, first, func(out *stream.EventWriter) stream.EventSink {
 		return &encoder{out, read}
@@ -53,13 +53,14 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 
 // follow opens the feed of a job after the entry after, and returns its first update. The
 // entries count for the caller while its client reads them.
-func (a *API) follow(ctx context.Context, caller api.Caller, owner job.Owner, id job.ID, after int64) (*stream.Feed, watch.Update, error) {
-	w, err := a.engine.Watch(ctx, owner, id, after)
+func (a *API) follow(ctx context.Context, c *gate.Caller, id job.ID, after int64) (*stream.Feed, watch.Update, error) {
+	w, err := a.engine.Watch(ctx, c.View(), id, after)
 	if err != nil {
 		return nil, watch.Update{}, err
 	}
 	feed := stream.NewFeed(id, w, after)
-	feed.Reserve = func(bytes int) (func(), error) { return a.gate.ReserveResponse(caller, bytes) }
+	feed.Reserve = func(bytes int) (func(), error) { return a.gate.ReserveResponse(c.Budget(), bytes) }
+	feed.OnEnd = c.OnEnd
 	first, err := feed.First(ctx)
 	if err == nil {
 		err = checkCursor(after, first.Job)

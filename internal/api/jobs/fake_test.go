@@ -247,7 +247,7 @@ func testQueue() engine.Queue {
 func (f *fake) handler() http.Handler { return f.handlerUntil(context.Background()) }
 
 func (f *fake) handlerUntil(stopping context.Context) http.Handler {
-	mux := http.NewServeMux()
+	mux := gate.NewMux()
 	New(Config{Engine: f, Gate: f.gate, Stopping: stopping}).Register(mux)
 	return openapitest.CheckHandler(f.t, (&gate.Gate{Listen: []string{"127.0.0.1:8080"}}).Handler(mux))
 }

@@ -116,7 +116,7 @@ func parseList(r *http.Request) (job.Filter, error) {
 	if err != nil {
 		return job.Filter{}, err
 	}
-	f, err := parseSelection(q).filter(gate.Owner(r))
+	f, err := parseSelection(q).filter(gate.CallerFrom(r).View())
 	if err != nil {
 		return f, withoutField(err)
 	}

@@ -89,7 +89,7 @@ func (a *API) receiveForm(w http.ResponseWriter, r *http.Request) (engine.Reques
 		return engine.Request{}, err
 	}
 	defer u.bodyReader.Close()
-	caller := gate.CallerOf(r)
+	caller := gate.BudgetOf(r)
 	if err := a.uploads.begin(caller); err != nil {
 		return engine.Request{}, err
 	}

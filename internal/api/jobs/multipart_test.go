@@ -43,7 +43,7 @@ func newFormEngine(t testing.TB, o files.Options) *formEngine {
 	if f.dir, err = files.Open(f.root, o); err != nil {
 		t.Fatal(err)
 	}
-	mux := http.NewServeMux()
+	mux := gate.NewMux()
 	New(Config{Engine: f, Files: f.dir}).Register(mux)
 	f.handler = (&gate.Gate{Listen: []string{"127.0.0.1:8080"}}).Handler(mux)
 	return f

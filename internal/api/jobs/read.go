@@ -36,7 +36,7 @@ func (a *API) get(w http.ResponseWriter, r *http.Request) error {
 	}
 	prefer.Apply(w.Header())
 	setNoStore(w)
-	a.writeJob(w, http.StatusOK, &snap, a.watchURL(r, prefer, &snap.Job))
+	a.writeJob(w, r, http.StatusOK, &snap, a.watchURL(r, prefer, &snap.Job))
 	return nil
 }
 
@@ -56,10 +56,11 @@ func (a *API) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	caller := gate.CallerFrom(r)
 	return a.writeLongJSON(w, r, func(b []byte) []byte {
 		b = append(b, `{"object":"list","data":[`...)
 		for i := range page {
-			b = appendJob(comma(b, i), &page[i], nil, a.watchURL(r, api.Prefer{}, &page[i]))
+			b = appendJobFor(caller, comma(b, i), &page[i], nil, a.watchURL(r, api.Prefer{}, &page[i]))
 		}
 		b = append(b, `],"next":`...)
 		if next == (job.ID{}) {
@@ -137,7 +138,7 @@ func (a *API) result(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	release, err := a.gate.ReserveResponse(gate.CallerOf(r), len(part.Body))
+	release, err := a.gate.ReserveResponse(gate.BudgetOf(r), len(part.Body))
 	if err != nil {
 		return err
 	}

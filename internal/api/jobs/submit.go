@@ -67,7 +67,7 @@ func (a *API) writeSubmitted(w http.ResponseWriter, r *http.Request, p api.Prefe
 	if s.Existing {
 		h["Idempotent-Replay"] = []string{"true"}
 	}
-	a.writeJob(w, statusOf(&s.Job), &s.Snapshot, a.watchURL(r, p, &s.Job))
+	a.writeJob(w, r, statusOf(&s.Job), &s.Snapshot, a.watchURL(r, p, &s.Job))
 }
 
 // store submits the job to the engine. With a wait it returns at the job's end or after the
@@ -147,9 +147,9 @@ func (a *API) decodeSubmission(r *http.Request, text []byte, s submission) (engi
 	}
 	req, err := a.newRequest(&s)
 	if err == nil {
-		err = restrictToUser(r, &req)
+		err = claim(gate.CallerFrom(r), &req)
 	}
-	req.Owner, req.Trace = gate.Owner(r), api.Traceparent(r)
+	req.Trace = api.Traceparent(r)
 	return req, err
 }
 

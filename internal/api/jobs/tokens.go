@@ -60,12 +60,13 @@ func (a *API) createToken(w http.ResponseWriter, r *http.Request) error {
 		return job.Errorf(job.Forbidden, "this server has no tokens")
 	}
 	now := time.Now()
-	g, renews := gate.GrantOf(r)
+	caller := gate.CallerFrom(r)
+	g, renews := caller.Grant()
 	if renews {
 		if in.Renewable != nil || in.Queues != nil {
 			return refuse("/renewable_s", "a token that comes of another one has its queues and the end of its renewal: only ttl_s is taken")
 		}
-	} else if g, err = a.newUserGrant(r, &in, now); err != nil {
+	} else if g, err = a.newUserGrant(caller, &in, now); err != nil {
 		return err
 	}
 	g.Expires = nextSecond(now.Add(ttl))
@@ -81,9 +82,9 @@ func (a *API) createToken(w http.ResponseWriter, r *http.Request) error {
 }
 
 // newUserGrant returns the grant of a first token, without its expiry.
-func (a *API) newUserGrant(r *http.Request, in *tokenRequest, now time.Time) (gate.Grant, error) {
-	if !gate.MaySpeakForUsers(r) {
-		return gate.Grant{}, job.Errorf(job.Forbidden, "a user's token is made for a program that may send X-User-ID, on the server's machine or behind trusted_proxies, and in exchange for one that has not expired")
+func (a *API) newUserGrant(c *gate.Caller, in *tokenRequest, now time.Time) (gate.Grant, error) {
+	if !c.MaySpeakForUsers() {
+		return gate.Grant{}, job.Errorf(job.Forbidden, "a user's token is made for a program that may send X-User-ID: with a key that acts as users, or without keys on the server's machine or behind trusted_proxies; and in exchange for one that has not expired")
 	}
 	renewable, err := readSpan("/renewable_s", in.Renewable, defaultRenewable, maxRenewable)
 	if err != nil {
@@ -93,14 +94,17 @@ func (a *API) newUserGrant(r *http.Request, in *tokenRequest, now time.Time) (ga
 		return gate.Grant{}, refuse("/queues", "a token names at most %d queues", maxTokenQueues)
 	}
 	for _, name := range in.Queues {
+		if err := c.CheckQueue(name); err != nil {
+			return gate.Grant{}, err
+		}
 		if _, err := a.engine.Queue(name); err != nil {
 			return gate.Grant{}, err
 		}
 	}
 	slices.Sort(in.Queues)
 	return gate.Grant{
-		Owner: gate.Owner(r), Renewable: nextSecond(now.Add(renewable)),
-		Queues: strings.Join(slices.Compact(in.Queues), ","),
+		Owner: c.Owner(), Renewable: nextSecond(now.Add(renewable)),
+		Queues: strings.Join(slices.Compact(in.Queues), ","), Key: c.KeyID(),
 	}, nil
 }
 
@@ -118,20 +122,16 @@ func readSpan(field string, seconds *float64, byDefault, most time.Duration) (ti
 // nextSecond rounds a time up to a whole second, because a token has no others.
 func nextSecond(t time.Time) time.Time { return t.Add(time.Second - 1).Truncate(time.Second) }
 
-// restrictToUser changes a request with a user's token: it takes turns under its user, whatever
-// key and priority it names. It refuses a queue that the token does not name, and a callback: a
-// page must not make the server send requests.
-func restrictToUser(r *http.Request, req *engine.Request) error {
-	g, ok := gate.GrantOf(r)
-	if !ok {
-		return nil
+// claim makes a request one of a caller. It refuses a queue to which the caller does not submit. A
+// request with a user's token takes turns under its user, whatever key and priority it names. It
+// has no callback: a page must not make the server send requests.
+func claim(c *gate.Caller, req *engine.Request) error {
+	req.Owner = c.Owner()
+	if _, ok := c.Grant(); ok {
+		if req.Callback != nil {
+			return job.Errorf(job.Forbidden, "a job that is submitted with a user's token has no callback of its own: leave callback out")
+		}
+		req.Key, req.Priority = req.Owner.User, 0
 	}
-	if g.Queues != "" && !slices.Contains(strings.Split(g.Queues, ","), req.Queue) {
-		return job.Errorf(job.Forbidden, "this user's token submits no jobs to the queue %s", job.Quote(req.Queue))
-	}
-	if req.Callback != nil {
-		return job.Errorf(job.Forbidden, "a job that is submitted with a user's token has no callback of its own: leave callback out")
-	}
-	req.Key, req.Priority = g.Owner.User, 0
-	return nil
+	return c.CheckQueue(req.Queue)
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"net/http"
 
-	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/access"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
@@ -25,9 +25,7 @@ type session struct {
 	*stream.Session
 	// set once
 	api    *API
-	caller api.Caller
-	owner  job.Owner
-	grant  *gate.Grant // of the token with which the socket was opened; nil without a token
+	caller *gate.Caller // who has opened the socket
 }
 
 // watchSocket serves the WebSocket /v1/watch.
@@ -35,12 +33,10 @@ func (a *API) watchSocket(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parseQuery(r); err != nil {
 		return err
 	}
-	s := &session{api: a, caller: gate.CallerOf(r), owner: gate.Owner(r)}
-	if g, ok := gate.GrantOf(r); ok {
-		s.grant = &g
-	}
+	s := &session{api: a, caller: gate.CallerFrom(r)}
 	return a.sockets.Serve(w, r, maxMessage, func(socket *stream.Socket) {
 		s.Session = stream.NewSession(socket, stream.SessionConfig{MaxJobs: maxFollowed, ErrFull: errFull, AbortMessage: s.abortMessage})
+		defer s.caller.OnEnd(socket.Cut)()
 		s.run()
 	})
 }
@@ -83,16 +79,16 @@ func (s *session) abortMessage(id job.ID, err error) []byte {
 
 // handle does what a message asks for.
 func (s *session) handle(m watchMessage) error {
-	owner, id, err := s.authorize(m)
+	c, id, err := s.authorize(m)
 	if err != nil {
 		return err
 	}
 	switch m.Type {
 	case "watch":
 		s.Unfollow(id)
-		return s.watch(owner, id, m.After)
+		return s.watch(c, id, m.After)
 	case "cancel":
-		return s.cancel(owner, id)
+		return s.cancel(c, id)
 	default:
 		s.Unfollow(id)
 		s.Send(encodeReply("unwatched", id, nil))
@@ -100,50 +96,46 @@ func (s *session) handle(m watchMessage) error {
 	}
 }
 
-// authorize returns the job of a message, and the owner in whose name it is handled: the
-// owner in the message's token, else in the socket's token, else the owner of the socket. It
-// refuses what the token does not allow.
-func (s *session) authorize(m watchMessage) (job.Owner, job.ID, error) {
+// authorize returns the job of a message, and the caller in whose name it is handled: that of the
+// message's token, else that of the socket. It refuses what the caller may not do.
+func (s *session) authorize(m watchMessage) (*gate.Caller, job.ID, error) {
 	id, err := job.ParseID(m.ID)
 	if err != nil {
-		return job.Owner{}, id, err
+		return nil, id, err
 	}
-	g := s.grant
+	c := s.caller
 	if m.Token != "" {
-		own, err := s.api.gate.OpenToken(m.Token)
-		if err != nil {
-			return job.Owner{}, id, err
+		if c, err = c.CallerOfToken(m.Token); err != nil {
+			return nil, id, err
 		}
-		g = &own
 	}
-	if g == nil {
-		return s.owner, id, nil
+	if err := errors.Join(c.CheckJob(id), c.Check()); err != nil {
+		return nil, id, err
 	}
-	var rights gate.Rights
-	if m.Type == "cancel" {
-		rights = gate.MayCancel
+	switch m.Type {
+	case "watch":
+		err = c.Require(access.Read)
+	case "cancel":
+		err = c.Require(access.Cancel)
 	}
-	if err := errors.Join(g.CheckJob(id), g.CheckExpiry()); err != nil {
-		return job.Owner{}, id, err
-	}
-	return g.Owner, id, g.CheckRights(rights)
+	return c, id, err
 }
 
 // watch follows a job after the entry after.
-func (s *session) watch(owner job.Owner, id job.ID, after int64) error {
-	read := func() (engine.Snapshot, error) { return s.api.engine.Get(s.Context(), owner, id) }
+func (s *session) watch(c *gate.Caller, id job.ID, after int64) error {
+	read := func() (engine.Snapshot, error) { return s.api.engine.Get(s.Context(), c.View(), id) }
 	return s.Follow(id, &encoder{&messageOutput{s, id}, read}, func(ctx context.Context) (*stream.Feed, watch.Update, error) {
-		return s.api.follow(ctx, s.caller, owner, id, after)
+		return s.api.follow(ctx, c, id, after)
 	})
 }
 
 // cancel requests the end of a job and replies with the job. Sessions that follow the job
 // get a snapshot as well.
-func (s *session) cancel(owner job.Owner, id job.ID) error {
-	snap, err := s.api.engine.Cancel(s.Context(), owner, id)
+func (s *session) cancel(c *gate.Caller, id job.ID) error {
+	snap, err := s.api.engine.Cancel(s.Context(), c.View(), id)
 	if err != nil {
 		return err
 	}
-	s.Send(encodeReply("cancel", id, func(b []byte) []byte { return appendJob(b, &snap.Job, &snap, "") }))
+	s.Send(encodeReply("cancel", id, func(b []byte) []byte { return appendJobFor(c, b, &snap.Job, &snap, "") }))
 	return nil
 }

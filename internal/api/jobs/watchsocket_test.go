@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -289,11 +291,24 @@ func TestSocketAcceptsTokens(t *testing.T) {
 // A token that has expired since the socket was opened is refused.
 func TestExpiredTokenIsRefusedOnSocket(t *testing.T) {
 	t.Parallel()
-	g := gate.Grant{Job: anID, Expires: time.Now().Add(-time.Second)}
-	s := &session{grant: &g}
-	if _, _, err := s.authorize(watchMessage{Type: "watch", ID: anID.String()}); job.CodeOf(err) != job.BadToken {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		tokens := testTokens(t)
+		token := tokens.Seal(nil, gate.Grant{Job: anID, Expires: time.Now().Add(time.Minute)})
+		var s session
+		mux := gate.NewMux()
+		mux.Handle("GET /v1/watch", gate.AnyCaller().WatchToken(0, ""), http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			s.caller = gate.CallerFrom(r)
+		}))
+		(&gate.Gate{Tokens: tokens}).Handler(mux).ServeHTTP(httptest.NewRecorder(), request("GET", "/v1/watch?token="+string(token), ""))
+		message := watchMessage{Type: "watch", ID: anID.String()}
+		if _, _, err := s.authorize(message); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if _, _, err := s.authorize(message); job.CodeOf(err) != job.BadToken {
+			t.Error(err)
+		}
+	})
 }
 
 // A watch that fails is reported, and the socket stays open.

@@ -8,18 +8,20 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 )
 
 // testMux serves the description. All tests share it, because it builds the page only once.
-var testMux = sync.OnceValue(func() *http.ServeMux {
-	mux := http.NewServeMux()
+var testMux = sync.OnceValue(func() http.Handler {
+	mux := gate.NewMux()
 	Register(mux)
-	return mux
+	return (&gate.Gate{}).Handler(mux)
 })
 
 func get(t *testing.T, path string, headers ...string) *httptest.ResponseRecorder {
 	t.Helper()
-	r := httptest.NewRequest("GET", path, nil)
+	r := httptest.NewRequest("GET", "http://localhost"+path, nil)
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}

@@ -8,12 +8,13 @@ import (
 	"sync"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 )
 
 // Register adds /openapi.json and /docs to a mux. The first request for each builds it.
-func Register(mux api.Mux) {
-	mux.Handle("GET /openapi.json", serve("application/json", sync.OnceValues(JSON)))
-	mux.Handle("GET /docs", withPolicy(serve("text/html; charset=utf-8", sync.OnceValues(page))))
+func Register(mux gate.Routes) {
+	mux.Handle("GET /openapi.json", gate.AnyCaller(), serve("application/json", sync.OnceValues(JSON)))
+	mux.Handle("GET /docs", gate.AnyCaller(), withPolicy(serve("text/html; charset=utf-8", sync.OnceValues(page))))
 }
 
 // serve writes a body that never changes, or 304 to a client that has it already.

@@ -55,6 +55,10 @@ type Feed struct {
 	// nothing.
 	Reserve func(bytes int) (release func(), err error)
 
+	// OnEnd registers a function that cuts a stream whose caller may no longer read. Set it before
+	// the first call of another method; nil never cuts.
+	OnEnd func(cut func()) (release func())
+
 	job    job.ID
 	watch  Watcher
 	events EventSink

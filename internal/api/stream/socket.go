@@ -75,7 +75,7 @@ func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, han
 	conn.SetReadLimit(limit)
 	// net/http ends the request's context when the handler returns, which the socket outlasts.
 	ctx, drop := context.WithCancel(context.WithoutCancel(r.Context()))
-	socket := &Socket{conn: conn, limit: limit, deadlines: s.Deadlines, ctx: ctx, drop: drop}
+	socket := &Socket{conn: conn, limit: limit, deadlines: s.Deadlines, ctx: ctx, drop: drop, cut: make(chan struct{})}
 	if s.Bodies != nil {
 		socket.allowance = s.Bodies.NewAllowance(s.Caller(r))
 	}
@@ -185,6 +185,8 @@ type Socket struct {
 	deadlines Deadlines
 	ctx       context.Context // ends with the socket
 	drop      context.CancelFunc
+	cut       chan struct{} // closed by Cut
+	cutOnce   sync.Once
 
 	allowance api.Allowance // for the message that is read or handled; owned by the reader
 
@@ -269,9 +271,20 @@ func (s *Socket) ping() {
 	}
 }
 
+// Cut disconnects a client that may no longer use the socket. It does not block, and may be called
+// from any goroutine and again.
+func (s *Socket) Cut() { s.cutOnce.Do(func() { close(s.cut) }) }
+
+// cutTimeout is how long a client that is cut may take to close the socket.
+const cutTimeout = time.Second
+
 func (s *Socket) closeWhen(stopping <-chan struct{}) {
 	select {
 	case <-s.ctx.Done():
+	case <-s.cut:
+		defer time.AfterFunc(cutTimeout, s.drop).Stop()
+		_ = s.conn.Close(websocket.StatusPolicyViolation, "the key or token of this socket has ended")
+		s.drop()
 	case <-stopping:
 		_ = s.conn.Close(websocket.StatusServiceRestart, "the server restarts: connect again and watch on")
 	}

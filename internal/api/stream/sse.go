@@ -75,7 +75,12 @@ func (s *SSE) detach(w http.ResponseWriter, r *http.Request, f *Feed, out *Event
 		return false
 	}
 	out.to = res
+	release := func() {}
+	if f.OnEnd != nil {
+		release = f.OnEnd(res.disconnect)
+	}
 	res.Go(func() error {
+		defer release()
 		defer f.Close()
 		defer out.release()
 		if err := s.writeEnd(res.Context(), f, out, f.sendRest(res.Context())); err != nil {
