@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/callback"
 	"github.com/meanwhile-run/meanwhile/internal/config"
@@ -15,8 +14,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/webhook"
 )
 
-// deliverySlots is how many deliveries a process makes at once.
-const deliverySlots = 512
+// How many deliveries a process makes at once, and how many of them may go to one receiver. One
+// tenant has half of them, so that its slow receivers do not delay the deliveries of others.
+const (
+	deliverySlots    = 512
+	receiverSlots    = 32 // over all processes
+	tenantDeliveries = deliverySlots / 2
+)
 
 // atEnd returns what follows from the end of a job.
 func atEnd(publicURL string) store.AtEnd {
@@ -25,14 +29,15 @@ func atEnd(publicURL string) store.AtEnd {
 
 // openCallbacks makes what knows the receivers of callbacks, and what sends to them.
 func (c *components) openCallbacks() {
-	guard := &netguard.Guard{Loopback: c.cfg.Listen == "" || config.Loopback(c.cfg.Listen)}
+	// An embedded server without an address of its own cannot tell who reaches it.
+	guard := &netguard.Guard{Loopback: config.Loopback(c.cfg.Listen)}
 	c.callbacks = callback.NewBook(callback.Config{
 		Rows:     c.store,
 		Write:    func(ctx context.Context, rows ...store.Row) error { return c.engine.Write(ctx, rows...) },
 		CheckURL: func(url string) error { _, err := guard.CheckURL(url); return err },
 		Log:      c.log,
 	})
-	c.sender = webhook.New(webhook.Config{Endpoints: c.callbacks, Timeout: 15 * time.Second})
+	c.sender = webhook.New(webhook.Config{Guard: guard, Endpoints: c.callbacks, TenantSlots: tenantDeliveries, Log: c.log})
 }
 
 // deliveryQueue is the queue of deliveries. It is in no configuration, because the server needs
@@ -40,7 +45,7 @@ func (c *components) openCallbacks() {
 func (c *components) deliveryQueue() engine.Queue {
 	attempts, policy := webhook.Policy()
 	return engine.Queue{
-		Name: job.CallbackQueue, Executor: c.sender.Kind(), Internal: true, Concurrency: deliverySlots,
+		Name: job.CallbackQueue, Executor: c.sender.Kind(), Internal: true, Concurrency: deliverySlots, KeyRunning: receiverSlots,
 		MaxAttempts: attempts, Policy: policy, Keep: c.cfg.Retention.Others, KeepFailed: c.cfg.Retention.Failed,
 	}
 }

@@ -332,6 +332,9 @@ func (c *components) close() error {
 	if c.models != nil {
 		c.models.Close()
 	}
+	if c.sender != nil {
+		c.sender.Close()
+	}
 	errs = append(errs, c.pidFile.Close())
 	if c.instruments != nil {
 		errs = append(errs, c.instruments.close())

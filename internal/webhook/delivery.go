@@ -10,14 +10,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Queue is the queue of deliveries.
-const Queue = "callbacks"
-
 // Delivery is the input of a delivery's job.
 type Delivery struct {
-	URL      string          `json:"url,omitempty"`       // "" with an endpoint, whose URL is looked up at each attempt
-	Endpoint string          `json:"endpoint,omitempty"`  // its id; "" for a URL that came with a submit
-	SecretID string          `json:"secret_id,omitempty"` // of the secret that signs; "" for the usual one
+	URL      string          `json:"url,omitempty"`       // that came with a submit; "" for that of the endpoint
+	Endpoint string          `json:"endpoint,omitempty"`  // its id, or ""
+	SecretID string          `json:"secret_id,omitempty"` // the id of the secret that signs; "" for the usual one
 	Event    json.RawMessage `json:"event"`               // sent byte by byte
 }
 
@@ -27,17 +24,9 @@ func (d *Delivery) Input() []byte { return encode(d) }
 // parseDelivery returns the delivery of an input.
 func parseDelivery(input []byte) (Delivery, *job.Error) {
 	var d Delivery
-	refusal := job.Errorf(job.Invalid, `the input of a delivery must be {"url", "event"}, as the server makes it`)
-	if err := json.Unmarshal(input, &d); err != nil {
-		return d, refusal
-	}
-	refusal.Field = "/url"
-	if u, err := url.Parse(d.URL); d.Endpoint == "" && (err != nil || u.Host == "") {
-		return d, refusal
-	}
-	refusal.Field = "/event"
-	if len(d.Event) == 0 || d.Event[0] != '{' {
-		return d, refusal
+	err := json.Unmarshal(input, &d)
+	if err != nil || d.URL == "" && d.Endpoint == "" || len(d.Event) == 0 || d.Event[0] != '{' {
+		return d, job.Errorf(job.Invalid, `the input of a delivery must be {"url" or "endpoint", "event"}, as the server makes it`)
 	}
 	return d, nil
 }

@@ -19,12 +19,6 @@ const (
 	maxMessage = 4 << 10 // bytes of a failure's sentence inside an event
 )
 
-// EventTypes are the types of events.
-var EventTypes = []string{"job.succeeded", "job.failed", "job.cancelled", "job.expired"}
-
-// EventType returns the type of the event for a job that has ended in this state.
-func EventType(end job.State) string { return "job." + end.String() }
-
 // event is the body of a delivery.
 type event struct {
 	Type      string    `json:"type"`
@@ -77,7 +71,7 @@ func (t timestamp) MarshalJSON() ([]byte, error) {
 // Event is a pure function: the same end always has the same bytes.
 func Event(j *job.Job, result *job.Result, base string) []byte {
 	self := strings.TrimSuffix(base, "/") + "/v1/jobs/" + j.ID.String()
-	e := event{Type: EventType(j.State), Timestamp: timestamp(j.FinishedAt), Data: eventJob{
+	e := event{Type: j.State.Event(), Timestamp: timestamp(j.FinishedAt), Data: eventJob{
 		ID: j.ID.String(), Object: "job", Queue: j.Queue, Status: j.State.String(), Key: j.Key,
 		Attempt: j.Attempt, MaxAttempts: j.MaxAttempts, Error: boundedFailure(j.Failure), Metadata: j.Metadata,
 		CreatedAt: timestamp(j.CreatedAt), StartedAt: timestamp(j.StartedAt), FinishedAt: timestamp(j.FinishedAt), ExpiresAt: timestamp(j.ExpiresAt),

@@ -76,7 +76,7 @@ func TestEventOfEachEnd(t *testing.T) {
 			j.Failure = &job.Failure{Code: "worker_lost", Message: "The worker is gone.", Attempt: 2}
 		}
 		d := decode(t, Event(j, nil, ""))
-		if d.Type != EventTypes[i] || d.Type != "job."+d.Data.Status || !d.Timestamp.Equal(j.FinishedAt.Truncate(time.Millisecond)) {
+		if d.Type != job.EventNames()[i] || d.Type != "job."+d.Data.Status || !d.Timestamp.Equal(j.FinishedAt.Truncate(time.Millisecond)) {
 			t.Errorf("%v: %+v", state, d)
 		}
 		if (d.Data.Error != nil) != (state == job.Failed) || d.Data.StartedAt != nil || d.Data.Metadata == nil || string(d.Data.Result) != "null" {

@@ -29,6 +29,10 @@ type Suite struct {
 	// Endless is an input whose attempt writes text at once, and then repeatedly, for longer
 	// than any test lasts.
 	Endless []byte
+	// An executor that writes no text sets these two. Started waits until an attempt of Endless
+	// is under way. Writing is an input whose attempt calls the sink once.
+	Started func(*Attempt)
+	Writing []byte
 	// Quiet is an input whose attempt repeatedly receives signs of life, for longer than any test
 	// lasts, but writes no text, event or log. It may be empty, because some executors receive
 	// none.
@@ -180,7 +184,7 @@ func (s *Suite) reportsLife(t *testing.T, e exec.Executor) {
 func (s *Suite) stopsWithContext(t *testing.T, e exec.Executor) {
 	for _, cause := range []error{exec.ErrCancelled, exec.ErrTimeout, exec.ErrStopping, exec.ErrLost} {
 		a := Start(t, e, Task(s.Endless))
-		a.Sink.WaitUntil(HasText)
+		s.awaitStart(a)
 		a.Stop(cause)
 		if err := a.Wait(); err == nil {
 			t.Errorf("Execute was stopped by %q before it was done, and returned nil", cause)
@@ -219,7 +223,7 @@ func (s *Suite) limitsResources(t *testing.T, e exec.Executor) {
 	task := Task(s.Endless)
 	task.Job.Resource = resource
 	a := Start(t, e, task)
-	a.Sink.WaitUntil(HasText)
+	s.awaitStart(a)
 	if n, limited := l.Resources().Limits()[resource]; limited && n < 1 {
 		t.Errorf("one attempt is under way, and the limit is %d", n)
 	}
@@ -232,14 +236,27 @@ func (s *Suite) limitsResources(t *testing.T, e exec.Executor) {
 
 func (s *Suite) returnsSinkError(t *testing.T, e exec.Executor) {
 	full := errors.New("the disk is full")
-	for _, at := range []int{1, 2} {
-		a := newAttempt(t, e, Task(s.Endless))
+	input, calls := s.Endless, []int{1, 2}
+	if s.Writing != nil {
+		input, calls = s.Writing, []int{1}
+	}
+	for _, at := range calls {
+		a := newAttempt(t, e, Task(input))
 		a.Sink.FailAt(at, full)
 		a.start()
 		if err := a.Wait(); !errors.Is(err, full) {
 			t.Errorf("the sink failed at call %d, and Execute returned %v", at, err)
 		}
 	}
+}
+
+// awaitStart waits until an attempt of Endless is under way.
+func (s *Suite) awaitStart(a *Attempt) {
+	if s.Started != nil {
+		s.Started(a)
+		return
+	}
+	a.Sink.WaitUntil(HasText)
 }
 
 // Task returns a task for a first attempt.
