@@ -64,7 +64,7 @@ func (d Database) drop(t testing.TB, sql string) {
 		return
 	}
 	d.KillBackends(t)
-	if err := d.server.exec("postgres", sql); err != nil {
+	if err := d.server.exec(sql); err != nil {
 		t.Errorf("%s: %v", sql, err)
 	}
 }
@@ -104,14 +104,12 @@ func (d Database) KillBackends(t testing.TB) int {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, d.server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(ctx) }()
 	killed := 0
-	// The function waits for each one, so a second pass finds only what has connected since.
-	err = conn.QueryRow(ctx, "select count(*) filter (where pg_terminate_backend(pid, 10000)) from pg_stat_activity where usename = $1", d.role).Scan(&killed)
+	err := d.server.asAdmin(ctx, func(conn *pgx.Conn) error {
+		// The function waits for each one, so a second pass finds only what has connected since.
+		const kill = "select count(*) filter (where pg_terminate_backend(pid, 10000)) from pg_stat_activity where usename = $1"
+		return conn.QueryRow(ctx, kill, d.role).Scan(&killed)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

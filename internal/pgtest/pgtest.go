@@ -51,6 +51,8 @@ type Server struct {
 	// guarded by mu
 	watcher *watcher
 	running bool
+
+	admins admins
 }
 
 var shared struct {
@@ -102,21 +104,70 @@ func (s *Server) url(role, database string) string {
 // Exec runs statements as the superuser.
 func (s *Server) Exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
-	if err := s.exec("postgres", sql, args...); err != nil {
+	if err := s.exec(sql, args...); err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 }
 
-func (s *Server) exec(database, sql string, args ...any) error {
+// exec runs statements as the superuser.
+func (s *Server) exec(sql string, args ...any) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, s.url(superuser, database))
+	return s.asAdmin(ctx, func(conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, sql, args...)
+		return err
+	})
+}
+
+// admins are idle connections of the superuser. A new connection takes longer than most of what
+// tests do with it.
+type admins struct {
+	mu   sync.Mutex
+	idle []*pgx.Conn // guarded by mu
+}
+
+// take returns an idle connection, or nil.
+func (a *admins) take() *pgx.Conn {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	last := len(a.idle) - 1
+	if last < 0 {
+		return nil
+	}
+	conn := a.idle[last]
+	a.idle = a.idle[:last]
+	return conn
+}
+
+func (a *admins) put(conn *pgx.Conn) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.idle = append(a.idle, conn)
+}
+
+// asAdmin calls f with a connection of the superuser. One that has failed is not used again.
+func (s *Server) asAdmin(ctx context.Context, f func(*pgx.Conn) error) error {
+	conn := s.admins.take()
+	if conn == nil {
+		var err error
+		if conn, err = pgx.Connect(ctx, s.URL()); err != nil {
+			return err
+		}
+	}
+	err := f(conn)
 	if err != nil {
+		_ = conn.Close(ctx)
 		return err
 	}
-	defer func() { _ = conn.Close(ctx) }()
-	_, err = conn.Exec(ctx, sql, args...)
-	return err
+	s.admins.put(conn)
+	return nil
+}
+
+// closeAdmins closes the idle connections, before the server is stopped.
+func (s *Server) closeAdmins() {
+	for conn := s.admins.take(); conn != nil; conn = s.admins.take() {
+		_ = conn.Close(context.Background())
+	}
 }
 
 // Stop stops the server as an operator would: it ends every connection and writes a checkpoint.
@@ -139,6 +190,7 @@ func (s *Server) stop(t testing.TB, signal string) {
 		t.Fatal("pgtest: the server does not run")
 	}
 	s.running = false
+	s.closeAdmins()
 	if err := s.watcher.stop(signal); err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +233,7 @@ func (s *Server) launch() error {
 func (s *Server) awaitReady(deadline time.Time) error {
 	for {
 		exited := s.watcher.hasExited()
-		err := s.exec("postgres", "select 1")
+		err := s.exec("select 1")
 		if err == nil || exited || time.Now().After(deadline) {
 			return err
 		}
@@ -202,6 +254,7 @@ func (s *Server) remove() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running = false
+	s.closeAdmins()
 	s.watcher.remove()
 }
 

@@ -200,3 +200,39 @@ func show(t *testing.T, conn *pgx.Conn, sql string) string {
 	}
 	return text
 }
+
+// The next test finds the first rows, and nothing that the last one has left or still does.
+func TestPoolLendsSchemasWithTheirFirstRows(t *testing.T) {
+	t.Parallel()
+	p := &Pool{Prepare: func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, `create table counted (n int generated always as identity primary key, what text unique);
+			create table first (n int); insert into first values (7); create table "In Order" (n int)`)
+		return err
+	}}
+	var late *pgx.ConnConfig
+	names := map[string]bool{}
+	for range 3 {
+		t.Run("", func(t *testing.T) {
+			d := p.Schema(t)
+			names[d.Role()] = true
+			conn := d.Connect(t)
+			const rows = `select format('%s %s %s', (select count(*) from counted), (select string_agg(n::text, ',') from first), (select count(*) from "In Order"))`
+			if text := show(t, conn, rows); text != "0 7 0" {
+				t.Errorf("the rows are %s, want 0 7 0", text)
+			}
+			if text := show(t, conn, "insert into counted (what) values ('x') returning n::text"); text != "1" {
+				t.Errorf("the first number is %s", text)
+			}
+			run(t, conn, `update first set n = 8; insert into "In Order" values (1)`)
+			if late != nil {
+				if _, err := pgx.ConnectConfig(t.Context(), late); err == nil {
+					t.Error("the test before can still connect")
+				}
+			}
+			late = conn.Config()
+		})
+	}
+	if len(names) != 3 || len(p.free) != 1 {
+		t.Errorf("%d names and %d free schemas, want 3 and 1", len(names), len(p.free))
+	}
+}

@@ -21,9 +21,9 @@ func (s *Server) Remove() { s.remove() }
 // Owned makes a database and a role that owns it, in a server of Run.
 func (s *Server) Owned() (Database, error) {
 	name := s.name()
-	err := s.exec("postgres", fmt.Sprintf("create role %s login", name))
+	err := s.exec(fmt.Sprintf("create role %s login", name))
 	if err == nil {
-		err = s.exec("postgres", fmt.Sprintf("create database %[1]s owner %[1]s", name))
+		err = s.exec(fmt.Sprintf("create database %[1]s owner %[1]s", name))
 	}
 	return Database{server: s, role: name, name: name}, err
 }
@@ -38,6 +38,7 @@ func (s *Server) Crash(kill bool, pause func()) error {
 		signal = "KILL"
 	}
 	s.running = false
+	s.closeAdmins()
 	if err := s.watcher.stop(signal); err != nil {
 		return err
 	}

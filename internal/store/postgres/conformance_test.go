@@ -72,7 +72,7 @@ func (s *schemas) openSeveral(tb testing.TB, place string, n int, o storetest.Op
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	s := &schemas{}
-	storetest.Run(t, storetest.Suite{Open: s.open, OpenSeveral: s.openSeveral})
+	storetest.Run(t, storetest.Suite{Open: s.open, OpenSeveral: s.openSeveral, Slow: true})
 }
 
 // Behind a pooler each transaction may get another connection.

@@ -6,16 +6,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/pgtest"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// NewDatabase makes a database for a store, with all migrations. When the test ends, the database
-// must pass Check.
+var databases = pgtest.Pool{Prepare: func(ctx context.Context, conn *pgx.Conn) error {
+	_, err := Up(ctx, conn)
+	return err
+}}
+
+// NewDatabase returns a database for a store, with all migrations and no jobs. When the test
+// ends, the database must pass Check. The test must not change the tables.
 func NewDatabase(tb testing.TB) pgtest.Database {
 	tb.Helper()
-	d := newDatabase(tb)
+	d := databases.Schema(tb)
 	tb.Cleanup(func() {
 		for _, defect := range defectsOf(tb, d) {
 			tb.Errorf("a check of the database finds: %s", defect)

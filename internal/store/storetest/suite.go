@@ -28,6 +28,9 @@ type Suite struct {
 	// ForgetsTurns leaves out the rules about turns: the stores load their memory again after each
 	// commit that they lose, and an opening forgets the turns of tenants and of keys without jobs.
 	ForgetsTurns bool
+	// Slow is set when an opening takes long. With -short, the suite then checks one rule of each
+	// topic.
+	Slow bool
 }
 
 // Options are the options with which a test opens a store.
@@ -119,7 +122,7 @@ func long(test func(*harness)) func(*harness) {
 
 // Run checks the suite's store against every rule. Subtests run in parallel, each with stores
 // of its own. With -short it leaves out long rules, replays, most random histories and the rules
-// for several stores.
+// for several stores; see also [Suite.Slow].
 func Run(t *testing.T, s Suite) {
 	runTopics(t, s, 1, topics()...)
 	t.Run("model", func(t *testing.T) { t.Parallel(); runModel(t, s) })
@@ -149,17 +152,40 @@ func runTopics(t *testing.T, s Suite, n int, topics ...topic) {
 			continue
 		}
 		t.Run(topic.name, func(t *testing.T) {
+			if s.Slow && testing.Short() {
+				t.Parallel()
+				runOne(t, s, n, topic.rules)
+				return
+			}
 			for _, r := range topic.rules {
 				t.Run(r.sentence, func(t *testing.T) {
 					t.Parallel()
-					w := newHarnessOf(t, s, n)
-					r.test(w)
-					for i := range n {
-						w.use(i)
-						w.checkCounts()
-					}
+					r.check(t, s, n)
 				})
 			}
 		})
+	}
+}
+
+// runOne checks the first rule that is not too long for -short.
+func runOne(t *testing.T, s Suite, n int, rules []rule) {
+	for _, r := range rules {
+		checked := false
+		t.Run(r.sentence, func(t *testing.T) {
+			defer func() { checked = !t.Skipped() }()
+			r.check(t, s, n)
+		})
+		if checked {
+			return
+		}
+	}
+}
+
+func (r rule) check(t *testing.T, s Suite, n int) {
+	w := newHarnessOf(t, s, n)
+	r.test(w)
+	for i := range n {
+		w.use(i)
+		w.checkCounts()
 	}
 }
