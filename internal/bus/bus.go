@@ -5,6 +5,7 @@
 package bus
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -14,9 +15,18 @@ import (
 type Notice struct {
 	// Jobs are the jobs whose state or output changed.
 	Jobs []job.ID
-	// Queues are the queues whose counts or pause changed.
+	// Queues are the queues whose counts or pause changed. [AccessNotice] has a name here that no
+	// queue can have, so that an older version understands it too.
 	Queues []string
 }
+
+const accessChanged = "~access"
+
+// AccessNotice says that keys or tenants have changed.
+func AccessNotice() Notice { return Notice{Queues: []string{accessChanged}} }
+
+// Access reports whether the notice says that keys or tenants have changed.
+func (n *Notice) Access() bool { return slices.Contains(n.Queues, accessChanged) }
 
 // Empty reports whether the notice names nothing.
 func (n *Notice) Empty() bool { return len(n.Jobs) == 0 && len(n.Queues) == 0 }
