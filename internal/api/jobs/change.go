@@ -55,16 +55,4 @@ func (a *API) delete(w http.ResponseWriter, r *http.Request) error {
 }
 
 // requireEmpty refuses query parameters, and a body other than an empty object.
-func requireEmpty(r *http.Request) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
-	if r.ContentLength == 0 {
-		return nil
-	}
-	body, err := api.ReadBody(r, job.MaxBody)
-	if err != nil || len(body) == 0 {
-		return err
-	}
-	return api.DecodeJSON(body, &struct{}{})
-}
+func requireEmpty(r *http.Request) error { return api.RequireEmpty(r) }
