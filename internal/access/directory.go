@@ -62,6 +62,9 @@ func (d *Directory) Tenant(id string) *Tenant {
 	return nil
 }
 
+// HasTenant reports whether there is a tenant, or one whose data is being deleted.
+func (d *Directory) HasTenant(id string) bool { return d.tenants[id] != nil }
+
 // Keys lists all keys, oldest first.
 func (d *Directory) Keys() []*Key {
 	return slices.SortedFunc(maps.Values(d.keys), func(a, b *Key) int {
@@ -90,9 +93,7 @@ func (d *Directory) SuccessorOf(k *Key, now time.Time) *Key {
 func (d *Directory) tenant(id string) (*Tenant, error) {
 	switch t := d.tenants[id]; {
 	case t == nil:
-		err := job.Errorf(job.NotFound, "there is no tenant %s: make it first (meanwhile tenant create, POST /v1/admin/tenants)", job.Quote(TenantName(id)))
-		err.Field = "/tenant"
-		return nil, err
+		return nil, NoTenant(id)
 	case !t.Deleted.IsZero():
 		return nil, job.Errorf(job.Conflict, "the tenant %s is being deleted", job.Quote(id))
 	default:
@@ -111,6 +112,11 @@ func (d *Directory) key(id string) (*Key, error) {
 
 // NoKey returns the error for the id of a key that does not exist, or that the caller may not see.
 func NoKey(id string) error { return job.Errorf(job.NotFound, "there is no key %s", job.Quote(id)) }
+
+// NoTenant returns the error for a tenant that does not exist.
+func NoTenant(id string) error {
+	return job.Errorf(job.NotFound, "there is no tenant %s: make it first (meanwhile tenant create, POST /v1/admin/tenants)", job.Quote(TenantName(id)))
+}
 
 // Change is what a change writes. All of it is stored, or nothing.
 type Change struct {

@@ -44,7 +44,7 @@ func DecodeKey(body []byte) (*Key, error) {
 		return nil, fmt.Errorf("a stored key cannot be read: %w", err)
 	}
 	k := &Key{
-		ID: row.ID, Tenant: row.Tenant, Name: row.Name, Queues: sorted(row.Queues), ActAs: row.ActAs, AllTenants: row.AllTenants,
+		ID: row.ID, Tenant: row.Tenant, Name: row.Name, Queues: Sorted(row.Queues), ActAs: row.ActAs, AllTenants: row.AllTenants,
 		Created: row.Created, Expires: value(row.Expires), Revoked: value(row.Revoked), Replaces: row.Replaces,
 	}
 	hash, err := hex.DecodeString(row.SHA256)

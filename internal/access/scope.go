@@ -84,7 +84,7 @@ func ParseScopes(names []string) (s Scopes, work []string, err error) {
 			return 0, nil, job.Errorf(job.Invalid, "there is no scope %s; the scopes are %s", job.Quote(name), knownScopes())
 		}
 	}
-	return s, sorted(work), nil
+	return s, Sorted(work), nil
 }
 
 // knownScopes lists the scopes as ParseScopes reads them.
@@ -128,8 +128,8 @@ func RoleScopes(name string) ([]string, error) {
 	return nil, job.Errorf(job.Invalid, "there is no role %s; the roles are %s", job.Quote(name), strings.Join(RoleNames(), ", "))
 }
 
-// sorted returns the values in order, each once; nil for none.
-func sorted(values []string) []string {
+// Sorted returns the values in order, each once; nil for none.
+func Sorted(values []string) []string {
 	values = slices.Clone(values)
 	slices.Sort(values)
 	return slices.Compact(values)

@@ -120,6 +120,8 @@ at once with an id, runs the work in the background, and lets anyone watch it.
 		newCheckCommand(env),
 		newMigrateCommand(env),
 		newMoveCommand(env),
+		newKeyCommand(env),
+		newTenantCommand(env),
 		newRotateKeyCommand(env),
 		newSimUpstreamCommand(env),
 		newBenchCommand(env),

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/admin"
 	"github.com/meanwhile-run/meanwhile/internal/api/chat"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/jobs"
@@ -62,6 +63,7 @@ type components struct {
 	listener    net.Listener             // nil without an address
 
 	keys             *tokenKeys
+	registry         *registry  // of API keys and tenants
 	gate             *gate.Gate // for every listener
 	conns            *connections
 	files            files.Store    // of jobs
@@ -72,6 +74,8 @@ type components struct {
 	jobs             *jobs.API // one of apis
 	callbacks        *callback.Book
 	sender           *webhook.Executor // of the queue of deliveries
+	admin            *admin.API        // one of apis
+	adminListener    net.Listener      // the socket in the data directory; nil where there are no sockets
 	inbox            *inbox.Inbox      // nil without a database
 	health           health
 	notifier         *notifier    // nil without a service manager
@@ -106,13 +110,15 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *componen
 		return nil, err
 	}
 	err = whileAway(ctx, cfg, log, func() error {
-		c.keys, err = openTokenKeys(ctx, c.data, c.store.pool, log)
+		if c.keys, err = openTokenKeys(ctx, c.data, c.store.pool, log); err == nil {
+			c.registry, err = openRegistry(ctx, c.store, log)
+		}
 		return err
 	})
 	if err != nil {
 		return nil, databaseError(cfg, err)
 	}
-	c.gate = makeGate(cfg, c.keys.tokens, log)
+	c.gate = makeGate(cfg, c.keys.tokens, c.registry, log)
 	c.conns = newConnections(limitConnections(cfg, c.gate, log), log)
 	if c.instruments, err = openInstruments(ctx, cfg, *c.gate, log); err != nil {
 		return nil, err
@@ -191,6 +197,8 @@ func (c *components) assemble(waiting context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("the store cannot be read: %w", err)
 	}
+	c.registry.write = c.engine.Write
+	c.registry.join(c.store.bus)
 	resources.follow(c.engine)
 	c.health.hasSpace = c.engine.HasDiskSpace
 	if !c.store.exclusive {
@@ -199,7 +207,9 @@ func (c *components) assemble(waiting context.Context) (err error) {
 	c.addMetricSources()
 	c.runners = append(c.makeRunners(c.executors), c.deliveryRunner())
 	c.jobs = jobs.New(jobs.Config{Engine: jobs.FromEngine(c.engine), Files: c.files, Gate: c.gate, Log: c.log, Stopping: c.streams, MaxInput: maxInput(c.cfg.Queues)})
-	c.apis = []httpAPI{c.jobs}
+	c.admin = admin.New(admin.Config{Registry: c.registry, Log: c.log})
+	c.apis = []httpAPI{c.jobs, c.admin}
+	c.openAdminSocket()
 	c.makeInbox()
 	if _, ok := c.cfg.Queues[chatQueue]; ok {
 		c.apis = append(c.apis, chat.New(chat.Config{
@@ -328,6 +338,9 @@ func (c *components) close() error {
 	var errs []error
 	if c.listener != nil {
 		_ = c.listener.Close() // usually closed by listen
+	}
+	if c.adminListener != nil {
+		_ = c.adminListener.Close() // usually closed by serveAdmin
 	}
 	if c.models != nil {
 		c.models.Close()

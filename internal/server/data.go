@@ -182,7 +182,7 @@ func (d *dataDir) markLayout(l layout) error {
 func (d *dataDir) acquireLock() error {
 	err := syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("another server (pid %s) uses the data directory %s: stop it, or give this one another data directory (--data)", d.holder(), d.path)
+		return dataInUse{fmt.Errorf("another server (pid %s) uses the data directory %s: stop it, or give this one another data directory (--data)", d.holder(), d.path)}
 	}
 	if err != nil {
 		return fmt.Errorf("the data directory %s cannot be locked: %w", d.path, err)
@@ -196,6 +196,9 @@ func (d *dataDir) acquireLock() error {
 	}
 	return err
 }
+
+// dataInUse is the error for a directory that another process has locked.
+type dataInUse struct{ error }
 
 // holder returns the pid in the lock file.
 func (d *dataDir) holder() string {

@@ -5,19 +5,21 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/meanwhile-run/meanwhile/internal/access"
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 )
 
 // makeGate returns the gate of the configuration.
-func makeGate(cfg config.Config, tokens *gate.Tokens, log *slog.Logger) *gate.Gate {
+func makeGate(cfg config.Config, tokens *gate.Tokens, keys access.Keys, log *slog.Logger) *gate.Gate {
 	return &gate.Gate{
 		PublicURL:      cfg.Public(),
 		AllowedHosts:   cfg.AllowedHosts,
 		AllowedOrigins: cfg.AllowedOrigins,
 		TrustedProxies: cfg.Proxies(),
 		Tokens:         tokens,
+		Keys:           keys,
 		TokenTTL:       cfg.WatchTTL,
 		Bodies:         api.NewBodies(cfg.Bodies.MaxBytes, cfg.Bodies.CallerBytes),
 		Log:            log,

@@ -208,6 +208,8 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	apis := startTask(c.serve)
 	metrics := startTask(c.instruments.run)
 	keys := startTask(c.keys.follow)
+	registry := startTask(c.registry.follow)
+	commandLine := startTask(c.serveAdmin)
 	files := startTask(c.removeStaleFiles)
 	inbox := startTask(c.runInbox)
 	callbacks := startTask(c.callbacks.Run)
@@ -234,9 +236,9 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	worked := runners.stop()
 	reported := callbacks.stop()
 	c.endStreams() // or the HTTP server would wait for long-polls and streams
-	served := apis.stop()
+	served := errors.Join(apis.stop(), commandLine.stop())
 	committed := engine.stop()
-	err = errors.Join(err, taken, worked, reported, served, committed, metrics.stop(), keys.stop(), files.stop(), alive.stop(), c.close())
+	err = errors.Join(err, taken, worked, reported, served, committed, metrics.stop(), keys.stop(), registry.stop(), files.stop(), alive.stop(), c.close())
 	c.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String())
 	return err
 }
