@@ -55,7 +55,7 @@ type Config struct {
 
 const (
 	defaultTimeout = 15 * time.Second
-	maxIdle        = 1024 // connections that are kept open
+	maxIdle        = 256 // connections that are kept open
 )
 
 // Executor sends deliveries.
