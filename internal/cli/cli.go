@@ -123,6 +123,7 @@ at once with an id, runs the work in the background, and lets anyone watch it.
 		newKeyCommand(env),
 		newTenantCommand(env),
 		newRotateKeyCommand(env),
+		newListenCommand(env),
 		newSimUpstreamCommand(env),
 		newBenchCommand(env),
 		newBenchFloorCommand(env),

@@ -23,6 +23,7 @@ type submitOptions struct {
 	metadata            []string
 	wait, watch, follow bool
 	abandonAfter        time.Duration
+	callback            string
 	lines               string   // path of a file, or - for standard input
 	files               []string // paths of files to submit with the job
 }
@@ -83,6 +84,7 @@ again after an interrupt.
 		o.abandonAfter, err = duration(text)
 		return err
 	})
+	f.StringVar(&o.callback, "callback", "", "send the end of the job to this `URL`")
 	f.StringVar(&o.lines, "lines", "", "submit a job for each line of this `FILE`, or of standard input: -")
 	f.StringArrayVar(&o.files, "file", nil, "the `PATH` of a file to submit with the job; up to 32 times")
 	f.StringVar(&o.idempotencyKey, "idempotency-key", "", "a second submission with this key creates no second job")
@@ -179,6 +181,9 @@ func (o *submitOptions) submission(queue string) (client.Submission, error) {
 	s := client.Submission{
 		Queue: queue, Key: o.key, Priority: o.priority, Delay: o.delay,
 		MaxAttempts: o.maxAttempts, IdempotencyKey: o.idempotencyKey, AbandonAfter: o.abandonAfter,
+	}
+	if o.callback != "" {
+		s.Callback = &client.Callback{URL: o.callback}
 	}
 	var errs [4]error
 	if o.at != "" {

@@ -37,6 +37,7 @@ func TestSubmitSendsInputAndFlags(t *testing.T) {
 		{"off means no abandon timeout", "", strings.Fields("submit sim {} --abandon-after off"), `{"queue":"sim","abandon_after_s":0,"input":{}}`},
 		{"a delay may be a number of seconds", "", strings.Fields("submit sim {} --delay 90"), `{"queue":"sim","delay_s":90,"input":{}}`},
 		{"a delay of 0 is left out", "", strings.Fields("submit sim {} --delay 0"), `{"queue":"sim","input":{}}`},
+		{"a job may have a callback", "", strings.Fields("submit sim {} --callback http://127.0.0.1:9000/done"), `{"queue":"sim","callback":{"url":"http://127.0.0.1:9000/done"},"input":{}}`},
 		{"--at becomes run_at", "", strings.Fields("submit sim {} --at 2030-01-31T09:00:00Z"), `{"queue":"sim","run_at":"2030-01-31T09:00:00Z","input":{}}`},
 	}
 	for _, tt := range tests {
