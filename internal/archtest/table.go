@@ -72,13 +72,13 @@ var packages = []pkg{
 
 	{path: "internal/telemetry", imports: []string{"internal/job", "internal/engine"},
 		libraries: []string{"github.com/prometheus/client_golang", "go.opentelemetry.io/otel"}},
-	{path: "internal/config", imports: []string{"internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
+	{path: "internal/config", imports: []string{"internal/job", "internal/netguard"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/server", imports: []string{
 		"internal/access", "internal/bus", "internal/bus/pgbus", "internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/store/postgres", "internal/engine", "internal/files", "internal/files/pgfiles", "internal/conversation", "internal/callback", "internal/netguard", "internal/webhook", "internal/inbox", "internal/move",
 		"internal/telemetry", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
 		"internal/api", "internal/api/admin", "internal/api/gate", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
 	{path: "internal/cli", imports: []string{
-		"client", "bench", "internal/config", "internal/job", "internal/telemetry", "internal/server", "internal/simmodel"},
+		"client", "bench", "internal/config", "internal/job", "internal/telemetry", "internal/server", "internal/simmodel", "internal/webhook"},
 		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys/unix", "golang.org/x/text/width"}},
 
 	{path: "internal/model"},

@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/netguard"
 )
 
 const (
@@ -36,6 +38,7 @@ func (l *loader) check(cfg *Config) {
 	l.between(cfg.Connections.Max, 0, maxRunning, "connections.max")
 	l.between(cfg.Connections.PerAddress, 1, maxRunning, "connections.per_address")
 	l.checkBodies(cfg)
+	l.checkCallbacks(cfg.Callbacks)
 	l.checkModels(cfg.Models)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queues)) {
 		l.checkQueue(cfg.Queues[name], "queues."+name, cfg)
@@ -51,6 +54,17 @@ func (l *loader) checkBodies(cfg *Config) {
 	b := cfg.Bodies
 	l.must(b.CallerBytes >= least, "bodies.caller_bytes", "this must be at least %d, for one batch of jobs with the largest input, not %d", least, b.CallerBytes)
 	l.must(b.MaxBytes >= b.CallerBytes, "bodies.max_bytes", "this is %d, and must not be less than caller_bytes, which is %d", b.MaxBytes, b.CallerBytes)
+}
+
+// maxCallback is the longest time that a receiver of callbacks may take.
+const maxCallback = time.Minute
+
+func (l *loader) checkCallbacks(c Callbacks) {
+	_, err := netguard.ParseAllow(c.Allow)
+	l.must(err == nil, "callbacks.allow", "%v", err)
+	l.must(0 < c.Timeout && c.Timeout <= maxCallback, "callbacks.timeout_s", "this must be above 0 and at most %g seconds, not %g", maxCallback.Seconds(), c.Timeout.Seconds())
+	l.between(c.Concurrency, 1, maxRunning, "callbacks.concurrency")
+	l.between(c.PerReceiver, 1, maxRunning, "callbacks.per_receiver")
 }
 
 func (l *loader) checkListen(cfg *Config) {

@@ -38,6 +38,7 @@ type Config struct {
 	Connections    Connections      `yaml:"connections"`
 	Bodies         Bodies           `yaml:"bodies"`
 	Files          Files            `yaml:"files"`
+	Callbacks      Callbacks        `yaml:"callbacks"`
 	Retention      Retention        `yaml:"retention"`
 	Log            Log              `yaml:"log"`
 	Metrics        Metrics          `yaml:"metrics"`
@@ -83,6 +84,15 @@ type Files struct {
 	CacheBytes int64 `yaml:"cache_bytes"` // of the copies in Data of files that are in the database
 }
 
+// Callbacks says where and how the ends of jobs are sent.
+type Callbacks struct {
+	// Allow lists receivers that are not on the public internet; see [netguard.ParseAllow].
+	Allow       []string      `yaml:"allow"`
+	Timeout     time.Duration `yaml:"timeout_s"`    // how long a receiver may take to answer
+	Concurrency int           `yaml:"concurrency"`  // maximum of deliveries at once in one server
+	PerReceiver int           `yaml:"per_receiver"` // of these to one receiver, over all servers
+}
+
 // Retention sets how long ended jobs are kept, with their output, result and files.
 type Retention struct {
 	Failed time.Duration `yaml:"failed_s"`
@@ -117,6 +127,7 @@ func Default() Config {
 		Connections:     Connections{PerAddress: 1024},
 		Bodies:          Bodies{MaxBytes: 256 << 20, CallerBytes: 128 << 20},
 		Files:           Files{MaxBytes: 512 << 20, CacheBytes: 4 << 30},
+		Callbacks:       Callbacks{Timeout: 15 * time.Second, Concurrency: 512, PerReceiver: 32},
 		Retention:       Retention{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour, MaxBytes: 16 << 30, UserBytes: 4 << 30},
 		Log:             Log{Level: "info", Format: "auto"},
 		Tracing:         Tracing{Ratio: 1},

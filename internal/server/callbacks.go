@@ -14,14 +14,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/webhook"
 )
 
-// How many deliveries a process makes at once, and how many of them may go to one receiver. One
-// tenant has half of them, so that its slow receivers do not delay the deliveries of others.
-const (
-	deliverySlots    = 512
-	receiverSlots    = 32 // over all processes
-	tenantDeliveries = deliverySlots / 2
-)
-
 // atEnd returns what follows from the end of a job.
 func atEnd(publicURL string) store.AtEnd {
 	return store.JoinAtEnd(conversation.AtEnd, callback.AtEnd(publicURL))
@@ -30,14 +22,19 @@ func atEnd(publicURL string) store.AtEnd {
 // openCallbacks makes what knows the receivers of callbacks, and what sends to them.
 func (c *components) openCallbacks() {
 	// An embedded server without an address of its own cannot tell who reaches it.
-	guard := &netguard.Guard{Loopback: config.Loopback(c.cfg.Listen)}
+	allow, _ := netguard.ParseAllow(c.cfg.Callbacks.Allow) // the configuration was checked
+	guard := &netguard.Guard{Allow: allow, Loopback: config.Loopback(c.cfg.Listen)}
 	c.callbacks = callback.NewBook(callback.Config{
 		Rows:     c.store,
 		Write:    func(ctx context.Context, rows ...store.Row) error { return c.engine.Write(ctx, rows...) },
 		CheckURL: func(url string) error { _, err := guard.CheckURL(url); return err },
 		Log:      c.log,
 	})
-	c.sender = webhook.New(webhook.Config{Guard: guard, Endpoints: c.callbacks, TenantSlots: tenantDeliveries, Log: c.log})
+	c.sender = webhook.New(webhook.Config{
+		Guard: guard, Endpoints: c.callbacks, Timeout: c.cfg.Callbacks.Timeout, Log: c.log,
+		// So that slow receivers of one tenant do not delay the deliveries of others.
+		TenantSlots: (c.cfg.Callbacks.Concurrency + 1) / 2,
+	})
 }
 
 // deliveryQueue is the queue of deliveries. It is in no configuration, because the server needs
@@ -45,12 +42,12 @@ func (c *components) openCallbacks() {
 func (c *components) deliveryQueue() engine.Queue {
 	attempts, policy := webhook.Policy()
 	return engine.Queue{
-		Name: job.CallbackQueue, Executor: c.sender.Kind(), Internal: true, Concurrency: deliverySlots, KeyRunning: receiverSlots,
+		Name: job.CallbackQueue, Executor: c.sender.Kind(), Internal: true, Concurrency: c.cfg.Callbacks.Concurrency, KeyRunning: c.cfg.Callbacks.PerReceiver,
 		MaxAttempts: attempts, Policy: policy, Keep: c.cfg.Retention.Others, KeepFailed: c.cfg.Retention.Failed,
 	}
 }
 
 func (c *components) deliveryRunner() *runner.Runner {
 	_, policy := webhook.Policy()
-	return c.newRunner(job.CallbackQueue, c.sender, policy.Timeouts, deliverySlots)
+	return c.newRunner(job.CallbackQueue, c.sender, policy.Timeouts, c.cfg.Callbacks.Concurrency)
 }
