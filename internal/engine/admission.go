@@ -69,14 +69,14 @@ func (q *queue) countSubmitLocked(op *store.Submit, n int) {
 }
 
 // checkCapacityLocked refuses another job of size bytes if the queue is full. It admits a single
-// job above MaxBytes while no other job waits: otherwise that job could never run.
+// job above max_bytes while no other job waits: otherwise that job could never run.
 func (q *queue) checkCapacityLocked(size int64) error {
 	load := fairqueue.Load{Counts: q.counts, Arriving: q.readySubmits, Delayed: q.delayedSubmits, FreeSlots: q.availableSlotsLocked()}
-	if load.Full(q.MaxDepth) {
+	if load.Full(q.limits.Depth) {
 		return q.queueFullLocked("%d jobs wait in it", load.Waiting())
 	}
 	waiting := q.counts.WaitingBytes + q.pendingBytes
-	if q.MaxBytes > 0 && waiting > 0 && waiting+size > q.MaxBytes {
+	if limit := q.limits.Bytes; limit > 0 && waiting > 0 && waiting+size > limit {
 		return q.queueFullLocked("the jobs that wait in it hold %d MiB", waiting>>20)
 	}
 	return nil

@@ -50,7 +50,7 @@ func (c *claim) recordClaimed(jobs int) {
 // submits to free slots, and adds claims for the remaining slots.
 func (e *Engine) gather() *pendingBatch {
 	pb := &pendingBatch{batch: store.NewBatch(), ops: inStoreOrder(e.refuseEarlySweeps(e.lanes.take()))}
-	pb.batch.Limits, pb.batch.MaxKept = e.limits, e.maxKept
+	pb.batch.Limits, pb.batch.MaxKept = *e.limits.Load(), e.maxKept
 	// Finishes first, so that this batch can fill the slots that they free.
 	for _, p := range pb.ops {
 		if f, ok := p.op.(*store.Finish); ok && !p.swept {

@@ -396,7 +396,7 @@ func TestSlowDiskBoundsPendingSubmits(t *testing.T) {
 		stuck, gate := make(chan struct{}), make(chan struct{})
 		r.faulty.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { close(stuck); <-gate }})
 		answers := make(chan error, 200)
-		r.queues["q"].MaxDepth = 0
+		r.queues["q"].limits.Depth = 0
 		ask := func(size int) {
 			_, _, err := r.trySubmit(Request{Input: make([]byte, size)})
 			answers <- err

@@ -72,8 +72,10 @@ type Config struct {
 	// quick.
 	Refs func(tenant string, callback *job.Callback) ([]string, error)
 	// Bus connects the engine with other processes on the same store; nil for a single
-	// process.
+	// process. With it the smallest limits of all processes hold; see [QueueLimits].
 	Bus bus.Bus
+	// ProcessName names this process in the logs of the others.
+	ProcessName string
 }
 
 // Engine applies the rules to the jobs of a store. Make one with New and call Run.
@@ -89,7 +91,6 @@ type Engine struct {
 	idempotencyTTL time.Duration
 	maxWatchers    int
 	maxKept        int64
-	limits         map[string]job.Limits // by queue; part of each batch
 	lanes          *lanes
 	commits        *commits
 	sweeper        *sweeper
@@ -104,11 +105,13 @@ type Engine struct {
 	observer       Observer
 	refs           func(tenant string, callback *job.Callback) ([]string, error) // see [Config.Refs]
 	peers          *peers                                                        // nil without a bus
+	sharedLimits   *sharedLimits                                                 // nil without a bus
 	resources      *resources
 
-	stopping     atomic.Bool  // submits are refused
-	storeFailing atomic.Bool  // the store cannot be written, so submits are refused at once
-	refreshedAt  atomic.Int64 // when the store was last read by runRefresh, in ns since startedAt
+	limits       atomic.Pointer[map[string]job.Limits] // by queue; part of each batch, and not changed
+	stopping     atomic.Bool                           // submits are refused
+	storeFailing atomic.Bool                           // the store cannot be written, so submits are refused at once
+	refreshedAt  atomic.Int64                          // when the store was last read by runRefresh, in ns since startedAt
 
 	// Owned by loop.
 	stopLoop      context.CancelCauseFunc // if set, nothing more is applied
@@ -135,7 +138,6 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		idempotencyTTL: c.IdempotencyKeep,
 		maxWatchers:    c.MaxWatchers,
 		maxKept:        c.MaxKept,
-		limits:         map[string]job.Limits{},
 		lanes:          newLanes(),
 		startedAt:      time.Now(),
 		presence:       newPresence(),
@@ -148,11 +150,13 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		resources:      &resources{limits: c.ResourceLimits, held: map[string]int{}},
 		leases:         map[job.ID]*localLease{},
 	}
+	limits := map[string]job.Limits{}
 	for _, q := range c.Queues {
-		e.queues[q.Name] = &queue{Queue: q, process: e.process, resources: e.resources}
-		e.limits[q.Name] = job.Limits{Running: q.MaxRunning, KeyRunning: q.KeyRunning, KeyWaiting: q.KeyWaiting}
+		e.queues[q.Name] = &queue{Queue: q, process: e.process, resources: e.resources, limits: q.ownLimits()}
+		limits[q.Name] = q.ownLimits().ofBatch()
 		e.names = append(e.names, q.Name)
 	}
+	e.limits.Store(&limits)
 	slices.Sort(e.names)
 	e.disk = &disk{free: c.Free, minFree: c.MinFree, largest: job.MaxBody, log: e.log}
 	for i := range c.Queues {
@@ -168,6 +172,11 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	}
 	if err := e.loadCounts(ctx); err != nil {
 		return nil, err
+	}
+	if e.sharedLimits = newSharedLimits(e, &c); e.sharedLimits != nil {
+		if err := e.sharedLimits.follow(ctx); err != nil { // before anything starts a job
+			return nil, err
+		}
 	}
 	e.peers = newPeers(e, c.Bus) // last, because notices arrive from here on
 	return e, nil
@@ -221,6 +230,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	background.Go(func() { e.runRefresh(sweeping) })
 	if e.peers != nil {
 		background.Go(func() { e.peers.run(sweeping) })
+		background.Go(func() { e.sharedLimits.run(sweeping) })
 	}
 	background.Go(func() { e.pruner.run(sweeping) })
 	background.Go(func() { e.fileRemover.run(sweeping) })

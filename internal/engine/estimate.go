@@ -39,9 +39,9 @@ func (q *queue) estimateWaitLocked(now time.Time, before int) (wait time.Duratio
 		slots += c.Slots
 		free += c.free
 	}
-	if q.MaxRunning > 0 {
-		slots = min(slots, q.MaxRunning)
-		free = max(min(free, q.MaxRunning-int(q.counts.Running)), 0)
+	if q.limits.Running > 0 {
+		slots = min(slots, q.limits.Running)
+		free = max(min(free, q.limits.Running-int(q.counts.Running)), 0)
 	}
 	if slots == 0 || q.counts.Paused {
 		return 0, false

@@ -165,3 +165,13 @@ func (e *Engine) HeldResources() map[string]int {
 	defer e.resources.mu.Unlock()
 	return maps.Clone(e.resources.held)
 }
+
+// Announcements returns how many processes have announced their limits.
+func Announcements(t *testing.T, e *Engine) int {
+	t.Helper()
+	rows, err := e.store.Rows(t.Context(), store.RowSet{Owner: limitsOwner, Kind: limitsKind}, store.RowPage{Limit: maxAnnouncements})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(rows)
+}

@@ -44,9 +44,19 @@ type history struct {
 	files          map[job.ID]int
 	violations     []string
 	endedProcesses int // number of ended processes
+	formerLimits   []formerLimits
 	startedAt      time.Time
 	notes          []string // the latest events
 }
+
+// formerLimits are the limits of a process that has ended.
+type formerLimits struct {
+	running, keyRunning int
+	until               time.Time // when they have stopped to hold, at the latest
+}
+
+// announcementLife is how long the limits of a killed process hold.
+const announcementLife = 90 * time.Second
 
 // worker is a process and its worker.
 type worker struct {
@@ -332,6 +342,7 @@ func (h *history) endProcess(i int, kill bool) *worker {
 	h.processes = append(h.processes[:i:i], h.processes[i+1:]...)
 	h.mu.Unlock()
 	h.note("%x ends, killed: %t", w.id[:2], kill)
+	withdrawn := false
 	if kill {
 		w.link.killed.Store(true)
 	} else {
@@ -339,10 +350,14 @@ func (h *history) endProcess(i int, kill bool) *worker {
 		for _, x := range h.attemptsOf(w) {
 			h.end(x, w, job.Outcome{Released: true})
 		}
+		ctx, cancel := context.WithTimeout(h.ctx, time.Second)
+		withdrawn = w.WithdrawLimits(ctx) == nil
+		cancel()
 		w.stop()
 	}
 	h.mu.Lock()
 	h.endedProcesses++
+	h.keepLimitsLocked(&w.limits, withdrawn)
 	for _, x := range h.attempts {
 		if x.w == w {
 			h.loseLocked(x)
@@ -352,6 +367,34 @@ func (h *history) endProcess(i int, kill bool) *worker {
 	h.mu.Unlock()
 	w.kill()
 	return w
+}
+
+// keepLimitsLocked remembers the limits of a process that has ended: those that it has not withdrawn
+// hold until its announcement is too old.
+func (h *history) keepLimitsLocked(q *engine.Queue, withdrawn bool) {
+	until := time.Now().Add(2 * pollBound)
+	if !withdrawn {
+		until = time.Now().Add(announcementLife + 2*pollBound)
+	}
+	h.formerLimits = append(h.formerLimits, formerLimits{q.MaxRunning, q.KeyRunning, until})
+}
+
+// limitsThatHoldLocked returns the smallest limits of the processes, and of those that have ended and
+// still count.
+func (h *history) limitsThatHoldLocked() (running, keyRunning int) {
+	smaller := func(a, b int) int {
+		if a == 0 || b == 0 {
+			return max(a, b)
+		}
+		return min(a, b)
+	}
+	running, keyRunning = h.limits.MaxRunning, h.limits.KeyRunning
+	for _, l := range h.formerLimits {
+		if time.Now().Before(l.until) {
+			running, keyRunning = smaller(running, l.running), smaller(keyRunning, l.keyRunning)
+		}
+	}
+	return running, keyRunning
 }
 
 func (h *history) attemptsOf(w *worker) (list []*attempt) {

@@ -318,7 +318,7 @@ func (p *peers) publish(pb *pendingBatch) {
 	// Name a queue only if other processes may have to act: it has jobs to claim, was paused or
 	// resumed, has a limit over all processes, or is unknown here.
 	for name, c := range pb.batch.Counts {
-		if q := p.e.queues[name]; c.Queued > 0 || c.Parked > 0 || len(pb.batch.Pauses) > 0 || q == nil || q.MaxRunning > 0 {
+		if q := p.e.queues[name]; c.Queued > 0 || c.Parked > 0 || len(pb.batch.Pauses) > 0 || q == nil || q.hasMaxRunning() {
 			n.Queues = append(n.Queues, name)
 		}
 	}

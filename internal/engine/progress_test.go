@@ -149,7 +149,8 @@ func (h *history) runnableJobs() map[job.ID]string {
 	list := h.unfinishedJobs()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	free, maxRunning := 0, h.limits.MaxRunning
+	free := 0
+	maxRunning, keyRunning := h.limitsThatHoldLocked()
 	room := map[string]bool{} // whether a process with a free slot has room for a resource
 	for _, w := range h.processes {
 		if !w.consuming || w.slots <= w.usedSlots {
@@ -189,7 +190,7 @@ func (h *history) runnableJobs() map[job.ID]string {
 		case !room[j.Resource]:
 		case j.RunAt.After(now):
 		case j.Suspect() && runningSuspects > 0:
-		case j.Key != "" && h.limits.KeyRunning > 0 && running[j.Owner.Tenant+"/"+j.Key] >= h.limits.KeyRunning:
+		case j.Key != "" && keyRunning > 0 && running[j.Owner.Tenant+"/"+j.Key] >= keyRunning:
 		default:
 			runnable[j.ID] = fmt.Sprintf("it is %s, of key %q, needs %q, lost %d times; %d run of %d, %d slots are free, %+v", j.State, j.Key, j.Resource, j.Losses, c.Running, maxRunning, free, c)
 		}

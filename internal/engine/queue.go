@@ -58,7 +58,7 @@ func (q *Queue) DefaultsFor(metadata map[string]string) (maxAttempts int, policy
 
 // QueueView is the view of a queue that the APIs show.
 type QueueView struct {
-	Queue
+	Queue // with the limits that hold; see [QueueLimits]
 	// Unconfigured is true for a queue of stored jobs that is not configured here. Of its
 	// settings only the name is set.
 	Unconfigured bool
@@ -82,6 +82,7 @@ type queue struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
+	limits         QueueLimits // that hold: those of Queue, or smaller ones of another process
 	counts         job.Counts  // a hint from the last commit that named the queue, or from a later read
 	commits        int         // number of commits that set counts
 	queuedShrank   bool        // the last one lowered the number of queued jobs
@@ -165,6 +166,7 @@ func (q *queue) view() QueueView {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	v := QueueView{Queue: q.Queue, Counts: q.counts}
+	v.setLimits(q.limits)
 	v.HeldBackBy = q.heldBackByLocked(0, "")
 	if v.HeldBackBy == "" && q.claimFellShort && q.resources.anyFull() {
 		v.HeldBackBy = job.HeldBackByResource // the free slots are for none of the queued jobs
@@ -205,6 +207,13 @@ func (q *queue) setCounts(c job.Counts) {
 	q.commits++
 }
 
+// hasMaxRunning reports whether the running jobs of all processes have a limit.
+func (q *queue) hasMaxRunning() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.limits.Running > 0
+}
+
 // queuedCount returns how many jobs are queued, as far as this process knows.
 func (q *queue) queuedCount() int64 {
 	q.mu.Lock()
@@ -221,16 +230,16 @@ func (q *queue) availableSlotsLocked() int {
 	for _, c := range q.consumers {
 		free += c.free
 	}
-	if q.MaxRunning > 0 {
-		free = min(free, q.MaxRunning-int(q.counts.Running))
+	if q.limits.Running > 0 {
+		free = min(free, q.limits.Running-int(q.counts.Running))
 	}
 	return free
 }
 
-// blockedLocked reports whether the queue can start no job now: it is paused, or MaxRunning jobs
+// blockedLocked reports whether the queue can start no job now: it is paused, or max_running jobs
 // are running. Jobs with a pending finish do not count as running.
 func (q *queue) blockedLocked(ending int) bool {
-	return q.counts.Paused || q.MaxRunning > 0 && q.counts.Running-int64(ending) >= int64(q.MaxRunning)
+	return q.counts.Paused || q.limits.Running > 0 && q.counts.Running-int64(ending) >= int64(q.limits.Running)
 }
 
 // heldBackBy returns the reason why a job does not start. It reads nothing: it uses the known

@@ -40,7 +40,7 @@ func (e *Engine) reclaim(ctx context.Context, next func(after job.ID) ([]store.R
 			break
 		}
 		b := store.NewBatch()
-		b.Limits = e.limits
+		b.Limits = *e.limits.Load()
 		for i := range list {
 			after = list[i].Job.ID
 			b.Finishes = append(b.Finishes, e.sweepFinish(&list[i], store.AllRunning))

@@ -187,6 +187,7 @@ func (c *components) assemble(waiting context.Context) (err error) {
 		Refs:           c.callbacks.Refs,
 		ResourceLimits: resources.limits(),
 		Bus:            c.store.bus,
+		ProcessName:    processName(),
 	}
 	err = whileAway(waiting, c.cfg, c.log, func() error {
 		if c.engine, err = engine.New(ctx, settings); err != nil {

@@ -1,8 +1,11 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
@@ -142,4 +145,25 @@ func defaultsOf(e exec.Executor) func(metadata map[string]string) (int, job.Poli
 		return k.Defaults
 	}
 	return nil
+}
+
+// withdrawTime bounds the last write of a server that stops.
+const withdrawTime = 2 * time.Second
+
+// withdrawLimits lets the other servers follow the limits of this one no longer.
+func (c *components) withdrawLimits() {
+	ctx, cancel := context.WithTimeout(context.Background(), withdrawTime)
+	defer cancel()
+	if err := c.engine.WithdrawLimits(ctx); err != nil {
+		c.log.Debug("the limits of this server hold at the others for a while", "error", err)
+	}
+}
+
+// processName names this server in the logs of others.
+func processName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "?"
+	}
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
 }

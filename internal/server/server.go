@@ -237,6 +237,7 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	reported := callbacks.stop()
 	c.endStreams() // or the HTTP server would wait for long-polls and streams
 	served := errors.Join(apis.stop(), commandLine.stop())
+	c.withdrawLimits()
 	committed := engine.stop()
 	err = errors.Join(err, taken, worked, reported, served, committed, metrics.stop(), keys.stop(), registry.stop(), files.stop(), alive.stop(), c.close())
 	c.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String())
