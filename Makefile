@@ -15,7 +15,7 @@ ARGS       ?=
 UNWATCHED  := -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/memory=-race=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build serve check test test-all test-postgres test-deploy race fuzz bench bench-peers test-peers benchmarks crash crash-postgres attack notices lint fetch needs compiler release release-snapshot ci
+.PHONY: help build serve check test test-all test-postgres test-deploy test-callbacks race fuzz bench bench-peers test-peers benchmarks crash crash-postgres attack notices lint fetch needs compiler release release-snapshot ci
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ benchmarks: ## Run every Go benchmark once, to see that it still runs
 test-deploy: ## Check the compose files and the Helm chart, without an engine or a cluster
 	cd deploy/test && $(GO) vet ./... && $(GO) test -count 1 $(TIMEOUT) ./...
 
+test-callbacks: ## Verify signatures with the official packages for Go, node and Python, which it installs
+	cd examples/callback/test && $(GO) vet ./... && $(GO) test -count 1 $(TIMEOUT) ./...
+
 crash: ## Kill the server with kill -9 under load, ROUNDS times (20), and check its promises
 	$(GO) run ./internal/crash -rounds $(ROUNDS) $(ARGS)
 
@@ -96,6 +99,7 @@ release: ## Publish the tag that is checked out
 fetch: # what everything is built from, and with
 	$(GO) mod download
 	cd deploy/test && $(GO) mod download
+	cd examples/callback/test && $(GO) mod download
 	cd bench/peers && $(GO) mod download
 	$(GO) run $(LINTER) version
 
