@@ -60,7 +60,7 @@ func StatusOf(code job.Code) int {
 		return statusAborted
 	case job.KeyFull, job.OwnerFull, CallerBusy, TooManyBadKeys:
 		return http.StatusTooManyRequests
-	case job.QueueFull, job.Overloaded, job.NoSpace, job.ShuttingDown, job.Unavailable:
+	case job.QueueFull, job.Overloaded, job.NoSpace, job.ShuttingDown, job.Unavailable, job.EncryptionKeyMissing:
 		return http.StatusServiceUnavailable
 	default:
 		return http.StatusInternalServerError

@@ -26,11 +26,12 @@ var packages = []pkg{
 	{path: "internal/access", imports: []string{"internal/job"}},
 	{path: "internal/fairqueue", imports: []string{"internal/job"}},
 	{path: "internal/store", imports: []string{"internal/job"}},
-	{path: "internal/store/postgres", imports: []string{"internal/job", "internal/store", "internal/store/codec", "internal/store/dump", "internal/store/ops", "internal/fairqueue"}, libraries: []string{"github.com/jackc/pgx/v5"}},
+	{path: "internal/store/postgres", imports: []string{"internal/job", "internal/store", "internal/store/codec", "internal/store/dump", "internal/store/ops", "internal/store/sealed", "internal/fairqueue"}, libraries: []string{"github.com/jackc/pgx/v5"}},
 	{path: "internal/store/codec", imports: []string{"internal/job"}},
+	{path: "internal/store/sealed", imports: []string{"internal/job", "internal/store"}},
 	{path: "internal/store/dump", imports: []string{"internal/job", "internal/store", "internal/store/ops"}},
 	{path: "internal/store/ops", imports: []string{"internal/job", "internal/store", "internal/fairqueue"}},
-	{path: "internal/store/sqlite", imports: []string{"internal/job", "internal/store", "internal/store/codec", "internal/store/dump", "internal/store/ops", "internal/fairqueue"}, libraries: []string{"golang.org/x/sys/unix", "zombiezen.com/go/sqlite"}},
+	{path: "internal/store/sqlite", imports: []string{"internal/job", "internal/store", "internal/store/codec", "internal/store/dump", "internal/store/ops", "internal/store/sealed", "internal/fairqueue"}, libraries: []string{"golang.org/x/sys/unix", "zombiezen.com/go/sqlite"}},
 	{path: "internal/store/faulty", imports: []string{"internal/bus", "internal/job", "internal/store"}},
 	{path: "internal/store/storetest", imports: []string{"internal/job", "internal/store"}, libraries: []string{"pgregory.net/rapid", "go.uber.org/goleak"}},
 
@@ -57,7 +58,7 @@ var packages = []pkg{
 	{path: "internal/cutproxy"},
 	{path: "internal/pgtest", libraries: []string{"github.com/jackc/pgx/v5"}},
 
-	{path: "internal/move", imports: []string{"internal/job", "internal/files", "internal/store/dump", "internal/store/postgres", "internal/store/sqlite"}},
+	{path: "internal/move", imports: []string{"internal/job", "internal/files", "internal/store/dump", "internal/store/postgres", "internal/store/sealed", "internal/store/sqlite"}},
 	{path: "internal/inbox", imports: []string{"internal/job", "internal/engine"}, libraries: []string{"github.com/jackc/pgx/v5"}},
 	{path: "internal/conversation", imports: []string{"internal/job", "internal/store"}},
 	{path: "internal/callback", imports: []string{"internal/job", "internal/store", "internal/webhook"}},
@@ -74,7 +75,7 @@ var packages = []pkg{
 		libraries: []string{"github.com/prometheus/client_golang", "go.opentelemetry.io/otel"}},
 	{path: "internal/config", imports: []string{"internal/job", "internal/netguard"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/server", imports: []string{
-		"internal/access", "internal/bus", "internal/bus/pgbus", "internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/store/postgres", "internal/engine", "internal/files", "internal/files/pgfiles", "internal/conversation", "internal/callback", "internal/netguard", "internal/webhook", "internal/inbox", "internal/move",
+		"internal/access", "internal/bus", "internal/bus/pgbus", "internal/config", "internal/job", "internal/store", "internal/store/sealed", "internal/store/sqlite", "internal/store/postgres", "internal/engine", "internal/files", "internal/files/pgfiles", "internal/conversation", "internal/callback", "internal/netguard", "internal/webhook", "internal/inbox", "internal/move",
 		"internal/telemetry", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
 		"internal/api", "internal/api/admin", "internal/api/gate", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
 	{path: "internal/cli", imports: []string{

@@ -34,6 +34,8 @@ const (
 	Forbidden           Code = "forbidden"            // the caller may not do this
 	BadToken            Code = "bad_token"            // an invalid or expired token
 	Internal            Code = "internal"             // a defect of the server
+	// EncryptionKeyMissing is a value whose key this server does not have.
+	EncryptionKeyMissing Code = "encryption_key_missing"
 )
 
 // Error is a refusal: a code for programs, a sentence for the caller, and a cause for the

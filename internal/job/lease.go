@@ -41,7 +41,9 @@ type Lease struct {
 type Claimed struct {
 	Job   Job
 	Input []byte
-	Token Token
+	// Unreadable is why the store could not decrypt the input; nil if it could.
+	Unreadable error
+	Token      Token
 	// Until is when a sweep may end the lease, by the store's clock, unless the worker renews
 	// it before.
 	Until time.Time

@@ -36,7 +36,7 @@ func newDatabase(tb testing.TB) pgtest.Database {
 
 // tryCopy copies the database at path, and ends the import without taking jobs back.
 func tryCopy(path string, d pgtest.Database, now time.Time) (Copied, error) {
-	s, err := sqlite.OpenSnapshot(context.Background(), path, now)
+	s, err := sqlite.OpenSnapshot(context.Background(), path, now, nil)
 	if err != nil {
 		return Copied{}, err
 	}

@@ -27,7 +27,7 @@ var tokenKeys = [][]byte{[]byte("an older key"), []byte("a newer key")}
 
 // begin opens the source and the import.
 func (in *installation) begin(d pgtest.Database, o postgres.ImportOptions) (*postgres.Import, Source, error) {
-	s, err := sqlite.OpenSnapshot(context.Background(), in.path(), in.now)
+	s, err := sqlite.OpenSnapshot(context.Background(), in.path(), in.now, nil)
 	if err != nil {
 		in.tb.Fatal(err)
 	}
@@ -344,7 +344,7 @@ func TestMovingProcess(t *testing.T) {
 	if n, _ := fmt.Sscan(os.Getenv(copyingVariable), &url, &dir, &now); n != 3 {
 		t.Skip("it is for another test")
 	}
-	s, err := sqlite.OpenSnapshot(t.Context(), dir+"/jobs.db", time.UnixMicro(now))
+	s, err := sqlite.OpenSnapshot(t.Context(), dir+"/jobs.db", time.UnixMicro(now), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -121,6 +121,9 @@ func (a *attempt) execute() (err error) {
 			err = panicked()
 		}
 	}()
+	if a.claimed.Unreadable != nil {
+		return unreadable(a.claimed.Unreadable)
+	}
 	t := exec.Task{Job: a.claimed.Job, Input: a.claimed.Input, Clocks: a.r.cfg.Clocks}
 	t.Job.Trace = a.trace
 	if len(t.Job.Files) > 0 {

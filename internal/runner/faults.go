@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -65,6 +66,17 @@ func panicked() *job.Fault {
 		Message: "The executor panicked, which is a defect; the server's log has the details.",
 		Class:   job.Retryable,
 	}
+}
+
+// unreadable is the fault of an attempt whose input could not be decrypted: another process may have
+// the key, or somebody may add it.
+func unreadable(err error) *job.Fault {
+	f := &job.Fault{Code: string(job.CodeOf(err)), Class: job.Retryable, Message: "The input of the job cannot be read.", Err: err}
+	var known *job.Error
+	if errors.As(err, &known) {
+		f.Message = "The input of the job cannot be read: " + known.Message + ". A retry runs it again."
+	}
+	return f
 }
 
 // errGoexit is the fault of an executor that ended its goroutine.

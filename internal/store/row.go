@@ -16,6 +16,10 @@ type Row struct {
 	To     string // of a Move: the new id; not stored
 }
 
+// ServerOwner owns the rows that a server keeps for itself. No tenant can have this name. Its rows
+// have no payloads of jobs, and are never encrypted.
+var ServerOwner = job.Owner{Tenant: "~"}
+
 // RowSet is the set of rows of one owner and kind under one parent.
 type RowSet struct {
 	Owner        job.Owner

@@ -74,7 +74,8 @@ func (a *applier) answerRepeated(op *store.Claim) (free []job.Token, err error) 
 // addClaimed adds a running job to the answer of a claim.
 func (a *applier) addClaimed(op *store.Claim, j *Job) error {
 	input, err := a.tx.Input(j)
-	op.Claimed = append(op.Claimed, job.Claimed{Job: j.Job, Input: input, Token: j.Lease.Token, Until: j.Lease.Until})
+	unreadable, err := refusalOf(err)
+	op.Claimed = append(op.Claimed, job.Claimed{Job: j.Job, Input: input, Unreadable: unreadable, Token: j.Lease.Token, Until: j.Lease.Until})
 	return err
 }
 

@@ -1,8 +1,10 @@
 package ops
 
 import (
+	"errors"
 	"slices"
 
+	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
@@ -20,9 +22,10 @@ func (a *applier) checkRows(rows []store.Row) (conflict []byte, refusal, err err
 		default:
 			continue
 		}
+		if refusal, err = refusalOf(err); refusal != nil || err != nil {
+			return nil, refusal, err
+		}
 		switch {
-		case err != nil:
-			return nil, nil, err
 		case r.Action == store.Require && body == nil:
 			return nil, store.NoRow(r), nil
 		case r.Action != store.Require && body != nil:
@@ -30,6 +33,16 @@ func (a *applier) checkRows(rows []store.Row) (conflict []byte, refusal, err err
 		}
 	}
 	return nil, nil, nil
+}
+
+// refusalOf returns the error of a read of one value as a refusal if it concerns only this value: it
+// cannot be decrypted. All others end the batch.
+func refusalOf(err error) (refusal, other error) {
+	var unreadable *job.Error
+	if errors.As(err, &unreadable) {
+		return err, nil
+	}
+	return nil, err
 }
 
 // putRows writes rows that were checked.
@@ -47,14 +60,14 @@ func (a *applier) putRow(r *store.Row) error {
 	case store.Put, store.Insert:
 		return a.writeRow(r.Set(), r.ID, r.Body)
 	case store.Update:
-		if body, err := a.tx.RowBody(r.Set(), r.ID); err != nil || body == nil {
+		if _, known, err := a.tx.RowLength(r.Set(), r.ID); err != nil || !known {
 			return err
 		}
 		return a.writeRow(r.Set(), r.ID, r.Body)
 	case store.Move:
 		body, err := a.tx.RowBody(r.Set(), r.ID)
-		if err != nil || body == nil {
-			return err
+		if unreadable, err := refusalOf(err); err != nil || unreadable != nil || body == nil {
+			return err // what cannot be decrypted stays where it is
 		}
 		if err := a.removeRow(r.Set(), r.ID); err != nil {
 			return err

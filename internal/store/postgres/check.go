@@ -55,8 +55,8 @@ var checks = []struct{ defect, sql string }{
 	{"an abandon timeout belongs to no unfinished job: the number %s", `select p.n::text from presence p where not exists
 		(select from jobs j where j.n = p.n and j.id = p.id and j.tenant = p.tenant and j.usr = p.usr and not deleted and cancel_at is null)`},
 	{"the output of the job with the number %s has gaps, or other bytes than the job says", `select j.n::text from ` + allJobs + ` left join
-		(select n, count(*) as entries, max(seq) as last, sum(length(data)) as bytes, bool_and(total = sofar) as sums
-			from (select n, seq, data, total, sum(length(data)) over (partition by n order by seq) as sofar from output) o group by n) o using (n)
+		(select n, count(*) as entries, max(seq) as last, sum(` + plainData + `) as bytes, bool_and(total = sofar) as sums
+			from (select n, seq, data, total, sum(` + plainData + `) over (partition by n order by seq) as sofar from output) o group by n) o using (n)
 		where coalesce(o.entries, 0) <> j.cursor or coalesce(o.last, 0) <> j.cursor or coalesce(o.bytes, 0) <> j.out_bytes or not coalesce(o.sums, true)`},
 	{"output belongs to no job: the number %s", orphans("output")},
 	{"a row of the inbox was refused and is still there: %s", "select i.id from inbox i join inbox_refused r using (id, at)"},
@@ -66,9 +66,9 @@ var checks = []struct{ defect, sql string }{
 		(select from ` + allJobs + ` where i.tenant = j.tenant and i.usr = j.usr and i.key = j.idem and i.job = j.id)
 		and not exists (select from leftovers l where l.tenant = i.tenant and l.usr = i.usr and l.key = i.key)`},
 	{"the sum of what an owner keeps is wrong: %s", fmt.Sprintf(`select format('tenant "%%s", user "%%s", %%s bytes more are stored', tenant, usr, sum(bytes)) from (
-		select tenant, usr, length(body) + %d as bytes from records union all select tenant, usr, %d from deleted
+		select tenant, usr, %s + %d as bytes from records union all select tenant, usr, %d from deleted
 		union all select tenant, usr, %d from leftovers union all select tenant, usr, -bytes from owners) s
-		group by tenant, usr having sum(bytes) <> 0`, ops.RowBytes, ops.DeleteBytes, ops.LeftoverBytes)},
+		group by tenant, usr having sum(bytes) <> 0`, plainBody, ops.RowBytes, ops.DeleteBytes, ops.LeftoverBytes)},
 	{"the counts of a tally are wrong: %s", `select format('tenant "%s", user "%s", tally "%s"', tenant, usr, name) from tallies t full join
 		(select tenant, usr, tally as name, count(*) as stored, count(*) filter (where state = 1) as s1, count(*) filter (where state = 2) as s2,
 			count(*) filter (where state = 3) as s3, count(*) filter (where state = 4) as s4,

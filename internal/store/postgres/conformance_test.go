@@ -9,12 +9,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 	"github.com/meanwhile-run/meanwhile/internal/store/postgres"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 	"github.com/meanwhile-run/meanwhile/internal/store/storetest"
 )
 
 // schemas has the database of each place of a test.
 type schemas struct {
-	pooled bool // the stores are behind a pooler; set once
+	pooled bool         // the stores are behind a pooler; set once
+	ring   *sealed.Ring // of the stores; set once
 	mu     sync.Mutex
 	all    map[string]pgtest.Database // guarded by mu
 	urls   map[string]string          // guarded by mu; through the pooler
@@ -55,7 +57,7 @@ func (s *schemas) url(tb testing.TB, place string) string {
 
 func (s *schemas) open(tb testing.TB, place string, o storetest.Options) store.Store {
 	tb.Helper()
-	st, err := postgres.Open(context.Background(), s.url(tb, place), postgres.Options{Clock: o.Clock, AtEnd: o.AtEnd, Readers: 2, Unprepared: s.pooled})
+	st, err := postgres.Open(context.Background(), s.url(tb, place), postgres.Options{Clock: o.Clock, AtEnd: o.AtEnd, Readers: 2, Unprepared: s.pooled, Ring: s.ring})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -73,6 +75,19 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	s := &schemas{}
 	storetest.Run(t, storetest.Suite{Open: s.open, OpenSeveral: s.openSeveral, Slow: true})
+}
+
+func TestConformanceWhenSealed(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("runs the suite once more")
+	}
+	ring, err := sealed.Parse(sealed.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &schemas{ring: ring}
+	storetest.Run(t, storetest.Suite{Open: s.open, OpenSeveral: s.openSeveral})
 }
 
 // Behind a pooler each transaction may get another connection.

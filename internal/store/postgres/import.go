@@ -13,6 +13,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // Source is what an import copies.
@@ -27,6 +28,8 @@ type ImportOptions struct {
 	Restart bool
 	// Unprepared is as in [Options].
 	Unprepared bool
+	// Ring seals what is imported; nil seals nothing.
+	Ring *sealed.Ring
 	// SaveBytes is how much is stored in one transaction, where the importer can save its progress;
 	// 0 means 32 MiB.
 	SaveBytes int
@@ -78,6 +81,7 @@ type Import struct {
 	state    int64
 	began    bool // a transaction is open
 	tables   []*importTable
+	ring     *sealed.Ring
 	save     int // see ImportOptions.SaveBytes
 	buffered int // bytes
 	unsaved  int
@@ -94,7 +98,7 @@ func OpenImport(ctx context.Context, conninfo string, from Source, o ImportOptio
 	if err != nil {
 		return nil, err
 	}
-	i := &Import{w: w, tables: newImportTables(), save: cmp.Or(o.SaveBytes, importSave)}
+	i := &Import{w: w, tables: newImportTables(), ring: o.Ring, save: cmp.Or(o.SaveBytes, importSave)}
 	if err = w.checkDurable(ctx); err == nil {
 		err = i.open(ctx, from, o.Restart)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store/dump"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // importTable has the rows of one table that are sent next.
@@ -82,10 +83,10 @@ func (i *Import) Job(ctx context.Context, j *dump.Job, input []byte, result *dum
 		t := i.job(i.row(importJobs), j).int(j.Turn).textOrNull(j.Lane, j.InLane).time(j.Due).time(j.QueueBy)
 		addLease(t, &j.Job)
 	}
-	i.row(importInputs).int(j.N).blob(input)
+	i.row(importInputs).int(j.N).blob(i.ring.Seal(sealed.Input(j.ID), input))
 	size := len(input) + 500
 	if result != nil {
-		i.row(importResults).int(j.N).text(result.ContentType).blob(result.Body)
+		i.row(importResults).int(j.N).text(result.ContentType).blob(i.ring.Seal(sealed.Result(j.ID), result.Body))
 		size += len(result.Body)
 	}
 	if j.FileCount > 0 {
@@ -118,7 +119,7 @@ func (i *Import) job(t *table, j *dump.Job) *table {
 
 // Entry adds an entry of a job's output.
 func (i *Import) Entry(ctx context.Context, j *dump.Job, e dump.Entry) error {
-	i.row(importOutput).int(j.N).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(e.Total).blob(e.Data)
+	i.row(importOutput).int(j.N).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(e.Total).blob(i.ring.Seal(sealed.Entry(j.ID, e.Seq), e.Data))
 	return i.added(ctx, len(e.Data))
 }
 
@@ -148,7 +149,7 @@ func (i *Import) Deleted(ctx context.Context, d *dump.Deleted) error {
 
 // Row adds a side row.
 func (i *Import) Row(ctx context.Context, r *dump.Row) error {
-	i.row(importRecords).text(r.Owner.Tenant).text(r.Owner.User).text(r.Kind).text(r.Parent).text(r.ID).blob(r.Body)
+	i.row(importRecords).text(r.Owner.Tenant).text(r.Owner.User).text(r.Kind).text(r.Parent).text(r.ID).blob(i.ring.Seal(sealed.Row(r.RowSet, r.ID), r.Body))
 	return i.added(ctx, len(r.Body)+len(r.Parent)+len(r.ID))
 }
 

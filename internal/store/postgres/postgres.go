@@ -23,6 +23,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // Options configure a store. The zero value is a complete configuration; a server also sets AtEnd.
@@ -31,6 +32,8 @@ type Options struct {
 	Clock func() time.Time
 	// AtEnd returns what to store when a job ends; see [store.AtEnd]. Nil stores nothing more.
 	AtEnd store.AtEnd
+	// Ring has the keys that seal and open values; nil has none. All processes need the same keys.
+	Ring *sealed.Ring
 	// Readers is the number of concurrent reads; 0 means 4.
 	Readers int
 	// Unprepared sends each statement whole. A transaction pooler that knows no prepared
@@ -53,6 +56,7 @@ type Store struct {
 	// Set once.
 	clock     *clock
 	atEnd     store.AtEnd
+	ring      *sealed.Ring
 	log       *slog.Logger
 	options   Options
 	config    *pgconn.Config // of the writer
@@ -107,7 +111,7 @@ func Open(ctx context.Context, conninfo string, o Options) (_ *Store, err error)
 	}
 	s := &Store{
 		guard: &guard{config: &config.ConnConfig.Config, patience: cmp.Or(o.patience, patience)},
-		clock: newClock(o.Clock), atEnd: o.AtEnd, log: o.Log, options: o,
+		clock: newClock(o.Clock), atEnd: o.AtEnd, ring: o.Ring, log: o.Log, options: o,
 		config: &config.ConnConfig.Config, process: randomLock(), stale: true, folding: defaultFolding, maxSilent: maxSilent, foldedAt: time.Now(), lists: make(chan struct{}, max(o.Readers/2, 1)),
 	}
 	s.guard.watchPool(config)

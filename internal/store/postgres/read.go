@@ -3,11 +3,13 @@ package postgres
 import (
 	"context"
 	"math"
+	"strconv"
 
 	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // ofJob finds a job by its owner and id, with some columns of each of the two tables.
@@ -25,7 +27,9 @@ var (
 	readJob   = &statement{"read_job", ofJob(unfinishedJob, endedJob)}
 	readInput = &statement{"read_input", "select (select body from inputs where n = j.n) from (" + ofJob("n", "n") + ") j"}
 	// The length of a body that is not compressed is known without reading it.
-	readResult = &statement{"read_result", `select j.state, r.content_type, octet_length(r.body)::bigint, substring(r.body from $4::int for $5::int)
+	// $4 and $5 are the part to read of a plain body, $6 and $7 that of a sealed one.
+	readResult = &statement{"read_result", `select j.state, r.content_type, octet_length(r.body)::bigint, substring(r.body from 1 for ` + strconv.Itoa(sealed.HeaderSize) + `),
+		case when ` + sealed.IsSealedSQL("r.body", bytesLiteral) + ` then substring(r.body from $6::int for $7::int) else substring(r.body from $4::int for $5::int) end
 		from (` + ofJob("n, state", "n, state") + ") j left join results r using (n)"}
 	// The cast keeps from the indexes for lists, in which this would read all waiting jobs of the
 	// owner: while the table is empty the planner prefers one of those.
@@ -68,9 +72,10 @@ func (s *Store) Job(ctx context.Context, owner job.Owner, id job.ID) (job.Job, e
 // Input reads a job's input; see [store.JobReader].
 func (s *Store) Input(ctx context.Context, owner job.Owner, id job.ID) (input []byte, err error) {
 	found := false
-	err = s.read(ctx, readInput, func(r *record) error {
-		found, input = true, r.bytes()
-		return nil
+	err = s.read(ctx, readInput, func(r *record) (err error) {
+		found = true
+		input, err = s.ring.Open(sealed.Input(id), r.bytes())
+		return err
 	}, jobParams(owner, id)...)
 	if err == nil && !found {
 		err = store.NoJob(id)
@@ -83,14 +88,22 @@ func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID, from int
 	found := false
 	first := min(max(from, 0), math.MaxInt32-1)
 	size := min(max(int64(limit), 0), math.MaxInt32-1-first)
-	err = s.read(ctx, readResult, func(r *record) error {
+	p := sealed.PartOf(first, size)
+	p.Offset = min(p.Offset, math.MaxInt32-1)
+	p.Bytes = min(p.Bytes, math.MaxInt32-1-p.Offset)
+	err = s.read(ctx, readResult, func(r *record) (err error) {
 		found = true
 		if state := job.State(r.int()); state != job.Succeeded {
 			return store.NoResult(state)
 		}
-		part = job.ResultPart{ContentType: r.text(), Size: r.int(), Body: r.bytes()}
-		return nil
-	}, jobParams(owner, id, int4Param(first+1), int4Param(size))...)
+		part.ContentType = r.text()
+		stored, header, body := r.int(), r.bytes(), r.bytes()
+		part.Size, part.Body = sealed.Length(header, stored), body
+		if sealed.IsSealed(header) {
+			part.Body, err = s.ring.OpenPart(sealed.Result(id), header, body, p.Within(header, stored))
+		}
+		return err
+	}, jobParams(owner, id, int4Param(first+1), int4Param(size), int4Param(p.Offset+1), int4Param(p.Bytes))...)
 	if err == nil && !found {
 		err = store.NoJob(id)
 	}

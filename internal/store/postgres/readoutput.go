@@ -6,6 +6,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // pageOverhead is the number of bytes that each entry adds to the size of its data when a limit
@@ -21,13 +22,13 @@ var (
 	readOutput = &statement{"read_output", `with j as (` + ofJob("n", "n") + `),
 		before as (select coalesce((select total from output where n = (select n from j) and seq = $4::bigint), 0) as total)
 		select seq, attempt, kind, events, data from output where n = (select n from j) and seq > $4::bigint and seq <= $4::bigint + $6::bigint
-			and total - octet_length(data) < (select total from before) + $5::bigint order by seq`}
+			and total - ` + plainData + ` < (select total from before) + $5::bigint order by seq`}
 	// The text of the last attempt: $4 is the last entry that was read before, $5 the bytes that are wanted,
 	// $6 the number of entries. The length of an entry that is not compressed is known without reading it.
 	readText = &statement{"read_text", `with j as (` + ofJob("n", "n") + `),
 		log as (select seq, data from output where n = (select n from j) and kind = 1
 			and seq > greatest($4::bigint, coalesce((select max(seq) from output where n = (select n from j) and kind = 5), 0)) order by seq limit $6::bigint)
-		select seq, data from (select seq, data, sum(octet_length(data)) over (order by seq) - octet_length(data) as before from log) l
+		select seq, data from (select seq, data, sum(` + plainData + `) over (order by seq) - ` + plainData + ` as before from log) l
 			where before <= $5::bigint order by seq`}
 )
 
@@ -39,15 +40,19 @@ type outputPage struct {
 }
 
 // add adds an entry, unless the page is full.
-func (p *outputPage) add(r *record) {
+func (p *outputPage) add(r *record, ring *sealed.Ring, of job.ID) error {
 	e := job.Entry{Seq: r.int(), Attempt: int(r.int()), Kind: job.Kind(r.int()), Events: int(r.int())}
-	data := r.raw()
+	data, err := ring.Open(sealed.Entry(of, e.Seq), r.raw())
+	if err != nil {
+		return err
+	}
 	if p.bytesLeft -= pageOverhead + len(data); p.full || p.bytesLeft < 0 && len(p.entries) > 0 {
 		p.full = true
-		return
+		return nil
 	}
 	e.Data = append(make([]byte, 0, len(data)), data...)
 	p.entries = append(p.entries, e)
+	return nil
 }
 
 // Output reads a job and its log; see [store.JobReader].
@@ -59,7 +64,7 @@ func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after in
 		next := func(after int64) question {
 			entries := min(max(page.bytesLeft, 0)/pageOverhead+1, maxEntries)
 			params := jobParams(owner, id, intParam(after), intParam(int64(max(page.bytesLeft, 1))), intParam(int64(entries)))
-			return question{readOutput, params, func(r *record) error { page.add(r); return nil }}
+			return question{readOutput, params, func(r *record) error { return page.add(r, s.ring, id) }}
 		}
 		err := r.whole(ctx, jobQuestion(owner, id, &j), next(after))
 		// Entries never change, so those after the first statement need not be of the same moment.
@@ -103,9 +108,11 @@ func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int)
 		next := func() question {
 			params := jobParams(owner, id, intParam(last), intParam(int64(limit-len(text))), intParam(textEntries))
 			return question{readText, params, func(r *record) error {
-				last, text = r.int(), append(text, r.raw()...)
+				last = r.int()
+				data, err := s.ring.Open(sealed.Entry(id, last), r.raw())
+				text = append(text, data...)
 				read++
-				return nil
+				return err
 			}}
 		}
 		j, text = nil, nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 const rowsOfSet = " from records where tenant = $1 and usr = $2 and kind = $3 and parent = $4"
@@ -22,8 +23,9 @@ var (
 func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.Row, err error) {
 	found := false
 	err = s.read(ctx, readRow, func(r *record) error {
-		row, found = rowOf(of, id, r.bytes()), true
-		return nil
+		body, err := s.ring.Open(sealed.Row(of, id), r.bytes())
+		row, found = rowOf(of, id, body), true
+		return err
 	}, append(setParams(of), []byte(id))...)
 	if err == nil && !found {
 		err = job.Errorf(job.NotFound, "there is no %s %s", of.Kind, job.Quote(id))
@@ -42,8 +44,9 @@ func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (
 	}
 	err = s.read(ctx, q, func(r *record) error {
 		id := r.text()
-		rows = append(rows, rowOf(of, id, r.bytes()))
-		return nil
+		body, err := s.ring.Open(sealed.Row(of, id), r.bytes())
+		rows = append(rows, rowOf(of, id, body))
+		return err
 	}, params...)
 	return rows, err
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // tx is one batch being applied: the [ops.Tx] of its ops. It reads what the batch names before the
@@ -81,6 +82,7 @@ type entry struct {
 	queueBy  time.Time
 	bytes    int64 // what Size counts for the job besides its output
 	input    []byte
+	inputErr error  // why the input that was read cannot be opened
 	hasInput bool   // input was read, or is new
 	isNew    bool   // input is not written yet
 	extra    []byte // of a new job
@@ -194,6 +196,12 @@ func (t *tx) enter(e *entry, name string) {
 	l.entries, l.sorted = append(l.entries, e), false
 }
 
+// setInput sets the input that was read.
+func (e *entry) setInput(ring *sealed.Ring, stored []byte) {
+	e.hasInput = true
+	e.input, e.inputErr = ring.Open(sealed.Input(e.job.ID), stored)
+}
+
 // leave takes a job out of its lane.
 func (e *entry) leave() { e.queued, e.lane = false, "" }
 
@@ -260,7 +268,7 @@ func (t *tx) readLane(queue, name string, limit int) {
 		rows++
 		e := t.addRow(scanUnfinished(r))
 		if !e.hasInput {
-			e.input, e.hasInput = r.bytesAt(unfinishedColumns), true
+			e.setInput(t.s.ring, r.bytesAt(unfinishedColumns))
 		}
 		// The row has the place that the job had before the batch moved it.
 		turn, n = r.intAt(turnColumn), r.intAt(0)

@@ -5,16 +5,26 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 var (
-	selectText = &statement{"select_text", `select data from (
-		select seq, data, sum(length(data)) over (order by seq) - length(data) as before from output
+	selectText = &statement{"select_text", `select seq, data from (
+		select seq, data, sum(` + plainData + `) over (order by seq) - ` + plainData + ` as before from output
 		where n = $1::bigint and kind = 1 and seq > coalesce((select max(seq) from output where n = $1::bigint and kind = 5), 0)) as t
 		where before <= $2::bigint order by seq`}
 	selectEntries = &statement{"select_entries", `select seq, attempt, kind, events, data from output
-		where n = $1::bigint and total - length(data) < $2::bigint order by seq`}
+		where n = $1::bigint and total - ` + plainData + ` < $2::bigint order by seq`}
 )
+
+// plainData and plainBody are the lengths of columns that may be sealed, without the encryption.
+var (
+	plainData = sealed.LengthSQL("data", "length(data)", bytesLiteral)
+	plainBody = sealed.LengthSQL("body", "length(body)", bytesLiteral)
+)
+
+// bytesLiteral is how bytes are written in a statement.
+const bytesLiteral = `'\x%x'::bytea`
 
 // Append appends output; see [ops.OutputTx].
 func (t *tx) Append(j *ops.Job, entries []job.Entry, _ bool) error {
@@ -33,7 +43,8 @@ func (t *tx) addEntries(j *ops.Job, entries []job.Entry) {
 	for i := range entries {
 		e := &entries[i]
 		j.AddOutput(entries[i:i+1], t.now)
-		t.out.output.int(j.N).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(j.OutputBytes).blob(e.Data)
+		t.out.output.int(j.N).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(j.OutputBytes).
+			blob(t.s.ring.Seal(sealed.Entry(j.ID, e.Seq), e.Data))
 		t.bytes += outputBytes(1, int64(len(e.Data)))
 	}
 	if len(entries) > 0 {
@@ -53,9 +64,18 @@ func (t *tx) Text(j *ops.Job, limit int) (string, error) {
 		}
 	}
 	if !restarted {
-		t.reads.add(selectText, func(r *record) { text = append(text, r.raw()...) }, intParam(j.N), intParam(int64(limit)))
+		readable := true
+		t.reads.add(selectText, func(r *record) {
+			data, err := t.s.ring.Open(sealed.Entry(j.ID, r.int()), r.raw())
+			if readable = readable && err == nil; readable {
+				text = append(text, data...)
+			}
+		}, intParam(j.N), intParam(int64(limit)))
 		if err := t.read(); err != nil {
 			return "", err
+		}
+		if !readable {
+			return truncateText(text, limit), nil
 		}
 	}
 	for i := range pending {
@@ -68,14 +88,19 @@ func (t *tx) Text(j *ops.Job, limit int) (string, error) {
 
 // Entries reads a job's output; see [ops.OutputTx].
 func (t *tx) Entries(j *ops.Job, limit int) (list []job.Entry, err error) {
-	left := limit
+	left, readable := limit, true
 	t.reads.add(selectEntries, func(r *record) {
-		e := job.Entry{Seq: r.int(), Attempt: int(r.int()), Kind: job.Kind(r.int()), Events: int(r.int()), Data: r.bytes()}
+		e := job.Entry{Seq: r.int(), Attempt: int(r.int()), Kind: job.Kind(r.int()), Events: int(r.int())}
+		var err error
+		if e.Data, err = t.s.ring.Open(sealed.Entry(j.ID, e.Seq), r.bytes()); err != nil || !readable {
+			readable = false
+			return
+		}
 		left -= len(e.Data)
 		list = append(list, e)
 	}, intParam(j.N), intParam(int64(limit)))
-	if err := t.read(); err != nil {
-		return nil, err
+	if err := t.read(); err != nil || !readable {
+		return list, err
 	}
 	for _, e := range t.side.output[j.N] {
 		if left <= 0 {

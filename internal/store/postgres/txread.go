@@ -129,13 +129,13 @@ func (t *tx) Holder(token job.Token) (*ops.Job, error) {
 func (t *tx) Input(j *ops.Job) ([]byte, error) {
 	e := t.byN[j.N]
 	if !e.hasInput {
-		t.reads.add(selectInputs, func(r *record) { e.input = r.bytesAt(1) }, int64s(j.N))
+		t.reads.add(selectInputs, func(r *record) { e.setInput(t.s.ring, r.bytesAt(1)) }, int64s(j.N))
 		if err := t.read(); err != nil {
 			return nil, err
 		}
 		e.hasInput = true
 	}
-	return e.input, nil
+	return e.input, e.inputErr
 }
 
 // readRange reads unfinished jobs by a condition that pending writes could change: those are

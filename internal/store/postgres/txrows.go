@@ -3,14 +3,15 @@ package postgres
 import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 var (
 	selectRows = &statement{"select_rows", "select u.*, r.* from " + unnest("ttttt") + " u (t, o, k, p, i) cross join lateral (" +
 		"select body from records where tenant = t and usr = o and kind = k and parent = p and id = i offset 0) r"}
-	selectFirstRow = &statement{"select_first_row", `select body from records
+	selectFirstRow = &statement{"select_first_row", `select id, body from records
 		where tenant = $1::text and usr = $2::text and kind = $3::text and parent = $4::text order by id limit 1`}
-	selectRowLengths = &statement{"select_row_lengths", `select count(*), coalesce(sum(length(body)), 0)::bigint from records
+	selectRowLengths = &statement{"select_row_lengths", `select count(*), coalesce(sum(` + plainBody + `), 0)::bigint from records
 		where tenant = $1::text and usr = $2::text and kind = $3::text and parent = $4::text`}
 )
 
@@ -18,6 +19,17 @@ var (
 type rowState struct {
 	body  []byte // nil if there is no such row
 	dirty bool
+
+	unreadable error // why body, as it was read, cannot be opened
+	length     int64 // of an unreadable body
+}
+
+// setRead sets the body that was read.
+func (r *rowState) setRead(ring *sealed.Ring, id ops.RowID, stored []byte) {
+	r.length = sealed.Length(stored, int64(len(stored)))
+	if r.body, r.unreadable = ring.Open(sealed.Row(id.RowSet, id.ID), stored); r.unreadable != nil {
+		r.body = stored
+	}
 }
 
 // setState is what the batch knows of a set of side rows.
@@ -28,6 +40,7 @@ type setState struct {
 
 	hasFirst bool
 	first    []byte
+	firstErr error // why it cannot be opened
 }
 
 func (t *tx) set(of store.RowSet) *setState {
@@ -56,7 +69,7 @@ func (t *tx) addRows(ids []ops.RowID) {
 	t.reads.add(selectRows, func(r *record) {
 		id := ops.RowID{}
 		id.Owner.Tenant, id.Owner.User, id.Kind, id.Parent, id.ID = r.text(), r.text(), r.text(), r.text(), r.text()
-		t.side.rows[id].body = r.bytes()
+		t.side.rows[id].setRead(t.s.ring, id, r.bytes())
 	}, names.params()...)
 }
 
@@ -77,6 +90,9 @@ func (t *tx) RowBody(of store.RowSet, id string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.unreadable != nil {
+		return nil, r.unreadable
+	}
 	return r.body, nil
 }
 
@@ -85,6 +101,9 @@ func (t *tx) RowLength(of store.RowSet, id string) (bytes int64, known bool, err
 	r, err := t.row(of, id)
 	if err != nil {
 		return 0, false, err
+	}
+	if r.unreadable != nil {
+		return r.length, true, nil
 	}
 	return int64(len(r.body)), r.body != nil, nil
 }
@@ -100,11 +119,13 @@ func (t *tx) addFirstRow(of store.RowSet) {
 	if s.hasFirst {
 		return
 	}
-	s.hasFirst, s.first = true, nil
+	s.hasFirst, s.first, s.firstErr = true, nil, nil
 	if !isStorable(of.Owner.Tenant + of.Owner.User + of.Kind + of.Parent) {
 		return
 	}
-	t.reads.add(selectFirstRow, func(r *record) { s.first = r.bytes() }, setParams(of)...)
+	t.reads.add(selectFirstRow, func(r *record) {
+		s.first, s.firstErr = t.s.ring.Open(sealed.Row(of, r.text()), r.bytes())
+	}, setParams(of)...)
 }
 
 // FirstRowBody reads the first row of a set; see [ops.RowTx].
@@ -119,7 +140,7 @@ func (t *tx) FirstRowBody(of store.RowSet) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return s.first, nil
+	return s.first, s.firstErr
 }
 
 // RowLengths is the number and the length of the rows of a set; see [ops.RowTx].
@@ -140,7 +161,7 @@ func (t *tx) setRow(of store.RowSet, id string, body []byte) {
 	}
 	s := t.set(of)
 	s.changed, s.hasFirst = true, false
-	if r.body = body; !r.dirty {
+	if r.body, r.unreadable = body, nil; !r.dirty {
 		r.dirty = true
 		t.out.rows = append(t.out.rows, k)
 	}
@@ -170,7 +191,7 @@ func (t *tx) DeleteRows(of store.RowSet) error {
 	s.deleted, s.dirty, s.hasFirst = true, true, false
 	for k, r := range t.side.rows {
 		if k.RowSet == of {
-			r.body = nil
+			r.body, r.unreadable = nil, nil
 		}
 	}
 	t.out.sets = append(t.out.sets, of)

@@ -8,6 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // The columns of jobs, in groups. The letters are those of newTable.
@@ -165,6 +166,7 @@ type jobWrites struct {
 	inserts, ends, insertEnds, retries *table
 	updates, output, leases            *table
 	inputs, results, withFiles         *table
+	ring                               *sealed.Ring
 }
 
 // writeJobs adds the writes of all changed jobs.
@@ -178,7 +180,7 @@ func (t *tx) writeJobs() {
 		ends:    newTable("i" + movedLetters + endLetters), insertEnds: newTable("i" + fixedLetters + movedLetters + endLetters),
 		retries: newTable("i" + movedLetters + waitLetters + leaseLetters), updates: newTable("i" + movedLetters + waitLetters + leaseLetters),
 		output: newTable("i" + outputLetters), leases: newTable("i" + usedLetters),
-		inputs: newTable("ib"), results: newTable("itb"), withFiles: newTable("iu"),
+		inputs: newTable("ib"), results: newTable("itb"), withFiles: newTable("iu"), ring: t.s.ring,
 	}
 	for _, e := range t.dirty {
 		if err := w.add(e); err != nil && t.failed == nil {
@@ -236,13 +238,13 @@ func (w *jobWrites) add(e *entry) (err error) {
 		w.update(e)
 	}
 	if e.isNew {
-		w.inputs.int(j.N).blob(e.input)
+		w.inputs.int(j.N).blob(w.ring.Seal(sealed.Input(j.ID), e.input))
 		if j.FileCount > 0 {
 			w.withFiles.int(j.N).uuid(j.ID)
 		}
 	}
 	if e.result != nil {
-		w.results.int(j.N).text(e.result.ContentType).blob(e.result.Body)
+		w.results.int(j.N).text(e.result.ContentType).blob(w.ring.Seal(sealed.Result(j.ID), e.result.Body))
 	}
 	return err
 }

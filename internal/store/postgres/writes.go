@@ -4,6 +4,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // writes is what a batch has still to write, except the rows of jobs.
@@ -139,7 +140,7 @@ func (t *tx) writeRows() {
 		if r.body == nil {
 			removed.text(id.Owner.Tenant).text(id.Owner.User).text(id.Kind).text(id.Parent).text(id.ID)
 		} else {
-			put.text(id.Owner.Tenant).text(id.Owner.User).text(id.Kind).text(id.Parent).text(id.ID).blob(r.body)
+			put.text(id.Owner.Tenant).text(id.Owner.User).text(id.Kind).text(id.Parent).text(id.ID).blob(t.s.ring.Seal(sealed.Row(id.RowSet, id.ID), r.body))
 		}
 	}
 	t.addTable(deleteSets, sets)

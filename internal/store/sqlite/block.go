@@ -3,8 +3,10 @@ package sqlite
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // kindBlock marks a row of the table output that holds a block. No entry has this kind.
@@ -27,6 +29,31 @@ func appendBlock(block []byte, entries []job.Entry) []byte {
 }
 
 var errBlock = errors.New("sqlite: a block of output is damaged")
+
+// jobLog names the log of a job, and has the keys that open its rows.
+type jobLog struct {
+	ring *sealed.Ring
+	id   job.ID
+	n    int64
+}
+
+// open returns the plain data of a row of the log. seq is that of its last entry. A row that cannot
+// be opened although its key is known is a damaged block.
+func (l jobLog) open(kind, seq int64, data []byte) ([]byte, error) {
+	plain, err := l.ring.Open(logPlace(l.id, kind, seq), data)
+	if errors.Is(err, sealed.ErrDamaged) {
+		err = fmt.Errorf("%w: %w", errBlock, err)
+	}
+	return plain, err
+}
+
+// logPlace is the place of a row of a job's log.
+func logPlace(id job.ID, kind, seq int64) sealed.Place {
+	if kind == kindBlock {
+		return sealed.Block(id, seq)
+	}
+	return sealed.Entry(id, seq)
+}
 
 // eachEntry calls f for every entry of a block, in order and without their numbers. The data
 // of an entry is a slice of the block. A damaged block returns errBlock, after calls for the

@@ -8,6 +8,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 	"github.com/meanwhile-run/meanwhile/internal/store/storetest"
 )
@@ -15,13 +16,18 @@ import (
 // opener returns a function that opens the store at a place, and creates its database if it does
 // not exist. Each reader takes an eighth of the time of an opening; readers 0 is the default.
 func opener(unsynced bool, readers int) func(testing.TB, string, storetest.Options) store.Store {
+	return sealingOpener(unsynced, readers, nil)
+}
+
+// sealingOpener is opener for stores with keys.
+func sealingOpener(unsynced bool, readers int, ring *sealed.Ring) func(testing.TB, string, storetest.Options) store.Store {
 	return func(tb testing.TB, place string, o storetest.Options) store.Store {
 		tb.Helper()
 		path := place + ".db"
 		if _, err := os.Stat(path); os.IsNotExist(err) {
 			sqlite.WriteNewDatabase(tb, path)
 		}
-		s, err := sqlite.Open(context.Background(), path, sqlite.Options{Clock: o.Clock, AtEnd: o.AtEnd, Unsynced: unsynced, Readers: readers})
+		s, err := sqlite.Open(context.Background(), path, sqlite.Options{Clock: o.Clock, AtEnd: o.AtEnd, Unsynced: unsynced, Readers: readers, Ring: ring})
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -62,6 +68,18 @@ func TestConformance(t *testing.T) {
 		open = opener(true, 1)
 	}
 	storetest.Run(t, storetest.Suite{Open: open})
+}
+
+func TestConformanceWhenSealed(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("runs the suite once more")
+	}
+	ring, err := sealed.Parse(sealed.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	storetest.Run(t, storetest.Suite{Open: sealingOpener(true, 1, ring)})
 }
 
 func TestConformanceWhenOutcomesAreUnknown(t *testing.T) {

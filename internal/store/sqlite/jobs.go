@@ -8,6 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // errDamagedRow reports that a row cannot be decoded completely. The readable part is used.
@@ -73,7 +74,7 @@ func (t *tx) Insert(j *ops.Job, input []byte) error {
 	if err != nil {
 		return err
 	}
-	return t.q.insertInput.int(j.N).blob(input).run()
+	return t.q.insertInput.int(j.N).blob(t.ring.Seal(sealed.Input(j.ID), input)).run()
 }
 
 // insertRunning inserts the row of a job that is leased from the start.
@@ -100,9 +101,9 @@ func (t *tx) insertWaiting(j *ops.Job, extra []byte) error {
 
 // Input reads a job's input; see [ops.JobTx].
 func (t *tx) Input(j *ops.Job) (input []byte, err error) {
-	_, err = t.q.input.int(j.N).first(func(c column) error {
-		input = c.bytes(0)
-		return nil
+	_, err = t.q.input.int(j.N).first(func(c column) (err error) {
+		input, err = t.ring.Open(sealed.Input(j.ID), c.bytes(0))
+		return err
 	})
 	return input, err
 }
@@ -114,7 +115,8 @@ func (t *tx) SaveEnd(j *ops.Job, from job.State, result *job.Result) error {
 	}
 	t.removeRunning(j)
 	if result != nil && (len(result.Body) > 0 || result.ContentType != "") {
-		if err := t.q.insertResult.int(j.N).text(result.ContentType).blob(result.Body).run(); err != nil {
+		body := t.ring.Seal(sealed.Result(j.ID), result.Body)
+		if err := t.q.insertResult.int(j.N).text(result.ContentType).blob(body).run(); err != nil {
 			return err
 		}
 	}

@@ -52,7 +52,7 @@ func CheckKept(tb testing.TB, path string) {
 	}
 	defer conn.Close()
 	err = newQuery(conn, `SELECT tenant, usr, sum(bytes) FROM (
-		SELECT tenant, usr, length(body) + 100 AS bytes FROM records
+		SELECT tenant, usr, `+plainLength+` + 100 AS bytes FROM records
 		UNION ALL SELECT tenant, usr, 100 FROM deleted
 		UNION ALL SELECT tenant, usr, 300 FROM leftovers
 		UNION ALL SELECT tenant, usr, -bytes FROM owners)

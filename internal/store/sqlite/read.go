@@ -9,6 +9,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // read calls f with a reader. f reads the state of one moment, which is durable when read
@@ -137,9 +138,9 @@ func (s *Store) Input(ctx context.Context, owner job.Owner, id job.ID) (input []
 		if err != nil {
 			return err
 		}
-		_, err = r.input.int(j.n).first(func(c column) error {
-			input = c.bytes(0)
-			return nil
+		_, err = r.input.int(j.n).first(func(c column) (err error) {
+			input, err = r.ring.Open(sealed.Input(id), c.bytes(0))
+			return err
 		})
 		return err
 	})
@@ -156,21 +157,34 @@ func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID, from int
 		if j.State != job.Succeeded {
 			return store.NoResult(j.State)
 		}
-		_, err = r.result.int(int64(limit)).int(j.n).first(func(c column) error {
-			part = job.ResultPart{ContentType: c.text(0), Size: c.int(1), Body: c.bytes(2)}
-			return nil
+		var first []byte
+		var stored int64
+		_, err = r.result.int(int64(limit)).int(j.n).first(func(c column) (err error) {
+			stored, first = c.int(1), c.bytes(2)
+			part = job.ResultPart{ContentType: c.text(0), Size: sealed.Length(first, stored)}
+			part.Body, err = r.ring.Open(sealed.Result(id), c.bytes(3))
+			return err
 		})
 		if err != nil || from == 0 && part.Size <= int64(limit) {
 			return err
 		}
-		part.Body, err = r.resultPart(j.n, from, min(int64(limit), part.Size-from))
+		size := min(int64(limit), part.Size-from)
+		if !sealed.IsSealed(first) {
+			part.Body, err = r.resultBytes(j.n, from, size)
+			return err
+		}
+		p := sealed.PartOf(from, size).Within(first, stored)
+		chunks, err := r.resultBytes(j.n, p.Offset, p.Bytes)
+		if err == nil {
+			part.Body, err = r.ring.OpenPart(sealed.Result(id), first, chunks, p)
+		}
 		return err
 	})
 	return part, err
 }
 
-// resultPart reads size bytes of a result. It copies no page before them.
-func (r *reader) resultPart(n, from, size int64) ([]byte, error) {
+// resultBytes reads size stored bytes of a result. It copies no page before them.
+func (r *reader) resultBytes(n, from, size int64) ([]byte, error) {
 	if size <= 0 {
 		return nil, nil
 	}
@@ -195,7 +209,7 @@ func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after in
 			return err
 		}
 		log := &outputPage{after: after, bytesLeft: maxBytes}
-		err = readEntries(r.output, found.n, view, log)
+		err = readEntries(r.output, jobLog{r.ring, id, found.n}, view, log)
 		entries = log.entries
 		return err
 	})
@@ -244,15 +258,19 @@ func (p *outputPage) addBlock(block []byte, last int64) error {
 const outputSQL = "SELECT seq, attempt, kind, events, data FROM output WHERE job = ? AND seq > ? ORDER BY seq"
 
 // readEntries reads a page of a job's log, and of its tail view behind the log.
-func readEntries(q *query, n int64, view tailView, p *outputPage) error {
-	more, err := q.int(n).int(p.after).row()
+func readEntries(q *query, l jobLog, view tailView, p *outputPage) error {
+	more, err := q.int(l.n).int(p.after).row()
 	for ; more && err == nil; more, err = q.row() {
 		c := column{stmt: q.stmt}
-		last := c.int(0)
-		if kind := c.int(2); kind != kindBlock {
-			p.add(job.Entry{Seq: last, Attempt: int(c.int(1)), Kind: job.Kind(kind), Events: int(c.int(3)), Data: c.bytes(4)})
-		} else {
-			err = p.addBlock(c.bytes(4), last)
+		last, kind := c.int(0), c.int(2)
+		data, damage := l.open(kind, last, c.bytes(4))
+		switch {
+		case damage != nil:
+			err = damage
+		case kind != kindBlock:
+			p.add(job.Entry{Seq: last, Attempt: int(c.int(1)), Kind: job.Kind(kind), Events: int(c.int(3)), Data: data})
+		default:
+			err = p.addBlock(data, last)
 		}
 		if p.full || err != nil {
 			q.reset()
@@ -272,7 +290,7 @@ func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int)
 		if j = found.Job; err != nil || j.Cursor == 0 {
 			return err
 		}
-		text, err = readText(r.text, found.n, view, limit)
+		text, err = readText(r.text, jobLog{r.ring, id, found.n}, view, limit)
 		return err
 	})
 	return j, text, err

@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"zombiezen.com/go/sqlite"
+
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // readerPool has the readers that are idle. A caller that takes a reader owns it until it gives
@@ -18,10 +20,10 @@ type readerPool struct {
 }
 
 // newReaderPool starts n readers of the file at path.
-func newReaderPool(n int, path string, file os.FileInfo, views *tailViews) readerPool {
+func newReaderPool(n int, path string, file os.FileInfo, views *tailViews, ring *sealed.Ring) readerPool {
 	p := readerPool{make(chan *reader, n), make(chan *reader, n)}
 	for range n {
-		r := &reader{path: path, file: file, tailViews: views, calls: make(chan func(*reader) error), answers: make(chan error)}
+		r := &reader{path: path, file: file, tailViews: views, ring: ring, calls: make(chan func(*reader) error), answers: make(chan error)}
 		go r.run()
 		p.unused <- r
 	}
@@ -75,6 +77,7 @@ type reader struct {
 	path                     string
 	file                     os.FileInfo // of the file that the writer has open
 	tailViews                *tailViews
+	ring                     *sealed.Ring
 	conn                     *sqlite.Conn // nil before the first call
 	begin, end               *query
 	job                      *query
@@ -119,7 +122,7 @@ func (r *reader) connect() error {
 		{&r.runningBits, "SELECT n64, bits FROM running"},
 		{&r.runningRow, "SELECT id, tenant, usr, queue, key FROM jobs WHERE n = ?"},
 		{&r.input, "SELECT body FROM inputs WHERE n = ?"},
-		{&r.result, "SELECT content_type, length(body), CASE WHEN length(body) <= ? THEN body END FROM results WHERE n = ?"},
+		{&r.result, "SELECT content_type, length(body), substr(body, 1, 36), CASE WHEN " + plainLength + " <= ? THEN body END FROM results WHERE n = ?"},
 		{&r.output, outputSQL},
 		{&r.tally, tallySQL},
 		{&r.allKept, "SELECT tenant, usr, bytes FROM owners"},

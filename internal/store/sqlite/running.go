@@ -153,14 +153,17 @@ func (s *Store) loadOutput(h *runningJob) error {
 		if kind := c.int(0); kind != kindBlock {
 			h.noteLoadedEntry(job.Kind(kind))
 		} else {
-			err = eachEntry(c.bytes(1), func(e job.Entry) { h.noteLoadedEntry(e.Kind) })
+			var block []byte
+			if block, err = (jobLog{s.ring, h.ID, h.N}).open(kind, c.int(2), c.bytes(1)); err == nil {
+				err = eachEntry(block, func(e job.Entry) { h.noteLoadedEntry(e.Kind) })
+			}
 		}
 		if err == nil && h.Lease.HasOutput {
 			err = errStop
 		}
 		return err
 	})
-	if errors.Is(err, errStop) || errors.Is(err, errBlock) { // a reader of the log reports the damage
+	if errors.Is(err, errStop) || errors.Is(err, errBlock) || job.CodeOf(err) == job.EncryptionKeyMissing { // a reader of the log reports it
 		err = nil
 	}
 	return err

@@ -5,28 +5,29 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // RowBody reads a side row; see [ops.RowTx].
 func (t *tx) RowBody(of store.RowSet, id string) ([]byte, error) {
-	return readSideRow(t.q.sideRow, of, id)
+	return readSideRow(t.q.sideRow, t.ring, of, id)
 }
 
 // FirstRowBody reads the first side row of a set; see [ops.RowTx].
 func (t *tx) FirstRowBody(of store.RowSet) (body []byte, err error) {
-	_, err = t.q.firstSideRow.set(of).first(func(c column) error {
-		body = c.bytes(0)
-		return nil
+	_, err = t.q.firstSideRow.set(of).first(func(c column) (err error) {
+		body, err = t.ring.Open(sealed.Row(of, c.text(1)), c.bytes(0))
+		return err
 	})
 	return body, err
 }
 
 // readSideRow returns a row's body, or nil if the row does not exist. The body of a row is never
 // nil.
-func readSideRow(q *query, of store.RowSet, id string) (body []byte, err error) {
-	_, err = q.set(of).text(id).first(func(c column) error {
-		body = c.bytes(0)
-		return nil
+func readSideRow(q *query, ring *sealed.Ring, of store.RowSet, id string) (body []byte, err error) {
+	_, err = q.set(of).text(id).first(func(c column) (err error) {
+		body, err = ring.Open(sealed.Row(of, id), c.bytes(0))
+		return err
 	})
 	return body, err
 }
@@ -46,7 +47,7 @@ func (t *tx) RowLengths(of store.RowSet) (rows, bytes int64, err error) {
 // PutRow writes a side row; see [ops.RowTx].
 func (t *tx) PutRow(of store.RowSet, id string, body []byte) error {
 	t.wroteRows = true
-	return t.q.putSideRow.set(of).text(id).blob(body).run()
+	return t.q.putSideRow.set(of).text(id).blob(t.ring.Seal(sealed.Row(of, id), body)).run()
 }
 
 // DeleteRow deletes a side row; see [ops.RowTx].
@@ -64,7 +65,7 @@ func (t *tx) DeleteRows(of store.RowSet) error {
 // Row reads one side row; see [store.RowReader].
 func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.Row, err error) {
 	err = s.readRows(ctx, func(r *reader) error {
-		body, err := readSideRow(r.sideRow, of, id)
+		body, err := readSideRow(r.sideRow, r.ring, of, id)
 		if err == nil && body == nil {
 			return job.Errorf(job.NotFound, "there is no %s %s", of.Kind, job.Quote(id))
 		}
@@ -85,8 +86,10 @@ func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (
 			}
 		}
 		return q.set(of).text(page.After).int(int64(page.Limit)).each(func(c column) error {
-			rows = append(rows, rowOf(of, c.text(0), c.bytes(1)))
-			return nil
+			id := c.text(0)
+			body, err := r.ring.Open(sealed.Row(of, id), c.bytes(1))
+			rows = append(rows, rowOf(of, id, body))
+			return err
 		})
 	})
 	return rows, err

@@ -14,12 +14,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 	"github.com/meanwhile-run/meanwhile/internal/store/dump"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // Snapshot reads everything that a database has, as values for another store. It shows one moment
 // and changes nothing. One goroutine uses it.
 type Snapshot struct {
 	q    snapshotQueries
+	ring *sealed.Ring
 	now  time.Time
 	tail map[int64][]tailRow // by row number of the job
 }
@@ -38,13 +40,13 @@ type tailRow struct {
 
 // OpenSnapshot opens the database at path, which must have all migrations: see [Open]. As after an
 // opening, the clocks of running attempts start at now.
-func OpenSnapshot(ctx context.Context, path string, now time.Time) (*Snapshot, error) {
+func OpenSnapshot(ctx context.Context, path string, now time.Time, ring *sealed.Ring) (*Snapshot, error) {
 	conn, err := openToRead(path)
 	if err != nil {
 		return nil, explain(path, err)
 	}
 	conn.SetInterrupt(ctx.Done())
-	s := &Snapshot{now: roundTime(now), tail: map[int64][]tailRow{}}
+	s := &Snapshot{now: roundTime(now), ring: ring, tail: map[int64][]tailRow{}}
 	s.prepare(func(sql string) *query { return newQuery(conn, sql) })
 	if err = sqlitex.ExecuteTransient(conn, "BEGIN", nil); err == nil {
 		err = s.readTail()
@@ -64,8 +66,8 @@ func (s *Snapshot) prepare(of func(sql string) *query) {
 		rollback: of("ROLLBACK"),
 		jobs: of("SELECT " + jobColumns + `, turn, lane, due, queue_by, idem, deleted, code, lease, worker, lease_until, lease_for, lease_used, process
 			FROM jobs WHERE n > ? ORDER BY n`),
-		inputSize:  of("SELECT length(body) FROM inputs WHERE n = ?"),
-		resultSize: of("SELECT length(body) FROM results WHERE n = ?"),
+		inputSize:  of("SELECT " + plainLength + " FROM inputs WHERE n = ?"),
+		resultSize: of("SELECT " + plainLength + " FROM results WHERE n = ?"),
 		input:      of("SELECT body FROM inputs WHERE n = ?"),
 		result:     of("SELECT content_type, body FROM results WHERE n = ?"),
 		output:     of("SELECT seq, total, kind, attempt, events, data FROM output WHERE job = ? ORDER BY seq"),
@@ -207,15 +209,19 @@ func (s *Snapshot) logEnd(n int64) (seq int64) {
 
 // Input reads the input of a job.
 func (s *Snapshot) Input(j *dump.Job) (body []byte, err error) {
-	_, err = s.q.input.int(j.N).first(func(c column) error { body = c.bytes(0); return nil })
+	_, err = s.q.input.int(j.N).first(func(c column) (err error) {
+		body, err = s.ring.Open(sealed.Input(j.ID), c.bytes(0))
+		return err
+	})
 	return body, err
 }
 
 // Result reads the result of a job; nil for none.
 func (s *Snapshot) Result(j *dump.Job) (r *dump.Result, err error) {
-	_, err = s.q.result.int(j.N).first(func(c column) error {
-		r = &dump.Result{ContentType: c.text(0), Body: c.bytes(1)}
-		return nil
+	_, err = s.q.result.int(j.N).first(func(c column) (err error) {
+		r = &dump.Result{ContentType: c.text(0)}
+		r.Body, err = s.ring.Open(sealed.Result(j.ID), c.bytes(1))
+		return err
 	})
 	return r, err
 }
@@ -226,17 +232,25 @@ func (s *Snapshot) Output(j *dump.Job, f func(dump.Entry) error) error {
 	last := int64(0)
 	err := s.q.output.int(j.N).each(func(c column) error {
 		last = c.int(0)
-		if kind := c.int(2); kind != kindBlock {
+		kind := c.int(2)
+		data, err := jobLog{s.ring, j.ID, j.N}.open(kind, last, c.bytes(5))
+		if err != nil {
+			return err
+		}
+		if kind != kindBlock {
 			return f(dump.Entry{Total: c.int(1), Entry: job.Entry{
-				Seq: last, Kind: job.Kind(kind), Attempt: int(c.int(3)), Events: int(c.int(4)), Data: c.bytes(5),
+				Seq: last, Kind: job.Kind(kind), Attempt: int(c.int(3)), Events: int(c.int(4)), Data: data,
 			}})
 		}
-		return eachOfBlock(c.bytes(5), last, c.int(1), f)
+		return eachOfBlock(data, last, c.int(1), f)
 	})
 	for _, r := range s.tail[j.N] {
 		if err == nil && j.State == job.Running && r.seq > last { // the others are in the log
 			last = r.seq
-			err = eachOfBlock(r.data, r.seq, r.total, f)
+			var data []byte
+			if data, err = s.ring.Open(sealed.Tail(j.ID, r.seq), r.data); err == nil {
+				err = eachOfBlock(data, r.seq, r.total, f)
+			}
 		}
 	}
 	if errors.Is(err, errBlock) {

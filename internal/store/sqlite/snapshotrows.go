@@ -7,6 +7,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/dump"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // Keys calls f for each idempotency key.
@@ -35,7 +36,12 @@ func (s *Snapshot) Deleted(f func(*dump.Deleted) error) error {
 // Rows calls f for each side row.
 func (s *Snapshot) Rows(f func(*dump.Row) error) error {
 	return wrapDamage(s.q.rows.each(func(c column) error {
-		return f(&dump.Row{RowSet: store.RowSet{Owner: c.owner(0), Kind: c.text(2), Parent: c.text(3)}, ID: c.text(4), Body: c.bytes(5)})
+		r := &dump.Row{RowSet: store.RowSet{Owner: c.owner(0), Kind: c.text(2), Parent: c.text(3)}, ID: c.text(4)}
+		var err error
+		if r.Body, err = s.ring.Open(sealed.Row(r.RowSet, r.ID), c.bytes(5)); err != nil {
+			return err
+		}
+		return f(r)
 	}))
 }
 

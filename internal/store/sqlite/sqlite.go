@@ -35,6 +35,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // Options configure a store. The zero value is a complete configuration without a disk
@@ -50,6 +51,11 @@ type Options struct {
 	// Commits then overwrite those bytes, which costs less than growing the file. 0
 	// preallocates nothing.
 	PreallocateLog int64
+	// Ring has the keys that seal and open values; nil has none.
+	Ring *sealed.Ring
+	// Keyless opens a store without the keys of its values. Running jobs do not get output then, and
+	// unreadable values stay as they are.
+	Keyless bool
 	// Readers is the number of concurrent reads; 0 means 4. Half as many lists are read beside
 	// them.
 	Readers int
@@ -78,6 +84,8 @@ type Store struct {
 	// Set once.
 	clock        func() time.Time
 	atEnd        store.AtEnd
+	ring         *sealed.Ring
+	keyless      bool // the tail was not read
 	readers      readerPool
 	listReaders  readerPool // of lists
 	checkpointer *checkpointer
@@ -137,6 +145,8 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	s := &Store{
 		clock:     o.Clock,
 		atEnd:     o.AtEnd,
+		ring:      o.Ring,
+		keyless:   o.Keyless,
 		memory:    ops.NewMemory(false),
 		running:   map[job.ID]*runningJob{},
 		tokens:    map[job.Token]job.ID{},
@@ -187,8 +197,8 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	s.readers = newReaderPool(o.Readers, path, file, s.tailViews)
-	s.listReaders = newReaderPool(max(o.Readers/2, 1), path, file, s.tailViews)
+	s.readers = newReaderPool(o.Readers, path, file, s.tailViews, o.Ring)
+	s.listReaders = newReaderPool(max(o.Readers/2, 1), path, file, s.tailViews, o.Ring)
 	s.updatePagesLocked()
 	s.space.fillReserve()
 	// On a nearly full disk, other files need the free bytes more than the log.

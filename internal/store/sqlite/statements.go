@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"zombiezen.com/go/sqlite"
+
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 // statements are the statements of the writing connection.
@@ -111,7 +113,7 @@ func newStatements(conn *sqlite.Conn) *statements {
 		{&q.bodyBytes, `SELECT coalesce((SELECT length(body) FROM inputs WHERE n = ?1), 0) + coalesce((SELECT length(body) FROM results WHERE n = ?1), 0)`},
 		{&q.outputEnd, outputEndSQL},
 		{&q.text, textSQL},
-		{&q.attemptOutput, "SELECT kind, data FROM output WHERE job = ? AND seq > ? AND kind <= 3 ORDER BY seq"},
+		{&q.attemptOutput, "SELECT kind, data, seq FROM output WHERE job = ? AND seq > ? AND kind <= 3 ORDER BY seq"},
 
 		{&q.deleteJob, "DELETE FROM jobs WHERE n = ?"},
 		{&q.deleteInput, "DELETE FROM inputs WHERE n = ?"},
@@ -132,10 +134,10 @@ func newStatements(conn *sqlite.Conn) *statements {
 		{&q.kept, "SELECT bytes FROM owners WHERE tenant = ? AND usr = ?"},
 		{&q.addKept, "INSERT INTO owners (tenant, usr, bytes) VALUES (?,?,?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes"},
 		{&q.deleteKept, "DELETE FROM owners WHERE tenant = ? AND usr = ? AND bytes <= 0"},
-		{&q.sideRowLength, "SELECT length(body) FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
-		{&q.sideRowLengths, "SELECT count(*), coalesce(sum(length(body)), 0) FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ?"},
+		{&q.sideRowLength, "SELECT " + plainLength + " FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
+		{&q.sideRowLengths, "SELECT count(*), coalesce(sum(" + plainLength + "), 0) FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ?"},
 		{&q.sideRow, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
-		{&q.firstSideRow, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? ORDER BY id LIMIT 1"},
+		{&q.firstSideRow, "SELECT body, id FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? ORDER BY id LIMIT 1"},
 		{&q.putSideRow, "INSERT OR REPLACE INTO records (tenant, usr, kind, parent, id, body) VALUES (?,?,?,?,?,?)"},
 		{&q.deleteSideRow, "DELETE FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
 		{&q.deleteSideRows, "DELETE FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ?"},
@@ -160,8 +162,11 @@ func newStatements(conn *sqlite.Conn) *statements {
 	return q
 }
 
+// plainLength is the length of a body that may be sealed, without the encryption.
+var plainLength = sealed.LengthSQL("body", "length(body)", "x'%x'")
+
 // textSQL reads the text entries and the blocks since the entry that began the last attempt.
-const textSQL = `SELECT kind, data FROM output WHERE job = ?1 AND kind <= 1
+const textSQL = `SELECT kind, data, seq FROM output WHERE job = ?1 AND kind <= 1
 	AND seq > coalesce((SELECT max(seq) FROM output WHERE job = ?1 AND kind = 5), 0) ORDER BY seq`
 
 // outputEndSQL reads the number of the last entry, and the bytes of output up to it.

@@ -4,6 +4,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store/codec"
 	"github.com/meanwhile-run/meanwhile/internal/store/ops"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 const (
@@ -108,7 +109,7 @@ func (t *tx) appendToTail(h *runningJob, entries []job.Entry, reported bool) err
 	if len(h.pending) >= fullBlock {
 		return t.flush(h)
 	}
-	added := h.pending[before:]
+	added := t.ring.Seal(sealed.Tail(h.ID, h.Cursor), h.pending[before:])
 	t.tail.lastRow++
 	t.tail.add(h, t.tail.lastRow, len(added))
 	q := t.q.insertTail.int(t.tail.lastRow).int(h.N).int(h.Cursor).int(h.OutputBytes)
@@ -134,7 +135,8 @@ func (t *tx) appendToLog(h *runningJob, entries []job.Entry) error {
 	for i := range entries {
 		e := &entries[i]
 		h.AddOutput(entries[i:i+1], t.now)
-		err := t.q.insertOutput.int(h.N).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(h.OutputBytes).blob(e.Data).run()
+		err := t.q.insertOutput.int(h.N).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(h.OutputBytes).
+			blob(t.ring.Seal(sealed.Entry(h.ID, e.Seq), e.Data)).run()
 		if err != nil {
 			return err
 		}
@@ -158,7 +160,8 @@ func (t *tx) flushPending(h *runningJob) error {
 	if len(h.pending) == 0 {
 		return nil
 	}
-	err := t.q.insertOutput.int(h.N).int(h.Cursor).int(int64(h.Attempt)).int(kindBlock).int(0).int(h.OutputBytes).blob(h.pending).run()
+	err := t.q.insertOutput.int(h.N).int(h.Cursor).int(int64(h.Attempt)).int(kindBlock).int(0).int(h.OutputBytes).
+		blob(t.ring.Seal(sealed.Block(h.ID, h.Cursor), h.pending)).run()
 	h.pending, h.firstTailRow, h.progressPending = nil, 0, false // not reused: a reader may have the block
 	return err
 }
@@ -166,6 +169,9 @@ func (t *tx) flushPending(h *runningJob) error {
 // trimTail deletes unused rows of the tail. If the tail is long, it first flushes the jobs with
 // the oldest rows.
 func (t *tx) trimTail() error {
+	if t.keyless { // its rows may be in use
+		return nil
+	}
 	first := t.oldestPending()
 	// Once the job with the oldest row is flushed, all rows before the next job's row are unused.
 	for ; first != nil && t.tail.bytes-first.at > maxTailBytes; first = t.oldestPending() {
@@ -204,18 +210,25 @@ func (t *tx) oldestPending() *pendingStart {
 // are unused.
 func (s *Store) loadTail() error {
 	// The tail names jobs by row number.
+	s.tail = tail{lastRow: s.tail.lastRow}
+	if s.keyless {
+		return nil
+	}
 	jobs := make(map[int64]*runningJob, len(s.running))
 	for _, h := range s.running {
 		jobs[h.N] = h
 	}
-	s.tail = tail{lastRow: s.tail.lastRow}
 	err := s.q.loadTail.each(func(c column) error {
 		row := c.int(0)
 		if s.tail.firstRow == 0 {
 			s.tail.firstRow = row
 		}
 		if h := jobs[c.int(1)]; h != nil && c.int(2) > h.Cursor {
-			if !s.loadTailRow(h, c) {
+			data, err := s.ring.Open(sealed.Tail(h.ID, c.int(2)), c.bytes(5))
+			if job.CodeOf(err) == job.EncryptionKeyMissing {
+				return err
+			}
+			if err != nil || !s.loadTailRow(h, c, data) {
 				s.damagedJobs = append(s.damagedJobs, h.ID)
 				// Later rows of the job are useless after a damaged one.
 				delete(jobs, h.N)
@@ -229,10 +242,9 @@ func (s *Store) loadTail() error {
 	return err
 }
 
-// loadTailRow adds a row of the tail to its job's output. It returns false if the row is damaged
+// loadTailRow adds a row of the tail, with its plain data, to its job's output. It returns false if the row is damaged
 // or does not follow the entries before.
-func (s *Store) loadTailRow(h *runningJob, c column) (ok bool) {
-	data := c.bytes(5)
+func (s *Store) loadTailRow(h *runningJob, c column, data []byte) (ok bool) {
 	n := int64(0)
 	err := eachEntry(data, func(e job.Entry) {
 		n++

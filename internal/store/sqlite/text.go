@@ -10,20 +10,23 @@ import (
 
 // Text reads the text of a job's last attempt; see [ops.OutputTx]. All of it is in the log.
 func (t *tx) Text(j *ops.Job, limit int) (string, error) {
-	text, err := readText(t.q.text, j.N, tailView{}, limit)
+	text, err := readText(t.q.text, t.logOf(j), tailView{}, limit)
 	return text, unlessDamaged(err)
 }
 
 // Entries reads a job's output; see [ops.OutputTx]. All of it is in the log.
 func (t *tx) Entries(j *ops.Job, limit int) ([]job.Entry, error) {
 	log := &outputPage{bytesLeft: limit}
-	err := readEntries(t.q.output, j.N, tailView{}, log)
+	err := readEntries(t.q.output, t.logOf(j), tailView{}, log)
 	return log.entries, unlessDamaged(err)
 }
 
-// unlessDamaged omits an error that reports a damaged log: a job ends with the readable part.
+func (t *tx) logOf(j *ops.Job) jobLog { return jobLog{t.ring, j.ID, j.N} }
+
+// unlessDamaged omits an error that reports a damaged log, or one whose key is missing: a job ends
+// with the readable part.
 func unlessDamaged(err error) error {
-	if errors.Is(err, errBlock) {
+	if errors.Is(err, errBlock) || job.CodeOf(err) == job.EncryptionKeyMissing {
 		return nil
 	}
 	return err
@@ -34,17 +37,21 @@ var errStop = errors.New("sqlite: enough was read")
 
 // readText joins the text of a job's last attempt, up to limit bytes: the rows of the query,
 // then the entries of the view.
-func readText(q *query, n int64, view tailView, limit int) (string, error) {
+func readText(q *query, l jobLog, view tailView, limit int) (string, error) {
 	var text []byte
 	add := func(e job.Entry) {
 		if e.Kind == job.KindText && len(text) <= limit {
 			text = append(text, e.Data...)
 		}
 	}
-	err := q.int(n).each(func(c column) error {
+	err := q.int(l.n).each(func(c column) error {
+		data, err := l.open(c.int(0), c.int(2), c.bytes(1))
+		if err != nil {
+			return err
+		}
 		if c.int(0) != kindBlock {
-			add(job.Entry{Kind: job.KindText, Data: c.bytes(1)})
-		} else if err := eachEntry(c.bytes(1), add); err != nil {
+			add(job.Entry{Kind: job.KindText, Data: data})
+		} else if err := eachEntry(data, add); err != nil {
 			return err
 		}
 		if len(text) > limit {
