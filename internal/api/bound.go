@@ -84,12 +84,13 @@ func WithDirect(ctx context.Context) context.Context {
 func IsDirect(r *http.Request) bool { return r.Context().Value(directKey{}) != nil }
 
 // BoundResponses sets write deadlines on the responses of a handler that runs in another
-// program's server. It leaves requests marked by [WithDirect] alone: [Timeouts.BoundListener]
+// program's server, and on those of HTTP/2: there a client may read one response and stop reading
+// another. It leaves the other requests marked by [WithDirect] alone: [Timeouts.BoundListener]
 // bounds them already.
 func (t Timeouts) BoundResponses(next http.Handler) http.Handler {
 	timeout := t.write()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if IsDirect(r) {
+		if IsDirect(r) && r.ProtoMajor == 1 {
 			next.ServeHTTP(w, r)
 			return
 		}

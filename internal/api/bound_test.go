@@ -2,10 +2,12 @@ package api
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -178,5 +180,28 @@ func TestCloseWriteClosesOneSide(t *testing.T) {
 	}
 	if _, err := io.Copy(conn, strings.NewReader("x")); err == nil {
 		t.Error("written to the closed side")
+	}
+}
+
+// Over HTTP/2 a client may read one response and stop reading another: each has its own deadline,
+// also in a server of this program.
+func TestStalledStreamOfHTTP2Ends(t *testing.T) {
+	t.Parallel()
+	ended := make(chan error, 1)
+	srv := httptest.NewUnstartedServer(Timeouts{Write: 50 * time.Millisecond}.BoundResponses(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, err := w.Write(make([]byte, 64<<20)) // more than a client and the network buffer
+		ended <- err
+	})))
+	srv.EnableHTTP2 = true
+	srv.Config.BaseContext = func(net.Listener) context.Context { return WithDirect(context.Background()) }
+	srv.StartTLS()
+	defer srv.Close()
+	res, err := srv.Client().Get(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if err := <-ended; err == nil || res.ProtoMajor != 2 {
+		t.Errorf("a response over %s that nobody reads ended with %v", res.Proto, err)
 	}
 }

@@ -57,6 +57,9 @@ func runBackup(ctx context.Context, env *Env, from, to string) error {
 		copied.Files, copied.Jobs, formatBytes(copied.Bytes), env.Now().Sub(began).Round(100*time.Millisecond))
 	// Jobs can be deleted during the copy. The copy then lacks their files. That is no
 	// damage.
+	for _, key := range copied.Keys {
+		fmt.Fprintf(env.Err, "the copy has values that are encrypted with the key %s, and does not contain it: keep the key elsewhere\n", key)
+	}
 	for _, id := range copied.Gone {
 		fmt.Fprintf(env.Err, "%s was deleted during the backup: it is not in the copy\n", id)
 	}

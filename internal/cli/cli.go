@@ -124,6 +124,7 @@ at once with an id, runs the work in the background, and lets anyone watch it.
 		newTenantCommand(env),
 		newRotateKeyCommand(env),
 		newListenCommand(env),
+		newEncryptionCommand(env),
 		newSimUpstreamCommand(env),
 		newBenchCommand(env),
 		newBenchFloorCommand(env),

@@ -30,6 +30,8 @@ func (l *loader) check(cfg *Config) {
 	l.must(cfg.Retention.MaxBytes >= 0, "retention.max_bytes", "this must be a number of bytes, not %d; 0 is no bound", cfg.Retention.MaxBytes)
 	l.oneOf(cfg.Log.Level, "log.level", "debug", "info", "warn", "error")
 	l.oneOf(cfg.Log.Format, "log.format", "auto", "text", "json")
+	l.must(cfg.Encryption.KeyFile == "" || len(cfg.Encryption.Keys) == 0, "encryption.keys", "%s names a file of keys too; set one of the two", l.where["encryption.key_file"])
+	l.must((cfg.TLS.Cert == "") == (cfg.TLS.Key == ""), "tls.cert", "tls.cert and tls.key belong together: set both, or none for plain HTTP")
 	l.checkMetrics(cfg.Metrics)
 	l.checkTracing(&cfg.Tracing)
 	l.must(cfg.Queues["chat"].Executor == LLM, "queues.chat.executor", "this must be llm: the queue chat answers /api/chat; give another queue this executor")

@@ -35,11 +35,13 @@ type Config struct {
 	ShutdownGrace  time.Duration    `yaml:"shutdown_grace_s"` // how long running work may continue once the server stops
 	Models         []Model          `yaml:"models"`           // none: the built-in simulated model
 	Queues         map[string]Queue `yaml:"queues"`           // by name; chat and sim are built in
+	TLS            TLS              `yaml:"tls"`
 	Connections    Connections      `yaml:"connections"`
 	Bodies         Bodies           `yaml:"bodies"`
 	Files          Files            `yaml:"files"`
 	Callbacks      Callbacks        `yaml:"callbacks"`
 	Retention      Retention        `yaml:"retention"`
+	Encryption     Encryption       `yaml:"encryption"`
 	Log            Log              `yaml:"log"`
 	Metrics        Metrics          `yaml:"metrics"`
 	Tracing        Tracing          `yaml:"tracing"`
@@ -63,6 +65,13 @@ type Model struct {
 	// written to a log or a file. Secrets are the values of variables in Headers and Query.
 	APIKey  string   `yaml:"-"`
 	Secrets []string `yaml:"-"`
+}
+
+// TLS names the files of the server's certificate, both in PEM. Without them the server speaks plain
+// HTTP. They are read again when they change.
+type TLS struct {
+	Cert string `yaml:"cert"` // the certificate and those between it and the root
+	Key  string `yaml:"key"`  // its private key
 }
 
 // Connections limits the connections of the server's own address.
@@ -103,6 +112,14 @@ type Retention struct {
 	// UserBytes is how many bytes of conversations and of records of deleted jobs one user
 	// may keep. 0 is no limit.
 	UserBytes int64 `yaml:"user_bytes"`
+}
+
+// Encryption names the keys that encrypt what jobs carry, in the database. The first key seals,
+// all of them open. Without keys nothing is encrypted. The word "clear" in the place of the first
+// key seals nothing.
+type Encryption struct {
+	KeyFile string   `yaml:"key_file"` // a key on each line
+	Keys    []string `yaml:"keys"`     // the same without a file; meant for its variable
 }
 
 // Log configures the server's log.

@@ -18,6 +18,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/loopback"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/postgres"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
 // adminHandler serves the admin API to callers that are administrators.
@@ -107,11 +108,16 @@ func (a *Admin) openData(ctx context.Context, cfg config.Config, create bool) er
 		return err
 	}
 	a.close = append(a.close, data.release)
-	s, err := openSQLite(ctx, cfg, data, slog.New(slog.DiscardHandler))
+	ring, err := readRing(cfg.Encryption)
 	if err != nil {
 		return err
 	}
-	return a.serve(ctx, s.Store)
+	// The rows of keys and tenants are not encrypted: only a job that was running needs the ring.
+	s, err := sqlite.Open(ctx, data.database(), sqlite.Options{AtEnd: atEnd(cfg.PublicURL), Ring: ring})
+	if err != nil {
+		return err
+	}
+	return a.serve(ctx, s)
 }
 
 // openDatabase makes the requests to a database. Servers that use it follow within seconds.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
@@ -26,6 +27,8 @@ type Copied struct {
 	// Lost lists jobs whose files are missing in the copied directory. They are in the copy,
 	// without their files.
 	Lost []job.ID
+	// Keys are the ids of the keys that the copy is encrypted with. It does not contain them.
+	Keys []string
 }
 
 // Backup copies the data directory from into a new one at to, with the files of jobs. A
@@ -103,6 +106,7 @@ func (c *backup) copy(progress func(done, total int64)) error {
 	for _, step := range []func() error{
 		c.linkFiles,
 		func() error { return sqlite.Backup(c.ctx, databaseIn(c.from), databaseIn(c.partial), progress) },
+		c.listKeys,
 		c.completeFiles,
 		c.copyRest,
 		c.finish,
@@ -228,11 +232,22 @@ func (c *backup) explain(without map[job.ID]job.Owner, named map[string]bool) er
 		c.Jobs--
 		delete(named, id.String())
 	}
-	copied, err := sqlite.Open(c.ctx, databaseIn(c.partial), sqlite.Options{AtEnd: atEnd("")})
+	copied, err := sqlite.Open(c.ctx, databaseIn(c.partial), sqlite.Options{AtEnd: atEnd(""), Keyless: true})
 	if err != nil {
 		return err
 	}
 	return errors.Join(store.Commit(c.ctx, copied, b), copied.Close())
+}
+
+// listKeys finds out which keys the copy needs.
+func (c *backup) listKeys() error {
+	rows, err := sqlite.SideRows(databaseIn(c.partial), encryptionRows)
+	for _, r := range rows {
+		if id, err := sealed.ParseKeyID(r.ID); err == nil && id != (sealed.KeyID{}) {
+			c.Keys = append(c.Keys, r.ID)
+		}
+	}
+	return err
 }
 
 // complete links a file that was missing or partial when linkFiles ran.

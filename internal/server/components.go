@@ -61,6 +61,7 @@ type components struct {
 	pidFile     *process.PIDFile         // of the running commands
 	executors   map[string]exec.Executor // by queue
 	listener    net.Listener             // nil without an address
+	certificate *certificate             // of the listener; nil for plain HTTP
 
 	keys             *tokenKeys
 	registry         *registry  // of API keys and tenants
@@ -134,6 +135,10 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *componen
 	if cfg.Listen == "" {
 		return c, nil
 	}
+	if c.certificate, err = openCertificate(cfg.TLS, log); err != nil {
+		return nil, err
+	}
+	c.conns.secure = c.certificate != nil
 	if c.listener, err = listenAt(ctx, cfg.Listen, "--listen"); err != nil {
 		return nil, err
 	}
@@ -315,7 +320,7 @@ func (c *components) listen(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(c.conns.listen(c.gate.Timeouts.BoundListener(c.listener))) }()
+	go func() { failed <- c.serveHTTP(srv, c.conns.listen(c.gate.Timeouts.BoundListener(c.listener))) }()
 	defer c.conns.wait()
 	select {
 	case err := <-failed:
@@ -331,6 +336,15 @@ func (c *components) listen(ctx context.Context) error {
 	}
 	<-failed
 	return err
+}
+
+// serveHTTP serves a listener, with TLS if there is a certificate.
+func (c *components) serveHTTP(srv *http.Server, l net.Listener) error {
+	if c.certificate == nil {
+		return srv.Serve(l)
+	}
+	c.certificate.secure(srv)
+	return srv.ServeTLS(l, "", "")
 }
 
 // close closes what is open, the last opened first.

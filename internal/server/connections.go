@@ -2,6 +2,7 @@ package server
 
 import (
 	"container/list"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -32,6 +33,7 @@ type connections struct {
 	// set once
 	limits connectionLimits
 	log    *slog.Logger
+	secure bool // the clients speak TLS, and could not read a refusal
 
 	mu sync.Mutex
 	// guarded by mu
@@ -201,6 +203,9 @@ func (c *connections) setBusyLocked(l *limitedConn) {
 
 // track follows the state of a connection, for [http.Server.ConnState].
 func (c *connections) track(conn net.Conn, state http.ConnState) {
+	if secured, ok := conn.(*tls.Conn); ok {
+		conn = secured.NetConn()
+	}
 	l, ok := conn.(*limitedConn)
 	if !ok {
 		return
@@ -274,6 +279,10 @@ func (c *connections) limitedAddr(conn net.Conn) netip.Addr {
 // reset the connection before the client has read the answer, so a bounded number of refused
 // ones are read out for a moment.
 func (c *connections) refuse(conn net.Conn, status int) {
+	if c.secure {
+		_ = conn.Close()
+		return
+	}
 	c.mu.Lock()
 	linger := c.refusing < maxRefusing
 	if linger {

@@ -12,6 +12,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/bus/pgbus"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/store/postgres"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
 const (
@@ -27,9 +28,9 @@ const (
 )
 
 // awaitDatabase opens the store in the database.
-func awaitDatabase(ctx context.Context, cfg config.Config, log *slog.Logger) (s openedStore, err error) {
+func awaitDatabase(ctx context.Context, cfg config.Config, ring *sealed.Ring, log *slog.Logger) (s openedStore, err error) {
 	err = whileAway(ctx, cfg, log, func() error {
-		s, err = openDatabase(ctx, cfg, log)
+		s, err = openDatabase(ctx, cfg, ring, log)
 		return err
 	})
 	return s, databaseError(cfg, err)
@@ -67,7 +68,7 @@ func whileAway(ctx context.Context, cfg config.Config, log *slog.Logger, f func(
 }
 
 // openDatabase opens the store once.
-func openDatabase(ctx context.Context, cfg config.Config, log *slog.Logger) (openedStore, error) {
+func openDatabase(ctx context.Context, cfg config.Config, ring *sealed.Ring, log *slog.Logger) (openedStore, error) {
 	if cfg.DatabaseMigrate {
 		err := withDatabase(ctx, cfg, func(db postgres.Beginner) error {
 			applied, err := postgres.Up(ctx, db)
@@ -80,11 +81,14 @@ func openDatabase(ctx context.Context, cfg config.Config, log *slog.Logger) (ope
 			return openedStore{}, err
 		}
 	}
-	s, err := postgres.Open(ctx, connectionURL(cfg), postgres.Options{AtEnd: atEnd(cfg.PublicURL), Log: log, Unprepared: cfg.DatabasePooler})
+	s, err := postgres.Open(ctx, connectionURL(cfg), postgres.Options{AtEnd: atEnd(cfg.PublicURL), Ring: ring, Log: log, Unprepared: cfg.DatabasePooler})
 	if err != nil {
 		return openedStore{}, err
 	}
-	opened := openedStore{Store: s, postgres: s}
+	opened := openedStore{Store: s, postgres: s, ring: ring}
+	if err := useKeys(ctx, s, ring); err != nil {
+		return openedStore{}, errors.Join(err, s.Close())
+	}
 	notices, err := pgbus.Open(connectionURL(cfg), pgbus.Options{Log: log})
 	if err == nil {
 		opened.bus, opened.notices = notices, notices

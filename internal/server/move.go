@@ -15,6 +15,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/move"
 	"github.com/meanwhile-run/meanwhile/internal/store/postgres"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
@@ -67,6 +68,7 @@ type mover struct {
 	ctx    context.Context
 	cfg    config.Config
 	data   *dataDir
+	ring   *sealed.Ring // opens what is read, and seals what is stored
 	source move.Source
 	to     *postgres.Import
 	report func(MoveReport)
@@ -76,7 +78,12 @@ type mover struct {
 // openSource brings the directory up to date as a start and a stop of a server do, and opens it
 // to read.
 func (m *mover) openSource() error {
-	opened, err := openSQLite(m.ctx, m.cfg, m.data, slog.New(slog.DiscardHandler))
+	ring, err := readRing(m.cfg.Encryption)
+	if err != nil {
+		return err
+	}
+	m.ring = ring
+	opened, err := openSQLite(m.ctx, m.cfg, ring, m.data, slog.New(slog.DiscardHandler))
 	if err == nil {
 		err = opened.Close()
 	}
@@ -89,7 +96,7 @@ func (m *mover) openSource() error {
 			return err
 		}
 	}
-	m.source.Snapshot, err = sqlite.OpenSnapshot(m.ctx, m.data.database(), time.Now())
+	m.source.Snapshot, err = sqlite.OpenSnapshot(m.ctx, m.data.database(), time.Now(), ring)
 	return err
 }
 
@@ -118,7 +125,7 @@ func (m *mover) openTarget(restart bool) error {
 	if err != nil {
 		return err
 	}
-	m.to, err = postgres.OpenImport(m.ctx, connectionURL(m.cfg), postgres.Source{State: state, Place: path}, postgres.ImportOptions{Restart: restart, Unprepared: m.cfg.DatabasePooler})
+	m.to, err = postgres.OpenImport(m.ctx, connectionURL(m.cfg), postgres.Source{State: state, Place: path}, postgres.ImportOptions{Restart: restart, Ring: m.ring, Unprepared: m.cfg.DatabasePooler})
 	return err
 }
 
@@ -140,7 +147,7 @@ func (m *mover) run() (err error) {
 // takeBack ends the attempts of the jobs that ran, by the rules of a server that starts after
 // another was killed.
 func (m *mover) takeBack() error {
-	s, err := postgres.Open(m.ctx, connectionURL(m.cfg), postgres.Options{AtEnd: atEnd(m.cfg.PublicURL), Importing: true, Unprepared: m.cfg.DatabasePooler})
+	s, err := postgres.Open(m.ctx, connectionURL(m.cfg), postgres.Options{AtEnd: atEnd(m.cfg.PublicURL), Ring: m.ring, Importing: true, Unprepared: m.cfg.DatabasePooler})
 	if err != nil {
 		return err
 	}

@@ -135,6 +135,9 @@ func (c *components) url() string {
 	if c.listener == nil {
 		return ""
 	}
+	if c.certificate != nil {
+		return "https://" + c.listener.Addr().String()
+	}
 	return "http://" + c.listener.Addr().String()
 }
 
@@ -213,6 +216,8 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	files := startTask(c.removeStaleFiles)
 	inbox := startTask(c.runInbox)
 	callbacks := startTask(c.callbacks.Run)
+	certificate := startTask(c.certificate.follow)
+	reseal := startTask(c.reseal)
 	c.health.set(ready)
 	c.log.Info("ready", "url", c.url(), "data", c.data.path)
 	c.notifier.ready(c.url())
@@ -231,6 +236,7 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 
 	c.health.set(stopping)
 	c.notifier.stopping()
+	resealed := reseal.stop()
 	taken := inbox.stop()
 	c.engine.StopSubmits()
 	worked := runners.stop()
@@ -239,7 +245,7 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	served := errors.Join(apis.stop(), commandLine.stop())
 	c.withdrawLimits()
 	committed := engine.stop()
-	err = errors.Join(err, taken, worked, reported, served, committed, metrics.stop(), keys.stop(), registry.stop(), files.stop(), alive.stop(), c.close())
+	err = errors.Join(err, resealed, taken, worked, reported, served, committed, metrics.stop(), keys.stop(), registry.stop(), files.stop(), alive.stop(), certificate.stop(), c.close())
 	c.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String())
 	return err
 }

@@ -31,6 +31,9 @@ type testServer struct {
 	cfg  config.Config
 }
 
+// testLog makes the log of a server under test. A test that does not run in parallel may replace it.
+var testLog = func(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
+
 // serve starts a server on a free port. It stops with the test, or by quit.
 func serve(t *testing.T, change func(*config.Config)) *testServer {
 	t.Helper()
@@ -48,7 +51,7 @@ func serveWith(t *testing.T, change func(*config.Config), add func(*Server) erro
 	}
 	chooseStore(t, &cfg)
 	ctx, stop := context.WithCancel(t.Context())
-	s, err := Open(ctx, cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	s, err := Open(ctx, cfg, testLog(t))
 	if err == nil {
 		err = errors.Join(add(s), s.start(ctx))
 	}

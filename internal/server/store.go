@@ -12,12 +12,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/postgres"
+	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
 // openedStore is the server's store, with properties that are not part of its interface.
 type openedStore struct {
 	store.Store
+	ring *sealed.Ring // the keys that it uses; nil without encryption
 	// exclusive means that no other process can use the store: it is in the locked data
 	// directory.
 	exclusive bool
@@ -47,20 +49,27 @@ func (s openedStore) Close() error {
 // openStore opens the store of the configuration. All stores that the server can use are
 // chosen here.
 func openStore(ctx context.Context, cfg config.Config, data *dataDir, log *slog.Logger) (openedStore, error) {
-	if cfg.Database != "" {
-		return awaitDatabase(ctx, cfg, log)
+	ring, err := readRing(cfg.Encryption)
+	if err != nil {
+		return openedStore{}, err
 	}
-	return openSQLite(ctx, cfg, data, log)
+	if cfg.Database != "" {
+		return awaitDatabase(ctx, cfg, ring, log)
+	}
+	return openSQLite(ctx, cfg, ring, data, log)
 }
 
-func openSQLite(ctx context.Context, cfg config.Config, data *dataDir, log *slog.Logger) (openedStore, error) {
-	s, err := sqlite.Open(ctx, data.database(), sqlite.Options{AtEnd: atEnd(cfg.PublicURL), PreallocateLog: preallocatedLog, Log: log,
+func openSQLite(ctx context.Context, cfg config.Config, ring *sealed.Ring, data *dataDir, log *slog.Logger) (openedStore, error) {
+	s, err := sqlite.Open(ctx, data.database(), sqlite.Options{AtEnd: atEnd(cfg.PublicURL), Ring: ring, PreallocateLog: preallocatedLog, Log: log,
 		Reserve: reserve, KeepFree: cfg.MinFreeBytes, Free: func() (int64, bool) { return files.Free(data.path) },
 	})
 	if err != nil {
 		return openedStore{}, fmt.Errorf("the store cannot be opened: %w", err)
 	}
-	opened := openedStore{Store: s, exclusive: true}
+	opened := openedStore{Store: s, exclusive: true, ring: ring}
+	if err := useKeys(ctx, s, ring); err != nil {
+		return openedStore{}, errors.Join(err, s.Close())
+	}
 	if _, known := s.FreeSpace(); known {
 		opened.free = func() (int64, error) {
 			free, known := s.FreeSpace()
