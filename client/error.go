@@ -38,6 +38,7 @@ const (
 	CodeNotFound            = "not_found"            // the job does not exist or belongs to another user
 	CodeUnknownQueue        = "unknown_queue"        // the server has no such queue
 	CodeBadCallback         = "bad_callback"         // the callback of a submission could not be delivered
+	CodeReceiverFailed      = "receiver_failed"      // the receiver of a test callback cannot be reached
 	CodeUnknownKind         = "unknown_kind"         // the queue has kinds, and metadata.kind names none of them
 	CodeTooLarge            = "too_large"            // the request exceeds a size limit
 	CodeConflict            = "conflict"             // the job's status does not allow the call

@@ -60,6 +60,8 @@ func StatusOf(code job.Code) int {
 		return statusAborted
 	case job.KeyFull, job.OwnerFull, CallerBusy, TooManyBadKeys:
 		return http.StatusTooManyRequests
+	case job.ReceiverFailed:
+		return http.StatusBadGateway
 	case job.QueueFull, job.Overloaded, job.NoSpace, job.ShuttingDown, job.Unavailable, job.EncryptionKeyMissing:
 		return http.StatusServiceUnavailable
 	default:

@@ -69,6 +69,7 @@ var packages = []pkg{
 	{path: "internal/api/chat", imports: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, apiImports...)},
 	{path: "internal/api/admin", imports: []string{"internal/access", "internal/job", "internal/api", "internal/api/gate"}},
 	{path: "internal/api/openapi", imports: []string{"internal/api", "internal/api/gate", "internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
+	{path: "internal/api/webhooks", imports: []string{"internal/access", "internal/api", "internal/api/gate", "internal/callback", "internal/job"}},
 	{path: "internal/api/openapi/openapitest", imports: []string{"internal/api/openapi"}, libraries: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 
 	{path: "internal/telemetry", imports: []string{"internal/job", "internal/engine"},
@@ -77,7 +78,7 @@ var packages = []pkg{
 	{path: "internal/server", imports: []string{
 		"internal/access", "internal/bus", "internal/bus/pgbus", "internal/config", "internal/job", "internal/store", "internal/store/sealed", "internal/store/sqlite", "internal/store/postgres", "internal/engine", "internal/files", "internal/files/pgfiles", "internal/conversation", "internal/callback", "internal/netguard", "internal/webhook", "internal/inbox", "internal/move",
 		"internal/telemetry", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
-		"internal/api", "internal/api/admin", "internal/api/gate", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
+		"internal/api", "internal/api/admin", "internal/api/gate", "internal/api/jobs", "internal/api/chat", "internal/api/webhooks", "internal/api/openapi"}},
 	{path: "internal/cli", imports: []string{
 		"client", "bench", "internal/config", "internal/job", "internal/telemetry", "internal/server", "internal/simmodel", "internal/webhook"},
 		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys/unix", "golang.org/x/text/width"}},

@@ -22,6 +22,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/webhook"
 )
 
 // Config configures a [Book].
@@ -29,7 +30,10 @@ type Config struct {
 	Rows  store.RowReader
 	Write func(ctx context.Context, rows ...store.Row) error // see [engine.Engine.Write]
 	// CheckURL refuses a URL to which nothing is sent. It reads neither the network nor a disk.
-	CheckURL func(url string) error
+	CheckURL  func(url string) error
+	PublicURL string // of the server, or ""; see [AtEnd]
+	// Send makes one request to a receiver; see [webhook.Executor.Send].
+	Send func(ctx context.Context, t webhook.Target, id string, body []byte) webhook.Outcome
 	// DisableAfter is how long an endpoint may fail before it is disabled; 0 for five days.
 	DisableAfter time.Duration
 	Log          *slog.Logger

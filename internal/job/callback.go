@@ -45,7 +45,7 @@ func ParseEvents(names []string) (Events, error) {
 	}
 	var set Events
 	for _, name := range names {
-		one, ok := parseEvent(name)
+		one, ok := parseEvents(name)
 		if !ok {
 			return 0, Errorf(Invalid, "there is no event %s; there are %s, and %s for all of them", Quote(name), strings.Join(EventNames(), ", "), eventDone)
 		}
@@ -54,13 +54,19 @@ func ParseEvents(names []string) (Events, error) {
 	return set, nil
 }
 
-func parseEvent(name string) (Events, bool) {
+func parseEvents(name string) (Events, bool) {
 	if name == eventDone {
 		return AllEvents, true
 	}
+	end, ok := ParseEvent(name)
+	return eventOf(end), ok
+}
+
+// ParseEvent returns the state in which a job ends with this event.
+func ParseEvent(name string) (end State, ok bool) {
 	for s := Succeeded; s <= Expired; s++ {
 		if s.Event() == name {
-			return eventOf(s), true
+			return s, true
 		}
 	}
 	return 0, false

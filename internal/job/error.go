@@ -33,6 +33,7 @@ const (
 	Unavailable         Code = "unavailable"          // the store cannot be reached or written
 	Forbidden           Code = "forbidden"            // the caller may not do this
 	BadToken            Code = "bad_token"            // an invalid or expired token
+	ReceiverFailed      Code = "receiver_failed"      // a receiver of callbacks cannot be reached
 	Internal            Code = "internal"             // a defect of the server
 	// EncryptionKeyMissing is a value whose key this server does not have.
 	EncryptionKeyMissing Code = "encryption_key_missing"

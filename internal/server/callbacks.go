@@ -28,7 +28,11 @@ func (c *components) openCallbacks() {
 		Rows:     c.store,
 		Write:    func(ctx context.Context, rows ...store.Row) error { return c.engine.Write(ctx, rows...) },
 		CheckURL: func(url string) error { _, err := guard.CheckURL(url); return err },
-		Log:      c.log,
+		Send: func(ctx context.Context, t webhook.Target, id string, body []byte) webhook.Outcome {
+			return c.sender.Send(ctx, t, id, body)
+		},
+		PublicURL: c.cfg.PublicURL,
+		Log:       c.log,
 	})
 	c.sender = webhook.New(webhook.Config{
 		Guard: guard, Endpoints: c.callbacks, Timeout: c.cfg.Callbacks.Timeout, Log: c.log,

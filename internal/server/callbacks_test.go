@@ -27,10 +27,10 @@ type receiver struct {
 
 // arrival is a request that a receiver got.
 type arrival struct {
-	path, id, signature string
-	at                  time.Time // as the header says
-	body                string
-	event               struct {
+	path, id, timestamp, signature string
+	at                             time.Time // as the header says
+	body                           string
+	event                          struct {
 		Type string
 		Data struct {
 			ID, Status string
@@ -49,9 +49,10 @@ func newReceiver(t *testing.T) *receiver {
 
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
-	a := arrival{path: req.URL.Path, id: req.Header.Get("Webhook-Id"), signature: req.Header.Get("Webhook-Signature"), body: string(body)}
+	h := req.Header
+	a := arrival{path: req.URL.Path, id: h.Get("Webhook-Id"), timestamp: h.Get("Webhook-Timestamp"), signature: h.Get("Webhook-Signature"), body: string(body)}
 	var seconds int64
-	fmt.Sscan(req.Header.Get("Webhook-Timestamp"), &seconds)
+	fmt.Sscan(a.timestamp, &seconds)
 	a.at = time.Unix(seconds, 0)
 	if err != nil || json.Unmarshal(body, &a.event) != nil {
 		r.t.Errorf("the body %q: %v", body, err)

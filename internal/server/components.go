@@ -18,6 +18,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/jobs"
 	"github.com/meanwhile-run/meanwhile/internal/api/openapi"
+	"github.com/meanwhile-run/meanwhile/internal/api/webhooks"
 	"github.com/meanwhile-run/meanwhile/internal/callback"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
@@ -214,7 +215,7 @@ func (c *components) assemble(waiting context.Context) (err error) {
 	c.runners = append(c.makeRunners(c.executors), c.deliveryRunner())
 	c.jobs = jobs.New(jobs.Config{Engine: jobs.FromEngine(c.engine), Files: c.files, Gate: c.gate, Log: c.log, Stopping: c.streams, MaxInput: maxInput(c.cfg.Queues)})
 	c.admin = admin.New(admin.Config{Registry: c.registry, Log: c.log})
-	c.apis = []httpAPI{c.jobs, c.admin}
+	c.apis = []httpAPI{c.jobs, c.admin, webhooks.New(c.callbacks, c.log)}
 	c.openAdminSocket()
 	c.makeInbox()
 	if _, ok := c.cfg.Queues[chatQueue]; ok {

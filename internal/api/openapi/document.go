@@ -17,7 +17,7 @@ import (
 var sources embed.FS
 
 // partNames are the files of the document, in the order of their calls.
-var partNames = []string{"base", "jobs", "many", "watching", "queues", "tokens", "access", "chat", "server"}
+var partNames = []string{"base", "jobs", "many", "watching", "queues", "tokens", "access", "webhooks", "chat", "server"}
 
 // loadDocument returns the whole description. The first call builds it.
 var loadDocument = sync.OnceValues(func() (tree, error) {
