@@ -25,12 +25,16 @@ const stopTimeout = 5 * time.Second
 
 // commit applies a batch for the first time.
 func (e *Engine) commit(ctx context.Context, pb *pendingBatch) {
-	pb.began = time.Now()
-	e.commits.begin(pb.began)
+	if pb.began.IsZero() {
+		pb.began = time.Now()
+		e.commits.begin(pb.began)
+	}
 	pb.err = errNoSpace
 	if e.disk.beginCommit(pb.addedBytes()) {
 		pb.synced, pb.err = e.apply(ctx, pb.batch, applyOptions{certain: true, refused: func() { e.answerRefused(pb) }})
 		e.disk.endCommit()
+	} else if pb.giveUpTurn != nil {
+		pb.giveUpTurn()
 	}
 	if errors.Is(pb.err, store.ErrFull) {
 		e.trimForFullDisk(ctx, pb)
@@ -105,6 +109,10 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 			return nil, err
 		}
 		t.certain = t.certain && errors.Is(err, store.ErrNotCommitted)
+		if errors.Is(err, store.ErrOutdated) {
+			e.awaitOutcomes(ctx)
+			continue
+		}
 		e.markStoreFailing()
 		e.log.Error("the store refused a commit, which is tried again", "error", err, "ops", b.Len(), "unknown", !errors.Is(err, store.ErrNotCommitted))
 		if ctx.Err() != nil && time.Since(began) > stopTimeout {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -14,12 +15,18 @@ type pendingBatch struct {
 	ops    []*pendingOp // in the order in which the store applies them
 	claims []claim
 
+	giveUpTurn func() // see [store.Beginner]; nil if the batch does not have its turn
+
+	// Set by commit, or by gatherInTurn.
+	began time.Time
+
 	// Set by commit.
-	began  time.Time
 	synced func() error // waits until the batch is on disk; nil if it was not applied
 	err    error        // the error if it was not applied
 
 	partialErr error // the error of its last ops, each of which has its own refusal
+
+	outdated bool // its outcome is unknown, and the store works; see [store.ErrOutdated]
 
 	assumed bool // assumeDurable has used its answers
 
@@ -44,6 +51,39 @@ func (c *claim) recordClaimed(jobs int) {
 		c.consumer.releaseUnclaimed(c.op, jobs)
 	}
 	c.recorded, c.jobs = true, jobs
+}
+
+// gatherInTurn makes the next batch, once it is this process's turn to move jobs.
+func (e *Engine) gatherInTurn(ctx context.Context) *pendingBatch {
+	if e.beginner == nil || !e.lanes.hasMoves() && !e.needsClaim() {
+		return e.gather()
+	}
+	began := time.Now()
+	e.commits.begin(began)
+	cancel := e.beginner.Begin(ctx)
+	pb := e.gather()
+	pb.began, pb.giveUpTurn = began, cancel
+	if pb.batch.Len() == 0 {
+		e.commits.end()
+		cancel()
+	}
+	return pb
+}
+
+// hasMoves reports whether an op waits that may move a job.
+func (l *lanes) hasMoves() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting[laneSubmit])+len(l.waiting[laneUpkeep]) > 0 {
+		return true
+	}
+	return slices.ContainsFunc(l.waiting[laneUrgent], func(p *pendingOp) bool {
+		switch p.op.(type) {
+		case *store.Renew, *store.Presence:
+			return false
+		}
+		return true
+	})
 }
 
 // gather makes the next batch from the waiting ops. It frees the slots of its finishes, assigns

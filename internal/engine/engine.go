@@ -82,6 +82,7 @@ type Config struct {
 type Engine struct {
 	// Set once.
 	store          store.Store
+	beginner       store.Beginner // the store, if it is one; else nil
 	process        job.Process
 	hub            *watch.Hub
 	log            *slog.Logger
@@ -151,6 +152,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		leases:         map[job.ID]*localLease{},
 	}
 	limits := map[string]job.Limits{}
+	e.beginner, _ = c.Store.(store.Beginner)
 	for _, q := range c.Queues {
 		e.queues[q.Name] = &queue{Queue: q, process: e.process, resources: e.resources, limits: q.ownLimits()}
 		limits[q.Name] = q.ownLimits().ofBatch()

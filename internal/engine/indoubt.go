@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -56,19 +57,21 @@ func (e *Engine) recoverInDoubt(ctx context.Context, list []*pendingBatch) {
 	if len(list) == 0 {
 		return
 	}
-	e.recovering = true
-	e.markStoreFailing() // again, because a batch that was applied meanwhile may have ended the outage
+	if outage := slices.ContainsFunc(list, func(pb *pendingBatch) bool { return !pb.outdated }); outage {
+		e.recovering = true
+		e.markStoreFailing() // again, because a batch that was applied meanwhile may have ended the outage
+	}
 	for _, pb := range list {
 		if pb.err == nil {
 			e.reapply(ctx, pb)
 		}
 		e.answerBatch(pb)
 	}
-	e.recovering = false
-	if e.fatal == nil {
+	if e.fatal == nil && e.recovering {
 		e.storeFailing.Store(false)
 		e.sweeper.markUnhealthy() // the outage ends now, and workers get time to renew
 	}
+	e.recovering = false
 	e.lanes.signal()
 }
 

@@ -67,7 +67,7 @@ func (e *Engine) loop(ctx context.Context) error {
 			<-e.lanes.wake
 			continue
 		}
-		pb := e.gather()
+		pb := e.gatherInTurn(ctx)
 		if pb.batch.Len() == 0 {
 			<-e.lanes.wake
 			continue
@@ -127,7 +127,7 @@ func (e *Engine) syncAndAnswer(pb *pendingBatch) (known bool) {
 	if pb.err == nil {
 		pb.err = e.sync(pb)
 		if errors.Is(pb.err, store.ErrUnknown) {
-			pb.err = nil
+			pb.outdated, pb.err = errors.Is(pb.err, store.ErrOutdated), nil
 			return false
 		}
 	}
@@ -164,6 +164,9 @@ func (e *Engine) sync(pb *pendingBatch) error {
 		return nil
 	}
 	if errors.Is(err, store.ErrUnknown) {
+		if errors.Is(err, store.ErrOutdated) {
+			return err
+		}
 		e.markStoreFailing()
 		e.log.Error("it is not known whether a commit is stored: it is made again, and so are those behind it", "error", err, "ops", pb.batch.Len())
 		return err

@@ -3,8 +3,10 @@ package engine_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -87,7 +89,7 @@ func newClientLog(t *testing.T, s *sharedStore, path string, seed uint64) *clien
 			f := faulty.Fault{After: func() { time.Sleep(late) }}
 			switch rng.IntN(12) {
 			case 0, 1:
-				f.Step = faulty.SyncLostEither
+				f.Step, f.Outdated = faulty.SyncLostEither, rng.IntN(2) == 0
 			case 2:
 				f.Step = faulty.LostEither
 			case 3:
@@ -100,6 +102,41 @@ func newClientLog(t *testing.T, s *sharedStore, path string, seed uint64) *clien
 		r.processes = append(r.processes, startWithConfig(t, engine.Config{Store: f, Queues: q, Bus: &notices}))
 	}
 	return r
+}
+
+// A batch that another process came before is applied again. That is no outage: nothing is refused or
+// logged, and no lease gets time.
+func TestOutdatedBatchIsNoOutage(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "jobs.db")
+	synctest.Test(t, func(t *testing.T) {
+		var outdated atomic.Int64
+		var log strings.Builder
+		s := newSyncLosingStore(t, openStore(t, path), path, faulty.Plan{Commit: func(_ int, b *store.Batch) (f faulty.Fault) {
+			if len(b.Submits) > 0 && outdated.Add(1)%2 == 1 {
+				f.Step, f.Outdated = faulty.SyncLostBeforeCommit, true
+			}
+			return f
+		}})
+		q := queues()
+		q[0].MaxDepth = 100
+		h := startWithConfig(t, engine.Config{Store: s, Queues: q, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				if _, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim"}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if err := h.CheckCapacity("sim", 1); err != nil || h.StoreAway() || log.Len() > 0 {
+			t.Errorf("an outage is seen: %v, %v, %s", err, h.StoreAway(), log.String())
+		}
+		if outdated.Load() < 2 {
+			t.Error("no batch was outdated")
+		}
+	})
 }
 
 // While the outcome of a batch is unknown, no caller is answered, no other batch is applied, and

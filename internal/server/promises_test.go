@@ -286,8 +286,8 @@ func queuesAreTheSameAtEachServer(r *replicas) {
 	for at, s := range r.servers {
 		_, q := s.call("GET", "/v1/queues/work", "")
 		counts := q["counts"].(map[string]any)
-		for tries := 0; counts["running"] != 12.0 || counts["queued"] != 3.0; tries++ { // a second old at most
-			if tries > 1000 {
+		for began := time.Now(); counts["running"] != 12.0 || counts["queued"] != 3.0; { // a second old at most
+			if time.Since(began) > 10*time.Second {
 				r.Fatalf("at %d: %v", at, q)
 			}
 			_, q = s.call("GET", "/v1/queues/work", "")

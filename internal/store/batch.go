@@ -16,6 +16,9 @@ var (
 	// ErrUnknown is returned by a sync when it is unknown whether the batch is stored.
 	// [Store.Apply] describes what the caller does then.
 	ErrUnknown = errors.New("store: whether the batch is stored is not known")
+	// ErrOutdated comes with one of the errors above when the store works: a batch was computed
+	// before another process changed what it depends on. The caller applies it again, as always.
+	ErrOutdated = errors.New("store: another process came first")
 	// ErrData means that nothing was applied because the store cannot take the data of some
 	// op. The caller commits the two halves of the batch, and so on, until the bad op is
 	// alone in its batch. A store takes any bytes in bodies, and all plain text in names: valid

@@ -14,6 +14,8 @@ package store
 
 import (
 	"context"
+	"errors"
+	"runtime"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -53,6 +55,9 @@ type Store interface {
 	// differently, because another process may have written in between. Until then the store
 	// refuses every other batch with [ErrNotCommitted].
 	//
+	// Where [ErrOutdated] comes with ErrUnknown or ErrNotCommitted, all of this holds too. Only
+	// there is no trouble to wait for: the caller may apply the batches again at once.
+	//
 	// Any other error of synced means that the disk can no longer be trusted. The caller must
 	// close the store. Only opening it again shows what is stored.
 	//
@@ -67,6 +72,14 @@ type Store interface {
 	Close() error
 }
 
+// Beginner is a store that other processes write to as well. Before the caller makes a batch that
+// moves jobs, it may call Begin, which waits for the turn of this process: what the caller gets to
+// write meanwhile joins the batch. Then it calls Apply at once, or cancel if there is no batch. Begin
+// returns no error: what is wrong shows in Apply.
+type Beginner interface {
+	Begin(ctx context.Context) (cancel func())
+}
+
 // ClockTolerance is the largest difference between [UpkeepReader.Now] and the clock that a
 // commit uses at the same moment.
 const ClockTolerance = 100 * time.Millisecond
@@ -77,13 +90,19 @@ const ClockTolerance = 100 * time.Millisecond
 // forgotten batches that changed nothing.
 const MaxUnsynced = 8
 
-// Commit applies a batch and returns when it is on disk.
+// Commit applies a batch and returns when it is on disk. It applies the batch again when another
+// process came first; see [ErrOutdated].
 func Commit(ctx context.Context, s Store, b *Batch) error {
-	synced, err := s.Apply(ctx, b)
-	if err != nil {
-		return err
+	for {
+		synced, err := s.Apply(ctx, b)
+		if err == nil {
+			err = synced()
+		}
+		if !errors.Is(err, ErrOutdated) {
+			return err
+		}
+		runtime.Gosched() // the batch that must come first may be another goroutine's
 	}
-	return synced()
 }
 
 // JobReader has the reads that an API needs. A job of another owner and a deleted job are

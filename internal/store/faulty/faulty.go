@@ -38,6 +38,8 @@ var ErrLost = errors.New("faulty: the answer was lost")
 // Fault is the fault of one commit. The zero value is no fault.
 type Fault struct {
 	Step Step
+	// Outdated makes a lost sync say that the store works; see [store.ErrOutdated].
+	Outdated bool
 	// Before, when set, is called before the commit is applied, and After during its sync. The
 	// commit waits for both: this makes it slow. While After blocks, the next commit may be
 	// applied.
@@ -143,6 +145,8 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (func() error, error)
 		switch {
 		case f.Step == BadSync:
 			return ErrLost
+		case lost && f.Outdated:
+			return fmt.Errorf("faulty: %w: %w", store.ErrUnknown, store.ErrOutdated)
 		case lost:
 			return fmt.Errorf("faulty: %w", store.ErrUnknown)
 		}

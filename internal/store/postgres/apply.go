@@ -22,16 +22,20 @@ var (
 	// Statements find their rows by an index whatever the statistics say: by n = any(…), whose rows
 	// are then joined with the new values by a hash, or by a lateral read for each element. What is
 	// switched off counts as very expensive, for which the server would compile the statement.
-	configure = &statement{"configure", `select set_config('lock_timeout', $1::text, true), set_config('statement_timeout', $2::text, true),
-		set_config('idle_in_transaction_session_timeout', $3::text, true), set_config('enable_seqscan', 'off', true),
-		set_config('enable_nestloop', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true),
-		set_config('jit', 'off', true)`}
-	lockMoves   = &statement{"lock_moves", "select pg_advisory_xact_lock($1::bigint::int, 'moves'::regclass::oid::bigint::bit(32)::int)"}
-	lockProcess = &statement{"lock_process", "select pg_advisory_xact_lock($1::bigint)"}
-	readStart   = &statement{"read_start", "select " + clockMicros + ", exists (select from applied where batch = $1::uuid)"}
-	insertMove  = &statement{"insert_move", "insert into moves (seq, at, last_n, data) values ($1::bigint, $2::bigint, $3::bigint, $4::bytea)"}
-	insertBatch = &statement{"insert_batch", "insert into applied (batch, at, bytes) values ($1::uuid, $2::bigint, $3::bigint)"}
+	configure = &statement{"configure", "select " + writerSettings + " from (select true as local) l"}
+	// configureSession does the same once, on a connection that is not behind a pooler.
+	configureSession = &statement{"configure_session", "select " + writerSettings + " from (select false as local) l where pg_backend_pid() = $4::bigint"}
+	lockMoves        = &statement{"lock_moves", "select pg_advisory_xact_lock($1::bigint::int, 'moves'::regclass::oid::bigint::bit(32)::int)"}
+	lockProcess      = &statement{"lock_process", "select pg_advisory_xact_lock($1::bigint)"}
+	readStart        = &statement{"read_start", "select " + clockMicros + ", exists (select from applied where batch = $1::uuid)"}
+	insertMove       = &statement{"insert_move", "insert into moves (seq, at, last_n, data) values ($1::bigint, $2::bigint, $3::bigint, $4::bytea)"}
+	insertBatch      = &statement{"insert_batch", "insert into applied (batch, at, bytes) values ($1::uuid, $2::bigint, $3::bigint)"}
 )
+
+const writerSettings = `set_config('lock_timeout', $1::text, local), set_config('statement_timeout', $2::text, local),
+	set_config('idle_in_transaction_session_timeout', $3::text, local), set_config('enable_seqscan', 'off', local),
+	set_config('enable_nestloop', 'off', local), set_config('enable_mergejoin', 'off', local), set_config('plan_cache_mode', 'force_generic_plan', local),
+	set_config('jit', 'off', local)`
 
 const (
 	// movesLock is the class of the advisory lock that orders all moves of an installation. The
@@ -56,19 +60,32 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 	if b.ID == (store.BatchID{}) {
 		return nil, fmt.Errorf("the batch has no id: %w", store.ErrNotCommitted)
 	}
-	if s.recent.has(b.ID) {
+	if synced, err := s.answered(b.ID); synced != nil || err != nil {
+		s.abandonBegun()
 		// An earlier call applied the batch and answered its ops.
-		return func() error { return nil }, nil
+		return synced, err
+	}
+	s.takeFailure()
+	if s.begun == nil && s.isDirect(b) {
+		if synced, err = s.applyDirect(ctx, b); !errors.Is(err, errNotDirect) {
+			return synced, err
+		}
+	}
+	if err := s.drain(); err != nil || s.mustComeLater(b.ID) {
+		return nil, errAgainFirst
 	}
 	for try, lock := 1, false; ; try++ {
-		err := s.applyOnce(ctx, b, lock)
+		err := s.applyOnce(ctx, b, lock, try == 1)
 		if err == nil {
-			s.recent.add(b.ID)
+			s.outcomes.applied(b.ID)
 			return func() error { return nil }, nil
 		}
 		if errors.Is(err, errUnlocked) {
 			lock = true
 			continue
+		}
+		if errors.Is(err, store.ErrData) || errors.Is(err, store.ErrFull) {
+			s.outcomes.over(b.ID) // the caller may split it
 		}
 		var again *retryable
 		if try == maxTries || !errors.As(err, &again) {
@@ -110,6 +127,7 @@ func (s *Store) usable(ctx context.Context) error {
 
 // noteLost drops the connection after an error that did not come from a statement.
 func (s *Store) noteLost(err error) {
+	s.begun = nil
 	if s.writer == nil {
 		return
 	}
@@ -133,14 +151,16 @@ func (s *Store) noteLost(err error) {
 var errUnlocked = errors.New("postgres: the batch needs the lock of all moves")
 
 // applyOnce runs the transaction of a batch once, with the lock of all moves if lock is true or the
-// batch has an op that needs it.
-func (s *Store) applyOnce(ctx context.Context, b *store.Batch, lock bool) error {
+// batch has an op that needs it. If mayAssume is true, it may leave out reads; see direct.go.
+func (s *Store) applyOnce(ctx context.Context, b *store.Batch, lock, mayAssume bool) error {
 	if err := s.usable(ctx); err != nil {
 		return s.failed(err)
 	}
 	t := newTx(ctx, s)
-	t.locked = lock || s.inDoubt || s.movesJobs(b)
+	t.locked = lock || s.inDoubt || s.begun != nil || s.movesJobs(b)
+	t.assumes = mayAssume && s.mayAssume(b)
 	known, err := t.start(b)
+	s.begun = nil
 	if errors.Is(err, errGap) {
 		s.noteGap()
 		return &retryable{fmt.Errorf("%w: %w", err, store.ErrNotCommitted)}
@@ -167,10 +187,54 @@ func (s *Store) applyOnce(ctx context.Context, b *store.Batch, lock bool) error 
 		return errUnlocked
 	}
 	if err := t.finish(b); err != nil {
+		if t.assumes && wasOutdated(err) {
+			return &retryable{fmt.Errorf("%w: %w", err, store.ErrNotCommitted)}
+		}
 		return err
 	}
 	s.stale, s.inDoubt = false, false
 	return nil
+}
+
+// applyDirect applies a batch without a read. After errNotDirect nothing of it can be stored.
+func (s *Store) applyDirect(ctx context.Context, b *store.Batch) (synced func() error, err error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, s.failed(err)
+	}
+	t := newTx(ctx, s)
+	t.startDirect(b)
+	s.stale = true
+	err = ops.Apply(t, s.mem, b, s.atEnd)
+	changes := s.mem.Changes()
+	if err == nil && t.locked && len(changes) == 0 { // no move, and so no guard
+		s.stale = false
+		return nil, errNotDirect
+	}
+	if err == nil {
+		err = t.writeAll(b, changes)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
+	}
+	if s.beforeCommit != nil {
+		s.beforeCommit()
+	}
+	synced, sent := s.sendDirect(t, b.ID)
+	if !sent {
+		s.disconnect()
+		return nil, errNotDirect
+	}
+	s.stale = false
+	if t.locked {
+		s.lastSeq, s.lastAt = s.lastSeq+1, roundTime(t.now)
+	}
+	s.known.keep(t)
+	if !t.locked {
+		// Many small batches of output would cost more than they win.
+		err := synced()
+		return func() error { return err }, nil
+	}
+	return synced, nil
 }
 
 // failed ends a transaction that failed before its commit was sent.
@@ -195,6 +259,7 @@ func (s *Store) noteGap() {
 
 // abandon ends a transaction that has nothing to write.
 func (s *Store) abandon(ctx context.Context) error {
+	s.begun = nil
 	f := flush{w: s.writer}
 	f.add(rollback, nil)
 	if err := f.run(ctx); err != nil {
@@ -215,8 +280,15 @@ func (s *Store) movesJobs(b *store.Batch) bool {
 // stored already.
 func (t *tx) start(b *store.Batch) (known bool, err error) {
 	s := t.s
-	t.reads.add(begin, nil)
-	t.reads.add(configure, nil, millisParam(maxWait), millisParam(maxRun), millisParam(maxIdle))
+	if s.begun != nil {
+		t.now = *s.begun
+		t.prefetch(b)
+		if b.Counts != nil { // it was applied before
+			t.reads.add(readStart, func(r *record) { r.int(); known = r.flag() }, b.ID[:])
+		}
+		return known, t.read()
+	}
+	t.addBegin()
 	if !t.locked || s.inDoubt { // the batch in doubt may have had only the one or the other
 		t.reads.add(lockProcess, nil, intParam(s.process))
 	}
@@ -244,11 +316,28 @@ func (t *tx) start(b *store.Batch) (known bool, err error) {
 	return known, err
 }
 
+// addBegin begins the transaction.
+func (t *tx) addBegin() {
+	t.reads.add(begin, nil)
+	if t.s.writer.pooled {
+		t.reads.add(configure, nil, timeouts()...)
+	}
+}
+
+// timeouts are the parameters of configure.
+func timeouts() [][]byte {
+	return [][]byte{millisParam(maxWait), millisParam(maxRun), millisParam(maxIdle)}
+}
+
 // prefetch adds the reads of what the batch names.
 func (t *tx) prefetch(b *store.Batch) {
+	if t.assumes {
+		t.assume(b)
+	} else {
+		t.addUsedIDs(b.Submits)
+	}
 	n := ops.NamesOf(b)
 	t.addJobs(n.Running, n.Jobs, n.Tokens)
-	t.addUsedIDs(b.Submits)
 	t.addKeys(n.Keys)
 	t.addRows(n.Rows)
 	for _, of := range n.Sets {
@@ -275,26 +364,20 @@ func (t *tx) prefetchLanes(op *store.Claim) {
 // finish writes everything and commits.
 func (t *tx) finish(b *store.Batch) error {
 	s := t.s
-	t.writePending()
-	if t.failed != nil {
-		return s.failed(fmt.Errorf("%w: %w", t.failed, store.ErrData))
-	}
 	changes := s.mem.Changes()
 	seq := s.lastSeq
 	if len(changes) > 0 {
 		seq++
-		t.write(insertMove, intParam(seq), intParam(t.now.UnixMicro()), intParam(s.lastN), ops.AppendChanges(nil, changes))
 	}
-	deleted, folds := len(s.recent.old()), t.locked && t.wrote && time.Since(s.foldedAt) >= s.folding.every
-	if folds {
-		t.fold(seq)
+	deleted, folds := 0, false
+	if t.writePending(); t.locked && t.wrote && time.Since(s.foldedAt) >= s.folding.every {
+		folds, deleted = true, t.fold(seq)
 	}
-	if t.wrote {
-		t.write(insertBatch, b.ID[:], intParam(t.now.UnixMicro()), intParam(t.bytes))
+	if err := t.writeAll(b, changes); err != nil {
+		return s.failed(err)
 	}
 	wrote := t.wrote
 	committed := true
-	t.reads.add(commit, nil)
 	t.reads.calls[len(t.reads.calls)-1].done = func(tag string) { committed = tag == "COMMIT" }
 	if s.beforeCommit != nil {
 		s.beforeCommit()
@@ -308,17 +391,16 @@ func (t *tx) finish(b *store.Batch) error {
 		if seq > s.lastSeq {
 			s.lastSeq, s.lastAt = seq, t.now
 		}
-		if wrote {
-			s.recent.stored = append(s.recent.stored, b.ID)
-		}
+		s.outcomes.stored(b.ID, wrote, deleted)
 		if folds {
 			s.foldedAt = time.Now()
-			s.recent.forgetOld(deleted)
 		}
 		if err != nil {
 			s.noteLost(err)
 			s.stale = true
+			return nil
 		}
+		s.known.keep(t)
 		return nil
 	case err == nil:
 		return s.failed(errors.New("the server ended the transaction with a rollback"))
@@ -328,6 +410,25 @@ func (t *tx) finish(b *store.Batch) error {
 	s.disconnect()
 	s.inDoubt = true
 	return fmt.Errorf("the connection was lost during the commit: %w", err)
+}
+
+// writeAll adds all writes, the move and the commit.
+func (t *tx) writeAll(b *store.Batch, changes []ops.Change) error {
+	if t.assumes {
+		t.addGuard(b)
+	}
+	t.writePending()
+	if t.failed != nil {
+		return fmt.Errorf("%w: %w", t.failed, store.ErrData)
+	}
+	if len(changes) > 0 {
+		t.write(insertMove, intParam(t.s.lastSeq+1), intParam(t.now.UnixMicro()), intParam(t.s.lastN), ops.AppendChanges(nil, changes))
+	}
+	if t.wrote {
+		t.write(insertBatch, b.ID[:], intParam(t.now.UnixMicro()), intParam(t.bytes))
+	}
+	t.reads.add(commit, nil)
+	return nil
 }
 
 func millisParam(d time.Duration) []byte { return fmt.Appendf(nil, "%d", d.Milliseconds()) }

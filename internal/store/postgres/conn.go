@@ -11,8 +11,9 @@ import (
 // statement is a statement of the writer.
 type statement struct{ name, sql string }
 
-// writer is the connection that applies batches. One goroutine at a time uses it.
-type writer struct {
+// conn is a connection that the library serves: for reads, imports and migrations. One goroutine
+// at a time uses it.
+type conn struct {
 	pg         *pgconn.PgConn
 	unprepared bool // statements are sent whole each time, for a pooler that mixes connections
 	prepared   map[*statement]bool
@@ -20,16 +21,16 @@ type writer struct {
 	pooled     bool   // a pooler is in between
 }
 
-func connectWriter(ctx context.Context, config *pgconn.Config, unprepared bool) (*writer, error) {
+func connect(ctx context.Context, config *pgconn.Config, unprepared bool) (*conn, error) {
 	pg, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	return &writer{pg: pg, unprepared: unprepared, prepared: map[*statement]bool{}}, nil
+	return &conn{pg: pg, unprepared: unprepared, prepared: map[*statement]bool{}}, nil
 }
 
 // close closes the connection without waiting for the server.
-func (w *writer) close() {
+func (w *conn) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	_ = w.pg.Close(ctx)
@@ -37,7 +38,9 @@ func (w *writer) close() {
 
 // flush is some statements that are sent together and answered in one round trip.
 type flush struct {
-	w     *writer
+	w interface {
+		run(ctx context.Context, calls []call) error
+	} // a conn, or the line
 	calls []call
 }
 
@@ -62,47 +65,53 @@ func (f *flush) run(ctx context.Context) error {
 	if len(f.calls) == 0 {
 		return nil
 	}
-	watched, stop := f.w.watch(ctx)
+	err := f.w.run(ctx, f.calls)
+	f.calls = f.calls[:0]
+	return err
+}
+
+// run is one round trip; see [flush.run].
+func (w *conn) run(ctx context.Context, calls []call) error {
+	watched, stop := w.watch(ctx)
 	defer stop()
-	p := f.w.pg.StartPipeline(watched)
-	for i := range f.calls {
-		c := &f.calls[i]
-		if f.w.unprepared {
+	p := w.pg.StartPipeline(watched)
+	for i := range calls {
+		c := &calls[i]
+		if w.unprepared {
 			p.SendQueryParams(c.s.sql, c.params, nil, binaryFormat, binaryFormat)
 			continue
 		}
-		if c.prepare = !f.w.prepared[c.s]; c.prepare {
-			f.w.prepared[c.s] = true
+		if c.prepare = !w.prepared[c.s]; c.prepare {
+			w.prepared[c.s] = true
 			p.SendPrepare(c.s.name, c.s.sql, nil)
 		}
 		p.SendQueryPrepared(c.s.name, c.params, binaryFormat, binaryFormat)
 	}
 	err := p.Sync()
 	if err == nil {
-		err = f.read(p)
+		err = readAll(p, calls)
 	}
 	if closed := p.Close(); err == nil {
 		err = closed
 	}
 	if err != nil && errors.Is(context.Cause(watched), errHangs) {
-		f.w.guard.giveUp(f.w)
+		w.guard.giveUp(w.pg.Conn())
 		err = fmt.Errorf("%w: %w", errHangs, err)
 	}
 	if err != nil {
 		// The server has not prepared what came behind the error.
-		for i := range f.calls {
-			if f.calls[i].prepare {
-				delete(f.w.prepared, f.calls[i].s)
+		for i := range calls {
+			if calls[i].prepare {
+				delete(w.prepared, calls[i].s)
 			}
 		}
 	}
-	f.calls = f.calls[:0]
 	return err
 }
 
-func (f *flush) read(p *pgconn.Pipeline) error {
-	for i := range f.calls {
-		c := &f.calls[i]
+func readAll(p *pgconn.Pipeline, calls []call) error {
+	for i := range calls {
+		c := &calls[i]
 		if c.prepare {
 			if _, err := p.GetResults(); err != nil {
 				return fmt.Errorf("%s: %w", c.s.name, err)

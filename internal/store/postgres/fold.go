@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"slices"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -28,8 +29,8 @@ var defaultFolding = folding{every: 10 * time.Second, keep: time.Minute}
 const keepBatchIDs = 24 * time.Hour
 
 // fold writes the counts of all queues as of the move seq, which the batch makes, and deletes old
-// moves and batch ids.
-func (t *tx) fold(seq int64) {
+// moves and batch ids. It returns how many of those this process need not remember any more.
+func (t *tx) fold(seq int64) (deleted int) {
 	s := t.s
 	counts := newTable("tfiiiiiiiiii")
 	for name, c := range s.mem.Counts() {
@@ -38,19 +39,31 @@ func (t *tx) fold(seq int64) {
 	}
 	t.addTable(putQueues, counts)
 	old := newTable("u")
-	for _, id := range s.recent.old() {
+	for _, id := range s.outcomes.old() {
 		old.uuid(id)
+		deleted++
 	}
 	t.write(updateFold, intParam(seq), intParam(s.lastN), old.columns[0].value(), intParam(t.now.Add(-keepBatchIDs).UnixMicro()))
 	t.write(deleteMoves, intParam(seq), intParam(t.now.Add(-s.folding.keep).UnixMicro()))
+	return deleted
 }
 
 // old returns the ids in the table applied that the process does not need any more.
-func (r *recentBatches) old() []store.BatchID {
-	return r.stored[:max(len(r.stored)-2*store.MaxUnsynced, 0)]
+func (o *outcomes) old() []store.BatchID {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r := &o.recent
+	return slices.Clone(r.stored[:max(len(r.stored)-2*store.MaxUnsynced, 0)])
 }
 
-// forgetOld drops the ids that a batch has deleted.
-func (r *recentBatches) forgetOld(deleted int) {
+// stored notes that a batch is committed, and that it has deleted the ids of older ones. wrote is
+// false for a batch without a row in the table applied.
+func (o *outcomes) stored(id store.BatchID, wrote bool, deleted int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r := &o.recent
+	if wrote {
+		r.stored = append(r.stored, id)
+	}
 	r.stored = append(r.stored[:0], r.stored[deleted:]...)
 }

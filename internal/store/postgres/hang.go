@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -51,15 +52,15 @@ func (g *guard) watchPool(c *pgxpool.Config) {
 
 // giveUp closes a connection that hangs. Most of the others hang too: idle ones of the pool are
 // replaced, and those in use are looked after themselves.
-func (g *guard) giveUp(w *writer) {
+func (g *guard) giveUp(conn net.Conn) {
 	g.lastHang.Store(time.Now().UnixNano())
-	_ = w.pg.Conn().Close()
+	_ = conn.Close()
 	g.pool.Reset()
 }
 
 // watch returns a context for an exchange with the server, which ends when the connection hangs.
 // The caller calls stop after the exchange.
-func (w *writer) watch(ctx context.Context) (watched context.Context, stop func()) {
+func (w *conn) watch(ctx context.Context) (watched context.Context, stop func()) {
 	if w.guard == nil {
 		return ctx, func() {}
 	}
@@ -67,7 +68,9 @@ func (w *writer) watch(ctx context.Context) (watched context.Context, stop func(
 	done := make(chan struct{})
 	timer := time.AfterFunc(w.guard.patience, func() {
 		defer close(done)
-		w.lookAfter(watched, cancel)
+		if w.guard.lookAfter(watched, w.pg.PID(), w.pooled) {
+			cancel(errHangs)
+		}
 	})
 	return watched, func() {
 		cancel(nil)
@@ -77,20 +80,20 @@ func (w *writer) watch(ctx context.Context) (watched context.Context, stop func(
 	}
 }
 
-// lookAfter cancels an exchange when the connection hangs. It returns when the exchange has ended.
-func (w *writer) lookAfter(ctx context.Context, cancel context.CancelCauseFunc) {
-	for since := w.guard.patience; ; since += w.guard.patience {
-		hangs, err := w.hangs(ctx)
+// lookAfter returns true when the connection of a backend hangs, or false when the exchange has
+// ended.
+func (g *guard) lookAfter(ctx context.Context, pid uint32, pooled bool) bool {
+	for since := g.patience; ; since += g.patience {
+		hangs, err := g.hangs(ctx, pid, pooled)
 		// While no new connection works either, closing this one would win nothing.
-		if err == nil && (hangs || w.pooled && since >= maxAnswer) {
-			cancel(errHangs)
-			return
+		if err == nil && (hangs || pooled && since >= maxAnswer) {
+			return ctx.Err() == nil
 		}
-		next := time.NewTimer(w.guard.patience)
+		next := time.NewTimer(g.patience)
 		select {
 		case <-ctx.Done():
 			next.Stop()
-			return
+			return false
 		case <-next.C:
 		}
 	}
@@ -98,21 +101,21 @@ func (w *writer) lookAfter(ctx context.Context, cancel context.CancelCauseFunc) 
 
 // hangs asks over a new connection whether the server has ended this connection, or waits for this
 // client. It ends a backend that does, because its transaction may hold locks.
-func (w *writer) hangs(ctx context.Context) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, w.guard.patience)
+func (g *guard) hangs(ctx context.Context, pid uint32, pooled bool) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, g.patience)
 	defer cancel()
-	pg, err := pgconn.ConnectConfig(ctx, w.guard.config)
+	pg, err := pgconn.ConnectConfig(ctx, g.config)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = pg.Close(ctx) }()
-	if w.pooled {
+	if pooled {
 		return false, nil
 	}
 	sql := fmt.Sprintf(`select case when state like 'idle%%' or wait_event_type = 'Client' then pg_terminate_backend(pid) else false end
 		from pg_stat_activity where pid = %d and usename = current_user
-		and not (state_change > clock_timestamp() - interval '%d milliseconds')`, w.pg.PID(), (w.guard.patience * 4 / 5).Milliseconds())
-	results, err := pg.Exec(ctx, "select count(*) from pg_stat_activity where pid = "+fmt.Sprint(w.pg.PID())+"; "+sql).ReadAll()
+		and not (state_change > clock_timestamp() - interval '%d milliseconds')`, pid, (g.patience * 4 / 5).Milliseconds())
+	results, err := pg.Exec(ctx, "select count(*) from pg_stat_activity where pid = "+fmt.Sprint(pid)+"; "+sql).ReadAll()
 	if err != nil {
 		return false, err
 	}

@@ -108,7 +108,7 @@ func TestSlowAnswerKeepsItsConnection(t *testing.T) {
 	t.Parallel()
 	s, _, d := proxied(t)
 	commitUntilKnown(t, s, batchOf(newSubmit()))
-	before := s.writer.pg
+	before := s.writer
 	holder := d.Connect(t)
 	if _, err := holder.Exec(t.Context(), "begin; lock table jobs in access exclusive mode"); err != nil {
 		t.Fatal(err)
@@ -123,8 +123,8 @@ func TestSlowAnswerKeepsItsConnection(t *testing.T) {
 	if _, err := holder.Exec(t.Context(), "rollback"); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-applied; err != nil || s.writer.pg != before {
-		t.Errorf("%v; the connection is the same: %v", err, s.writer.pg == before)
+	if err := <-applied; err != nil || s.writer != before {
+		t.Errorf("%v; the connection is the same: %v", err, s.writer == before)
 	}
 }
 

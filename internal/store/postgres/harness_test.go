@@ -126,7 +126,7 @@ func LoseAnswers(s *Store) {
 	n := 0
 	s.beforeCommit = func() {
 		if n++; n%7 == 3 {
-			_ = s.writer.pg.Conn().Close()
+			_ = s.writer.conn.Close()
 		}
 	}
 	s.afterCommit = func(err error) error {
@@ -136,3 +136,9 @@ func LoseAnswers(s *Store) {
 		return err
 	}
 }
+
+// Eager makes a store try direct batches also while another one is busy.
+func Eager(s *Store) { s.aloneFor = 0 }
+
+// AlwaysRead makes a store read before each batch.
+func AlwaysRead(s *Store) { s.options.alwaysRead = true }

@@ -75,7 +75,7 @@ var ErrUnstorable = errors.New("PostgreSQL cannot store it: it has a NUL or is n
 // process can use the database. One goroutine uses it. After an error it can only be closed; a
 // later import of the same source goes on where this one has saved its progress.
 type Import struct {
-	w        *writer
+	w        *conn
 	progress Progress
 	stored   []byte // the progress as it is stored
 	state    int64
@@ -94,12 +94,12 @@ func OpenImport(ctx context.Context, conninfo string, from Source, o ImportOptio
 	if err != nil {
 		return nil, err
 	}
-	w, err := connectWriter(ctx, config, o.Unprepared)
+	w, err := connect(ctx, config, o.Unprepared)
 	if err != nil {
 		return nil, err
 	}
 	i := &Import{w: w, tables: newImportTables(), ring: o.Ring, save: cmp.Or(o.SaveBytes, importSave)}
-	if err = w.checkDurable(ctx); err == nil {
+	if _, err = checkDurable(ctx, flush{w: w}); err == nil {
 		err = i.open(ctx, from, o.Restart)
 	}
 	if err != nil {

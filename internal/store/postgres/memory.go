@@ -68,6 +68,7 @@ func (s *Store) refresh(ctx context.Context) error {
 	if !s.stale {
 		return nil
 	}
+	s.abandonBegun()
 	if err := s.load(ctx); err != nil {
 		return err
 	}
@@ -122,6 +123,7 @@ func (s *Store) load(ctx context.Context) error {
 		l.Counts(name, c)
 	}
 	// A number that a failed batch has used is not used again.
+	s.known = newKnown()
 	s.mem, s.lastSeq, s.lastAt, s.lastN = mem, lastSeq, lastAt, max(s.lastN, lastN)
 	return nil
 }
@@ -164,6 +166,8 @@ func (s *Store) followMoves(rows []move) error {
 			s.stale = true
 			return err
 		}
+		s.foreignAt = time.Now()
+		s.known.forgetWaiting()
 		s.lastSeq, s.lastAt, s.lastN = m.seq, m.at, max(s.lastN, m.lastN)
 	}
 	return nil
@@ -173,6 +177,8 @@ func (s *Store) followMoves(rows []move) error {
 func (s *Store) withMemory(ctx context.Context, f func(*ops.Memory)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	_ = s.drain() // a failure is handled by usable
+	s.takeFailure()
 	if err := s.usable(ctx); err != nil {
 		return err
 	}

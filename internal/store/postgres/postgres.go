@@ -41,6 +41,8 @@ type Options struct {
 	Unprepared bool
 	// patience is a shorter patience for a test.
 	patience time.Duration
+	// alwaysRead makes no batch direct.
+	alwaysRead bool
 	// Importing opens a database whose [Import] has copied all rows and has not ended.
 	Importing bool
 	// Log receives errors of the background work; nil discards them.
@@ -66,7 +68,9 @@ type Store struct {
 	guard     *guard
 	pooled    atomic.Bool // a pooler is between this process and the database
 	folding   folding
+	outcomes  outcomes
 	maxSilent time.Duration // see holder.go
+	aloneFor  time.Duration // see direct.go
 
 	// Set by tests before the first batch: called before and after the commit of a batch is sent.
 	beforeCommit func()
@@ -74,17 +78,19 @@ type Store struct {
 
 	mu sync.Mutex
 	// Guarded by mu. A batch holds it from begin to end.
-	writer   *writer // nil after its connection was lost
-	mem      *ops.Memory
-	recent   recentBatches
-	foldedAt time.Time // when this process last folded
-	lastSeq  int64     // the last move that mem has followed or made
-	lastAt   time.Time // the time of that move
-	lastN    int64     // the highest number of a job that was used
-	idSkew   int64     // see migration 0001; in microseconds
-	stale    bool      // mem may not match the database: load it again
-	inDoubt  bool      // whether the last batch is stored is unknown: its transaction may not be over
-	closed   bool
+	writer    *line // nil after its connection was lost
+	mem       *ops.Memory
+	known     *known
+	foldedAt  time.Time  // when this process last folded
+	lastSeq   int64      // the last move that mem has followed or made
+	lastAt    time.Time  // the time of that move
+	foreignAt time.Time  // when a move of another process was last followed
+	lastN     int64      // the highest number of a job that was used
+	idSkew    int64      // see migration 0001; in microseconds
+	begun     *time.Time // the clock in the transaction that Begin has begun; nil for none
+	stale     bool       // mem may not match the database: load it again
+	inDoubt   bool       // whether the last batch is stored is unknown: its transaction may not be over
+	closed    bool
 }
 
 const (
@@ -112,9 +118,10 @@ func Open(ctx context.Context, conninfo string, o Options) (_ *Store, err error)
 	s := &Store{
 		guard: &guard{config: &config.ConnConfig.Config, patience: cmp.Or(o.patience, patience)},
 		clock: newClock(o.Clock), atEnd: o.AtEnd, ring: o.Ring, log: o.Log, options: o,
-		config: &config.ConnConfig.Config, process: randomLock(), stale: true, folding: defaultFolding, maxSilent: maxSilent, foldedAt: time.Now(), lists: make(chan struct{}, max(o.Readers/2, 1)),
+		config: &config.ConnConfig.Config, process: randomLock(), stale: true, folding: defaultFolding, maxSilent: maxSilent, aloneFor: aloneFor, foldedAt: time.Now(), lists: make(chan struct{}, max(o.Readers/2, 1)),
 	}
 	s.guard.watchPool(config)
+	config.AfterConnect = configureReader
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, err
 	}
@@ -144,16 +151,21 @@ func (s *Store) open(ctx context.Context) error {
 
 // connect connects the writer if it has no connection.
 func (s *Store) connect(ctx context.Context) error {
-	if s.writer != nil && !s.writer.pg.IsClosed() {
+	if s.writer != nil && !s.writer.isClosed() {
 		return nil
 	}
 	s.disconnect()
-	w, err := connectWriter(ctx, s.config, s.options.Unprepared)
+	w, err := connectLine(ctx, s.config, s.options.Unprepared)
 	if err != nil {
 		return err
 	}
 	w.guard = s.guard
-	err = w.checkDurable(ctx)
+	backend, err := checkDurable(ctx, flush{w: w})
+	if w.pooled = backend != int64(w.pid) || s.options.Unprepared; err == nil && !w.pooled {
+		f := flush{w: w}
+		f.add(configureSession, nil, append(timeouts(), intParam(backend))...)
+		err = f.run(ctx)
+	}
 	if err == nil {
 		// Before the first batch, which may wait for a lock and then reads the clock badly.
 		f := flush{w: w}
@@ -163,7 +175,6 @@ func (s *Store) connect(ctx context.Context) error {
 		w.close()
 		return err
 	}
-	w.pooled = w.pooled || s.options.Unprepared
 	s.pooled.Store(w.pooled)
 	s.writer = w
 	return nil
@@ -171,6 +182,7 @@ func (s *Store) connect(ctx context.Context) error {
 
 // disconnect drops the writer's connection.
 func (s *Store) disconnect() {
+	s.begun = nil
 	if s.writer != nil {
 		s.writer.close()
 		s.writer = nil
@@ -187,6 +199,7 @@ func roundTime(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()) }
 func (s *Store) Close() error {
 	s.mu.Lock()
 	again := s.closed
+	_ = s.drain() // its caller learns the outcome
 	s.closed = true
 	s.disconnect()
 	s.mu.Unlock()
@@ -198,17 +211,16 @@ func (s *Store) Close() error {
 
 var showDurable = &statement{"show_durable", "select current_setting('synchronous_commit'), pg_backend_pid()"}
 
-// checkDurable refuses a database that loses acknowledged commits.
-func (w *writer) checkDurable(ctx context.Context) error {
-	f := flush{w: w}
-	setting, backend := "", int64(0)
+// checkDurable refuses a database that loses acknowledged commits. It returns the process of the
+// server that answers.
+func checkDurable(ctx context.Context, f flush) (backend int64, err error) {
+	setting := ""
 	f.add(showDurable, func(r *record) { setting, backend = r.text(), r.int() })
 	if err := f.run(ctx); err != nil {
-		return fmt.Errorf("read synchronous_commit: %w", err)
+		return 0, fmt.Errorf("read synchronous_commit: %w", err)
 	}
-	w.pooled = backend != int64(w.pg.PID())
 	if setting == "off" {
-		return ErrAsynchronous
+		return 0, ErrAsynchronous
 	}
-	return nil
+	return backend, nil
 }

@@ -65,6 +65,7 @@ const waitsForLock = "select count(*) from pg_stat_activity where usename = curr
 func TestRenewalEndsDamagedJob(t *testing.T) {
 	t.Parallel()
 	d := newHarness(t)
+	AlwaysRead(d.Store) // a direct batch does not see the damage
 	other := d.another()
 	bad, sound := newSubmit(leased), newSubmit(leased)
 	d.apply(bad, sound)
@@ -107,6 +108,7 @@ func TestIDSkewOfFailedBatch(t *testing.T) {
 func TestBatchInDoubtThatNowNeedsTheLock(t *testing.T) {
 	t.Parallel()
 	d := newHarness(t)
+	AlwaysRead(d.Store)
 	other := d.another()
 	suspects := []*store.Submit{newSubmit(leased), newSubmit(leased), newSubmit(leased)}
 	for _, s := range suspects {

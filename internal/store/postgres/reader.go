@@ -6,6 +6,7 @@ import (
 	"errors"
 	"unicode/utf8"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -19,24 +20,24 @@ import (
 
 // reader is a connection that reads for one caller.
 type reader struct {
-	*writer
+	*conn
 	begun bool
 }
 
 // acquire takes a connection from the pool.
 func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, *reader, error) {
-	conn, err := s.pool.Acquire(ctx)
+	borrowed, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	// The statements that are prepared stay with the connection.
-	pg := conn.Conn().PgConn()
-	w, _ := pg.CustomData()[readerKey].(*writer)
+	pg := borrowed.Conn().PgConn()
+	w, _ := pg.CustomData()[readerKey].(*conn)
 	if w == nil {
-		w = &writer{pg: pg, unprepared: s.options.Unprepared, prepared: map[*statement]bool{}, guard: s.guard, pooled: s.pooled.Load()}
+		w = &conn{pg: pg, unprepared: s.options.Unprepared, prepared: map[*statement]bool{}, guard: s.guard, pooled: s.pooled.Load()}
 		pg.CustomData()[readerKey] = w
 	}
-	return conn, &reader{writer: w}, nil
+	return borrowed, &reader{conn: w}, nil
 }
 
 const readerKey = "meanwhile.reader"
@@ -53,7 +54,7 @@ func (s *Store) snapshot(ctx context.Context, f func(*reader) error) error {
 		r.begun = false
 		err := f(r)
 		if r.pg.TxStatus() != idle {
-			end := flush{w: r.writer}
+			end := flush{w: r.conn}
 			end.add(endRead, nil)
 			if ended := end.run(ctx); err == nil {
 				err = ended
@@ -61,6 +62,14 @@ func (s *Store) snapshot(ctx context.Context, f func(*reader) error) error {
 		}
 		return err
 	})
+}
+
+// configureReader makes the plans of a connection independent of statistics: a plan for a table that
+// was just filled would scan it. Behind a pooler the session is somebody else's.
+func configureReader(ctx context.Context, c *pgx.Conn) error {
+	_, err := c.Exec(ctx, `select set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
+		set_config('jit', 'off', false) where pg_backend_pid()::bigint = $1::bigint`, pgx.QueryExecModeExec, int64(c.PgConn().PID()))
+	return err
 }
 
 const idle = 'I' // the status of a connection without a transaction
@@ -118,7 +127,7 @@ func (r *reader) whole(ctx context.Context, questions ...question) error {
 
 // ask asks questions in one round trip. The first error of a function ends the answers.
 func (r *reader) ask(ctx context.Context, questions ...question) error {
-	f := flush{w: r.writer}
+	f := flush{w: r.conn}
 	var refusal error
 	used := false
 	for _, q := range questions {

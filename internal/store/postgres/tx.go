@@ -35,6 +35,8 @@ type tx struct {
 	out      *writes
 	wrote    bool  // something was written
 	locked   bool  // the batch holds the lock of all moves
+	direct   bool  // the batch reads nothing; see direct.go
+	assumes  bool  // the batch leaves out some reads; see direct.go
 	failed   error // of encoding a row
 	prunable map[int64]*prunable
 	usedIDs  map[store.OwnedID]bool // of new jobs, that ended jobs have
@@ -88,6 +90,7 @@ type entry struct {
 	extra    []byte // of a new job
 	result   *job.Result
 	replace  bool // the whole row is written again: it was damaged
+	known    knownRow
 }
 
 func newTx(ctx context.Context, s *Store) *tx {
@@ -109,7 +112,12 @@ func newTx(ctx context.Context, s *Store) *tx {
 func (t *tx) Now() time.Time { return t.now }
 
 // read sends the statements that were added to reads.
-func (t *tx) read() error { return t.reads.run(t.ctx) }
+func (t *tx) read() error {
+	if t.direct {
+		return errNotDirect
+	}
+	return t.reads.run(t.ctx)
+}
 
 // addRow adds a job that was read, unless the batch knows it already. It returns the entry of the
 // job.
@@ -246,6 +254,10 @@ func (t *tx) first(queue, name string, limit int) (list []*ops.Job, err error) {
 		l.tidy(name)
 		n := l.known(limit)
 		if n < limit && !l.all {
+			if t.direct {
+				t.knownLane(queue, name, limit-n)
+				continue
+			}
 			t.readLane(queue, name, limit-n)
 			if err := t.read(); err != nil {
 				return nil, err
@@ -277,6 +289,19 @@ func (t *tx) readLane(queue, name string, limit int) {
 		}
 	}, []byte(queue), []byte(name), intParam(l.turn), intParam(l.n), intParam(int64(limit)))
 	t.reads.calls[len(t.reads.calls)-1].done = func(string) { l.all = rows < limit }
+}
+
+// knownLane is readLane for a direct batch.
+func (t *tx) knownLane(queue, name string, limit int) {
+	l := t.lane(queue, name)
+	list := t.s.known.after(queue, name, l.turn, l.n, limit)
+	for _, e := range list {
+		l.turn, l.n = e.job.Turn, e.job.N
+		if t.byN[e.job.N] == nil {
+			t.addRow(e.copy())
+		}
+	}
+	l.all = len(list) < limit
 }
 
 // Damaged lists no jobs: an op that reads a damaged row ends its job; see [ops.LeaseTx].

@@ -20,7 +20,7 @@ var (
 	readKept     = &statement{"read_kept", "select tenant, usr, bytes, (sum(bytes) over ())::bigint from owners order by bytes desc limit 1"}
 	readVersions = &statement{"read_versions", `select v.* from unnest($1::text[], $2::text[], $3::uuid[]) as w(tenant, usr, id) cross join lateral (
 		select id, revision, state, attempt, cursor, token, cancel_at, deleted from jobs where tenant = w.tenant and usr = w.usr and id = w.id
-		union all select id, revision, state, attempt, cursor, null, null, false from ended where tenant = w.tenant and usr = w.usr and id = w.id) v`}
+		union all select id, revision, state, attempt, cursor, null, null, false from ended where tenant = w.tenant and usr = w.usr and id = w.id offset 0) v`}
 )
 
 // NextDue returns when the next job becomes due; see [store.UpkeepReader].

@@ -38,9 +38,9 @@ var (
 		selectUnnest("i"+fixedLetters+movedLetters+waitLetters+leaseLetters)}
 	insertEnded = &statement{"insert_ended", "insert into ended (n, " + fixedNames + ", " + movedNames + ", " + endNames + ") " +
 		selectUnnest("i"+fixedLetters+movedLetters+endLetters)}
-	updateJobs   = &statement{"update_jobs", updateSQL(movedNames+", "+waitNames+", "+leaseNames, movedLetters+waitLetters+leaseLetters)}
-	updateOutput = &statement{"update_output", updateSQL(outputNames, outputLetters)}
-	updateLeases = &statement{"update_leases", updateSQL(usedNames, usedLetters)}
+	updateJobs   = &statement{"update_jobs", updateSQL(movedNames+", "+waitNames+", "+leaseNames, movedLetters+waitLetters+leaseLetters, "", "")}
+	updateOutput = &statement{"update_output", updateSQL(outputNames, outputLetters, "", "")}
+	updateLeases = &statement{"update_leases", updateSQL(usedNames, usedLetters, "", "")}
 	endJobs      = &statement{"end_jobs", moveSQL("jobs", "ended", endNames, endLetters)}
 	retryJobs    = &statement{"retry_jobs", moveSQL("ended", "jobs", waitNames+", "+leaseNames, waitLetters+leaseLetters)}
 	deleteJobs   = &statement{"delete_jobs", "delete from jobs where n = any($1::bigint[])"}
@@ -73,12 +73,13 @@ func prefixed(prefix, names string) string {
 }
 
 // updateSQL updates columns of unfinished jobs.
-func updateSQL(names, letters string) string {
+// more are columns that are not set, and moreLetters their letters.
+func updateSQL(names, letters, more, moreLetters string) string {
 	var sets []string
 	for _, name := range strings.Split(names, ", ") {
 		sets = append(sets, name+" = u."+name)
 	}
-	return "update jobs set " + strings.Join(sets, ", ") + " from " + unnest("i"+letters) + " u (n, " + names + ") where jobs.n = u.n and jobs.n = any($1::bigint[])"
+	return "update jobs set " + strings.Join(sets, ", ") + " from " + unnest("i"+letters+moreLetters) + " u (n, " + names + more + ") where jobs.n = u.n and jobs.n = any($1::bigint[])"
 }
 
 // moveSQL moves jobs from one table to the other. It copies the columns that do not change.
@@ -161,12 +162,13 @@ func microsOrZero(t time.Time) int64 {
 
 // jobWrites are the rows of jobs to write, one table a statement.
 type jobWrites struct {
-	removed, removedEnded              *table // from their tables
-	gone, goneWithFiles                *table // with their bodies
-	inserts, ends, insertEnds, retries *table
-	updates, output, leases            *table
-	inputs, results, withFiles         *table
-	ring                               *sealed.Ring
+	removed, removedEnded               *table // from their tables
+	gone, goneWithFiles                 *table // with their bodies
+	inserts, ends, insertEnds, retries  *table
+	knownEnds, knownOutput, knownLeases *table
+	updates, output, leases             *table
+	inputs, results, withFiles          *table
+	ring                                *sealed.Ring
 }
 
 // writeJobs adds the writes of all changed jobs.
@@ -180,6 +182,8 @@ func (t *tx) writeJobs() {
 		ends:    newTable("i" + movedLetters + endLetters), insertEnds: newTable("i" + fixedLetters + movedLetters + endLetters),
 		retries: newTable("i" + movedLetters + waitLetters + leaseLetters), updates: newTable("i" + movedLetters + waitLetters + leaseLetters),
 		output: newTable("i" + outputLetters), leases: newTable("i" + usedLetters),
+		knownEnds:   newTable("i" + movedLetters + endLetters + knownLetters),
+		knownOutput: newTable("i" + outputLetters + knownLetters), knownLeases: newTable("i" + usedLetters + knownLetters),
 		inputs: newTable("ib"), results: newTable("itb"), withFiles: newTable("iu"), ring: t.s.ring,
 	}
 	for _, e := range t.dirty {
@@ -197,8 +201,12 @@ func (t *tx) writeJobs() {
 	t.addTable(deleteOutput, w.gone)
 	t.addTable(deleteWithFiles, w.goneWithFiles)
 	t.addTable(endJobs, w.ends)
+	t.addTable(endKnown, w.knownEnds)
 	t.addTable(updateJobs, w.updates)
 	t.addTable(updateOutput, w.output)
+	// After a job's output its row is not what was known. Its lease comes first.
+	t.addTable(updateKnownLeases, w.knownLeases)
+	t.addTable(updateKnownOutput, w.knownOutput)
 	t.addTable(updateLeases, w.leases)
 	t.addTable(retryJobs, w.retries)
 	t.addTable(insertJobs, w.inserts)
@@ -227,6 +235,9 @@ func (w *jobWrites) add(e *entry) (err error) {
 		addMoved(w.inserts, e)
 		addWait(w.inserts, e)
 		addLease(w.inserts, j)
+	case e.place == ended && e.stored == unfinished && e.known != knownRow{}:
+		addMoved(w.knownEnds.int(j.N), e)
+		w.knownEnds.time(j.FinishedAt).time(j.ExpiresAt).known(e)
 	case e.place == ended && e.stored == unfinished:
 		addMoved(w.ends.int(j.N), e)
 		w.ends.time(j.FinishedAt).time(j.ExpiresAt)
@@ -275,10 +286,27 @@ func (w *jobWrites) update(e *entry) {
 		addLease(w.updates, j)
 		return
 	case e.change&changedOutput != 0:
-		w.output.int(j.N).int(j.Cursor).int(j.OutputBytes).bytes(codec.EncodeProgress(j.Progress)).
+		rows := w.output
+		if e.known != (knownRow{}) {
+			rows = w.knownOutput
+		}
+		rows.int(j.N).int(j.Cursor).int(j.OutputBytes).bytes(codec.EncodeProgress(j.Progress)).
 			flag(l.Used).time(l.LastOutputAt).flag(l.HasOutput)
+		rows.known(e)
 	}
 	if e.change&changedLease != 0 {
-		w.leases.int(j.N).int(l.Until.UnixMicro()).flag(l.Used)
+		rows := w.leases
+		if e.known != (knownRow{}) {
+			rows = w.knownLeases
+		}
+		rows.int(j.N).int(l.Until.UnixMicro()).flag(l.Used)
+		rows.known(e)
+	}
+}
+
+// known adds what the row of a job that was not read must have.
+func (t *table) known(e *entry) {
+	if e.known != (knownRow{}) {
+		t.uuid(e.known.token).int(e.known.revision).int(e.known.cursor)
 	}
 }
