@@ -12,10 +12,11 @@ import (
 // Cancel requests the end of a job; see [store.Cancel]. It returns an ended job unchanged. A job
 // that does not exist, or belongs to another owner, is [job.NotFound].
 func (e *Engine) Cancel(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
-	if _, err := e.store.Job(ctx, owner, id); err != nil { // no commit for a job that does not exist
+	j, err := e.store.Job(ctx, owner, id)
+	if err != nil { // no commit for a job that does not exist
 		return Snapshot{}, err
 	}
-	op := &store.Cancel{Owner: owner, ID: id}
+	op := &store.Cancel{Owner: j.Owner, ID: id}
 	if err := e.doUrgent(ctx, op); err != nil {
 		return Snapshot{}, err
 	}
@@ -60,6 +61,10 @@ func (e *Engine) cancelRunning(id job.ID, requestedAt time.Time) {
 // Retry queues a failed, cancelled or expired job again. For any other job it returns
 // [job.NotRetryable].
 func (e *Engine) Retry(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
+	owner, err := e.ownerOf(ctx, owner, id)
+	if err != nil {
+		return Snapshot{}, err
+	}
 	op := &store.Retry{Owner: owner, ID: id}
 	if err := e.doUrgent(ctx, op); err != nil {
 		return Snapshot{}, err
@@ -72,11 +77,28 @@ func (e *Engine) Retry(ctx context.Context, owner job.Owner, id job.ID) (Snapsho
 
 // Delete removes a job with all its data. A running job is cancelled first.
 func (e *Engine) Delete(ctx context.Context, owner job.Owner, id job.ID) error {
+	owner, err := e.ownerOf(ctx, owner, id)
+	if err != nil && job.CodeOf(err) != job.NotFound { // one that was deleted before is known to the store
+		return err
+	}
 	op := &store.Delete{Owner: owner, ID: id}
 	if err := e.doUrgent(ctx, op); err != nil {
 		return err
 	}
 	return op.Err
+}
+
+// ownerOf returns the owner of a job that a [job.WholeTenant] names: ops take no other. The owner of
+// a job never changes. For an error, and for any other owner, it returns the owner as it is.
+func (e *Engine) ownerOf(ctx context.Context, owner job.Owner, id job.ID) (job.Owner, error) {
+	if !owner.IsWholeTenant() {
+		return owner, nil
+	}
+	j, err := e.store.Job(ctx, owner, id)
+	if err != nil {
+		return owner, err
+	}
+	return j.Owner, nil
 }
 
 // deleted stops the work of a deleted job, and makes its watchers read the store.

@@ -2,7 +2,7 @@ package job
 
 import "time"
 
-// Filter selects jobs of one owner.
+// Filter selects jobs of one owner, or of a [WholeTenant].
 type Filter struct {
 	Owner  Owner
 	Queue  string // "" for all

@@ -107,6 +107,8 @@ func Commit(ctx context.Context, s Store, b *Batch) error {
 
 // JobReader has the reads that an API needs. A job of another owner and a deleted job are
 // [job.NotFound]. Each answer is a consistent snapshot of one moment.
+//
+// [job.WholeTenant] is an owner of all jobs of its tenant, except for Idempotent.
 type JobReader interface {
 	// Job reads one job.
 	Job(ctx context.Context, owner job.Owner, id job.ID) (job.Job, error)
@@ -118,7 +120,8 @@ type JobReader interface {
 	// delay the other reads. Filters by queue, key, status and error code, alone or
 	// combined, use an index: their pages are full, however many other jobs there are. Three
 	// filters have no index. A page ends after it has looked at about a thousand jobs that
-	// do not pass them: metadata, the empty key, and a key together with an error code.
+	// do not pass them: metadata, the empty key, and a key together with an error code. A list of
+	// a whole tenant uses no index but that of its ids: with any filter a page ends so.
 	List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error)
 	// Input reads a job's input.
 	Input(ctx context.Context, owner job.Owner, id job.ID) ([]byte, error)

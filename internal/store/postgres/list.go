@@ -118,17 +118,19 @@ type candidate struct {
 	n         int64
 	createdAt time.Time
 	key, code string
+	queue     string
+	state     job.State
 	metadata  map[string]string // only of a list by metadata
 }
 
-// passes reports whether a job passes the filter. Its queue and state are those of its group.
+// passes reports whether a job passes the filter.
 func (c *candidate) passes(f *job.Filter) bool {
 	for name, value := range f.Metadata {
 		if got, ok := c.metadata[name]; !ok || got != value {
 			return false
 		}
 	}
-	return (f.Key == nil || c.key == *f.Key) && (f.ErrorCode == "" || c.code == f.ErrorCode) && f.MatchCreatedAt(c.createdAt)
+	return (f.Queue == "" || c.queue == f.Queue) && (f.Status == 0 || c.state == f.Status) && (f.Key == nil || c.key == *f.Key) && (f.ErrorCode == "" || c.code == f.ErrorCode) && f.MatchCreatedAt(c.createdAt)
 }
 
 // idRange returns a range of ids that contains all wanted jobs, and perhaps others. The time in

@@ -26,10 +26,11 @@ type listTable struct {
 }
 
 var (
-	listAll     = newListIndex("all", "$3::text is not null and g.queue is not null and g.state is not null", "")
-	listByQueue = newListIndex("queue", "$3::text is not null and queue = g.queue and state = g.state", "$3::text is not null")
-	listByKey   = newListIndex("key", "key = $3 and key <> '' and queue = g.queue and state = g.state", "key = $3 and key <> ''")
-	listByCode  = newListIndex("code", "code = $3 and queue = g.queue and state = g.state", "code = $3")
+	// listOfTenant has all jobs of a tenant in one group. The other indexes are per user.
+	listOfTenant = newListIndex("tenant", "$2::text is not null and $3::text is not null and g.queue is not null and g.state is not null", "")
+	listByQueue  = newListIndex("queue", "usr = $2 and $3::text is not null and queue = g.queue and state = g.state", "$3::text is not null")
+	listByKey    = newListIndex("key", "usr = $2 and key = $3 and key <> '' and queue = g.queue and state = g.state", "key = $3 and key <> ''")
+	listByCode   = newListIndex("code", "usr = $2 and code = $3 and queue = g.queue and state = g.state", "code = $3")
 )
 
 func newListIndex(name, group, prefix string) *listIndex {
@@ -39,7 +40,7 @@ func newListIndex(name, group, prefix string) *listIndex {
 func newListTable(table, name, group, prefix string) listTable {
 	t := listTable{fill: &statement{"list_" + table + "_" + name, `select g.number, c.* from
 		unnest($4::text[], $5::bigint[], $6::uuid[]) with ordinality as g(queue, state, before, number)
-		cross join lateral (select id, n, created, key, code, case when $9::bool then extra end from ` + table + ` where tenant = $1 and usr = $2 and ` + group + `
+		cross join lateral (select id, n, created, key, code, queue, state, case when $9::bool then extra end from ` + table + ` where tenant = $1 and ` + group + `
 			and id < g.before and id > $7 order by id desc limit $8::bigint) c order by 1, 2 desc`}}
 	if prefix != "" {
 		first := "select queue from " + table + " where tenant = $1 and usr = $2 and " + prefix
@@ -55,14 +56,14 @@ func newListTable(table, name, group, prefix string) listTable {
 func (l *list) index() (x *listIndex, value string) {
 	f := l.filter
 	switch {
+	case f.Owner.IsWholeTenant():
+		return listOfTenant, ""
 	case f.ErrorCode != "": // fewer jobs have a code than a key
 		return listByCode, f.ErrorCode
 	case f.Key != nil && *f.Key != "":
 		return listByKey, *f.Key
-	case f.Queue != "" || f.Status != 0:
-		return listByQueue, ""
 	}
-	return listAll, ""
+	return listByQueue, ""
 }
 
 // open finds the groups that the filter selects.
@@ -86,9 +87,13 @@ func (l *list) open(ctx context.Context) error {
 		return question{t.queues, ownerParams(l.filter.Owner, []byte(value)), func(r *record) error { add(t, r.text(), states...); return nil }}
 	}
 	switch s := l.filter.Status; {
-	case x == listAll:
-		add(&x.jobs, "", 0)
-		add(&x.ended, "", 0)
+	case x == listOfTenant:
+		if s == 0 || !s.Ended() {
+			l.sources = append(l.sources, &source{table: &x.jobs, more: true})
+		}
+		if s == 0 || s.Ended() {
+			l.sources = append(l.sources, &source{table: &x.ended, more: true})
+		}
 	case l.filter.Queue != "":
 		add(&x.jobs, l.filter.Queue, unfinished...)
 		add(&x.ended, l.filter.Queue, ended...)
@@ -109,7 +114,7 @@ func (l *list) open(ctx context.Context) error {
 	before, l.after = idRange(l.filter, skew)
 	// A round trip takes longer than a few entries.
 	size := max((l.filter.Limit+1)*2/max(len(l.sources), 1), min(l.filter.Limit+1, 16))
-	if len(l.filter.Metadata) > 0 {
+	if f := l.filter; len(f.Metadata) > 0 || x == listOfTenant && (f.Queue != "" || f.Key != nil || f.Status != 0 || f.ErrorCode != "") {
 		size = listRows // most of them may not pass
 	}
 	for _, s := range l.sources {
@@ -203,7 +208,7 @@ func (l *list) fillQuestion(t *listTable, sources []*source) question {
 	params = append(append(params, groups.params()...), l.after[:], intParam(int64(size)), []byte{boolByte(len(l.filter.Metadata) > 0)})
 	return question{t.fill, params, func(r *record) error {
 		s := sources[r.int()-1]
-		c := candidate{id: r.uuid(), n: r.int(), createdAt: r.time(), key: r.text(), code: r.text()}
+		c := candidate{id: r.uuid(), n: r.int(), createdAt: r.time(), key: r.text(), code: r.text(), queue: r.text(), state: job.State(r.int())}
 		if extra := r.raw(); extra != nil {
 			j := job.Job{}
 			_ = codec.DecodeExtra(extra, &j) // a damaged record has no metadata

@@ -56,9 +56,9 @@ func usualReads() []*statement {
 		readJob, readInput, readResult, readTurn, readPosition, readIdempotent, readOutput, readText, readNextDue, readWithFiles, readAbandonable,
 		readVersions, readAllRunning, readLapsed, readCancelled, readRunningOf, readLeases, readRow, readRowsUp, readRowsDown, readRowsLast, readTally, readListed,
 	}
-	for _, x := range []*listIndex{listAll, listByQueue, listByKey, listByCode} {
+	for _, x := range []*listIndex{listOfTenant, listByQueue, listByKey, listByCode} {
 		all = append(all, x.jobs.fill, x.ended.fill)
-		if x != listAll {
+		if x != listOfTenant {
 			all = append(all, x.jobs.queues, x.ended.queues)
 		}
 	}

@@ -12,10 +12,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sealed"
 )
 
+// ofOwner finds a job of an owner by its tenant, its id and its user, or of a whole tenant; see
+// [job.WholeTenant].
+const ofOwner = " where tenant = $1 and id = $3 and (usr = $2 or $2 = chr(1))"
+
 // ofJob finds a job by its owner and id, with some columns of each of the two tables.
 func ofJob(unfinished, ended string) string {
-	const where = " where tenant = $1 and usr = $2 and id = $3"
-	return "select " + unfinished + " from jobs" + where + " and not deleted union all select " + ended + " from ended" + where
+	return "select " + unfinished + " from jobs" + ofOwner + " and not deleted union all select " + ended + " from ended" + ofOwner
 }
 
 const (
@@ -33,7 +36,7 @@ var (
 		from (` + ofJob("n, state", "n, state") + ") j left join results r using (n)"}
 	// The cast keeps from the indexes for lists, in which this would read all waiting jobs of the
 	// owner: while the table is empty the planner prefers one of those.
-	readTurn     = &statement{"read_turn", "select queue, turn, n, lane from jobs where tenant = $1 and usr = $2 and id = $3 and state::int = 2"}
+	readTurn     = &statement{"read_turn", "select queue, turn, n, lane from jobs" + ofOwner + " and state::int = 2"}
 	readPosition = &statement{"read_position", `select count(*) from unnest($2::text[], $3::bigint[]) l (lane, turn) cross join lateral
 		(select from jobs where queue = $1 and jobs.lane = l.lane and (jobs.turn, n) < (l.turn, $4::bigint) order by jobs.turn, n limit $5::bigint) before`}
 	readIdempotent = &statement{"read_idempotent", "select job, hash from idempotency where tenant = $1 and usr = $2 and key = $3"}

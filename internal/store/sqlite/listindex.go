@@ -10,7 +10,7 @@ import (
 // listQueries are the statements and the memory with which a reader lists jobs.
 type listQueries struct {
 	row                    *query
-	all                    *query // jobs_id: all jobs of an owner
+	ofTenant               *query // jobs_id: all jobs of a tenant
 	byQueue, byKey, byCode groupIndex
 	runningBits            *query
 	runningRow             *query
@@ -50,10 +50,16 @@ type candidates interface {
 	next() (c indexEntry, more bool, err error)
 }
 
-// candidates chooses the index for a filter. Jobs with an empty key are in no index of keys.
+// candidates chooses the index for a filter. Jobs with an empty key are in no index of keys. The
+// indexes of groups are per user: a list of a whole tenant looks at all of its jobs.
 func (r *reader) candidates(f *job.Filter, bounds idBounds) (candidates, error) {
 	hasKey := f.Key != nil && *f.Key != ""
 	switch {
+	case f.Owner.IsWholeTenant():
+		all := func(b idBounds, limit int) *query {
+			return r.ofTenant.text(f.Owner.Tenant).id(&b.before).id(&b.after).int(int64(limit))
+		}
+		return &merge{sources: []*idSource{{bind: all, bounds: bounds, size: maxRead, maxSize: maxRead, more: true}}}, nil
 	case hasKey && f.ErrorCode != "":
 		// No index has both. Each one skips what the other does not have.
 		keyed, err := r.merged(&r.byKey, *f.Key, f, bounds)
@@ -66,13 +72,8 @@ func (r *reader) candidates(f *job.Filter, bounds idBounds) (candidates, error) 
 		return r.merged(&r.byKey, *f.Key, f, bounds)
 	case f.ErrorCode != "":
 		return r.merged(&r.byCode, f.ErrorCode, f, bounds)
-	case f.Queue != "" || f.Status != 0:
-		return r.merged(&r.byQueue, "", f, bounds)
 	}
-	all := func(b idBounds, limit int) *query {
-		return r.all.text(f.Owner.Tenant).text(f.Owner.User).id(&b.before).id(&b.after).int(int64(limit))
-	}
-	return &merge{sources: []*idSource{{bind: all, bounds: bounds, size: maxRead, maxSize: maxRead, more: true}}}, nil
+	return r.merged(&r.byQueue, "", f, bounds)
 }
 
 // merged merges the groups of an index that the filter may select, and the running jobs. value

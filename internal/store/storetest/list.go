@@ -80,8 +80,14 @@ func listFilters(w *harness) {
 			w.do(newFinish(job.Lease{Job: c.Job.ID, Token: c.Token}, []job.State{job.Failed, job.Succeeded}[i%7%2]))
 		}
 	}
-	all := map[job.Owner][]job.Job{mine: w.listAll(job.Filter{Owner: mine}), theirs: w.listAll(job.Filter{Owner: theirs})}
+	w.submit(ownedBy(elsewhere))
+	whole := job.WholeTenant(mine.Tenant)
+	all := map[job.Owner][]job.Job{}
+	for _, owner := range []job.Owner{mine, theirs, whole} {
+		all[owner] = w.listAll(job.Filter{Owner: owner})
+	}
 	wantEqual(w, "the jobs of both owners", len(all[mine])+len(all[theirs]), 60)
+	wantEqual(w, "the jobs of their tenant", len(all[whole]), 60)
 	keys := []*string{nil, ptr(""), ptr("a"), ptr("ab"), ptr("b")}
 	for owner := range all {
 		for _, q := range []string{"", "q0", "q1", "q"} {
@@ -102,7 +108,7 @@ func listFilters(w *harness) {
 }
 
 func matches(f job.Filter, j job.Job) bool {
-	return j.Owner == f.Owner && (f.Queue == "" || j.Queue == f.Queue) &&
+	return (j.Owner == f.Owner || f.Owner == job.WholeTenant(j.Owner.Tenant)) && (f.Queue == "" || j.Queue == f.Queue) &&
 		(f.Key == nil || *f.Key == j.Key) && (f.Status == 0 || f.Status == j.State)
 }
 
