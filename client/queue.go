@@ -24,7 +24,8 @@ type Queue struct {
 	Estimate     QueueEstimate `json:"estimate"`
 }
 
-// QueueCounts is the number of unfinished jobs of a queue in each status.
+// QueueCounts is the number of unfinished jobs of a queue in each status, of all tenants. With an
+// API key that lacks the scope admin all numbers of a [Queue] that count jobs are zero.
 type QueueCounts struct {
 	Scheduled int64 `json:"scheduled"`
 	Queued    int64 `json:"queued"`

@@ -16,9 +16,9 @@ type patterns []string
 func (p *patterns) Handle(pattern string, _ gate.Need, _ http.Handler) { *p = append(*p, pattern) }
 
 // described lists the calls in the server's OpenAPI document.
-func described(t *testing.T, s *testServer) []string {
+func described(t *testing.T, s *testServer, headers ...string) []string {
 	t.Helper()
-	status, text := s.text("GET", "/openapi.json", "")
+	status, text := s.text("GET", "/openapi.json", "", headers...)
 	var doc struct {
 		Paths map[string]map[string]json.RawMessage
 	}

@@ -65,12 +65,12 @@ func (n Need) WatchToken(rights Rights, idParam string) Need {
 // check refuses a caller that does not meet the need.
 func (n *Need) check(r *http.Request, c *Caller) error {
 	switch {
+	case c.grant != nil:
+		return n.checkToken(r, c)
 	case n.kind == anyone:
 		return nil
 	case c.anonymous:
 		return errNoKey
-	case c.grant != nil:
-		return n.checkToken(r, c)
 	case n.onMachine && c.key == nil && !isFromMachine(r):
 		return job.Errorf(job.Forbidden, "%s answers only programs on the server's own machine", job.Quote(r.URL.Path))
 	}

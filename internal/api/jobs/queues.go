@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// queueObject is the JSON of a queue.
+// queueObject is the JSON of a queue. What counts the jobs of all tenants is null for a caller that
+// may not know of other tenants.
 type queueObject struct {
 	Name         string          `json:"name"`
 	Object       string          `json:"object"`
@@ -19,10 +21,10 @@ type queueObject struct {
 	Concurrency  int             `json:"concurrency"`
 	Paused       bool            `json:"paused"`
 	HeldBackBy   *job.HeldBackBy `json:"held_back_by"` // null: nothing holds it back
-	Counts       queueCounts     `json:"counts"`
-	Totals       queueTotals     `json:"totals"`
-	OldestQueued float64         `json:"oldest_queued_s"`
-	WaitingBytes int64           `json:"waiting_bytes"` // of the waiting jobs' input and files
+	Counts       *queueCounts    `json:"counts"`
+	Totals       *queueTotals    `json:"totals"`
+	OldestQueued *float64        `json:"oldest_queued_s"`
+	WaitingBytes *int64          `json:"waiting_bytes"` // of the waiting jobs' input and files
 	Limits       queueLimits     `json:"limits"`
 	Estimate     queueEstimate   `json:"estimate"`
 }
@@ -72,18 +74,22 @@ type queueList struct {
 	Next   *string       `json:"next"`
 }
 
-func newQueueObject(q *engine.QueueView) queueObject {
+func newQueueObject(caller *gate.Caller, q *engine.QueueView) queueObject {
 	c := q.Counts
 	o := queueObject{
 		Name: q.Name, Object: "queue", Configured: !q.Unconfigured, Executor: q.Executor, Concurrency: q.Concurrency, Paused: c.Paused,
-		Counts:       queueCounts{c.Scheduled, c.Queued, c.Parked, c.Running},
-		Totals:       queueTotals{c.Succeeded, c.Failed, c.Cancelled, c.Expired, c.Retried},
-		OldestQueued: roundedSeconds(q.OldestQueued), WaitingBytes: c.WaitingBytes,
 		Limits: queueLimits{
 			MaxRunning: q.MaxRunning, MaxDepth: q.MaxDepth, MaxBytes: q.MaxBytes,
 			PerKey: queuePerKey{q.KeyRunning, q.KeyWaiting}, MaxAttempts: q.MaxAttempts,
 		},
 	}
+	if !caller.SeesAllTenants() {
+		return o
+	}
+	oldest := roundedSeconds(q.OldestQueued)
+	o.Counts = &queueCounts{c.Scheduled, c.Queued, c.Parked, c.Running}
+	o.Totals = &queueTotals{c.Succeeded, c.Failed, c.Cancelled, c.Expired, c.Retried}
+	o.OldestQueued, o.WaitingBytes = &oldest, &c.WaitingBytes
 	if q.HeldBackBy != "" {
 		o.HeldBackBy = &q.HeldBackBy
 	}
@@ -99,6 +105,10 @@ func newQueueObject(q *engine.QueueView) queueObject {
 // roundedSeconds returns a duration in seconds, rounded to the millisecond.
 func roundedSeconds(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }
 
+// isShown reports whether a caller sees a queue. One that is no longer configured exists because some
+// tenant has jobs in it.
+func isShown(c *gate.Caller, q *engine.QueueView) bool { return !q.Unconfigured || c.SeesAllTenants() }
+
 // queues writes all queues, sorted by name.
 func (a *API) queues(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parseQuery(r); err != nil {
@@ -108,9 +118,12 @@ func (a *API) queues(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list := queueList{Object: "list", Data: make([]queueObject, len(views))}
+	caller := gate.CallerFrom(r)
+	list := queueList{Object: "list", Data: []queueObject{}}
 	for i := range views {
-		list.Data[i] = newQueueObject(&views[i])
+		if isShown(caller, &views[i]) {
+			list.Data = append(list.Data, newQueueObject(caller, &views[i]))
+		}
 	}
 	setNoStore(w)
 	api.WriteJSON(w, http.StatusOK, list)
@@ -128,9 +141,9 @@ func (a *API) queue(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	for i := range views {
-		if views[i].Name == name {
+		if caller := gate.CallerFrom(r); views[i].Name == name && isShown(caller, &views[i]) {
 			setNoStore(w)
-			api.WriteJSON(w, http.StatusOK, newQueueObject(&views[i]))
+			api.WriteJSON(w, http.StatusOK, newQueueObject(caller, &views[i]))
 			return nil
 		}
 	}
@@ -151,7 +164,7 @@ func (a *API) setPaused(paused bool) api.Handler {
 		if err != nil {
 			return err
 		}
-		api.WriteJSON(w, http.StatusOK, newQueueObject(&view))
+		api.WriteJSON(w, http.StatusOK, newQueueObject(gate.CallerFrom(r), &view))
 		return nil
 	}
 }
