@@ -33,7 +33,8 @@ type Config struct {
 	File string
 	// Listen is an additional host:port on which the server itself listens. With "" it
 	// does not listen, even if File sets an address. An address that other machines reach
-	// requires Insecure, because any client that connects has full access.
+	// requires Insecure, unless the server has API keys: without them any client that connects has
+	// full access.
 	Listen   string
 	Insecure bool
 	// AllowedHosts are more names by which clients ask this server, without ports, such as
@@ -122,11 +123,8 @@ func (c *Config) load() (config.Config, error) {
 	if c.ShutdownGrace > 0 {
 		cfg.ShutdownGrace = c.ShutdownGrace
 	}
-	switch {
-	case c.Data == "" && c.File == "":
+	if c.Data == "" && c.File == "" {
 		return cfg, errors.New("Config.Data must name a directory")
-	case c.Listen != "" && !c.Insecure && !config.Loopback(c.Listen):
-		return cfg, fmt.Errorf("other machines can reach %q, and every client that connects has full access; set Config.Insecure if a proxy or a firewall keeps strangers out", c.Listen)
 	}
 	return cfg, nil
 }

@@ -49,12 +49,24 @@ func namesOwner(n ast.Node) string {
 		}
 	case *ast.AssignStmt:
 		for _, to := range n.Lhs {
-			if field, ok := to.(*ast.SelectorExpr); ok && (field.Sel.Name == "Tenant" || field.Sel.Name == "User") {
+			field, ok := to.(*ast.SelectorExpr)
+			if ok && (field.Sel.Name == "Tenant" || field.Sel.Name == "User") && isOwner(field.X) {
 				return "it changes the tenant or the user of an owner"
 			}
 		}
 	}
 	return ""
+}
+
+// isOwner reports whether an expression is named as owners are.
+func isOwner(e ast.Expr) bool {
+	switch e := e.(type) {
+	case *ast.SelectorExpr:
+		return e.Sel.Name == "Owner"
+	case *ast.Ident:
+		return e.Name == "owner"
+	}
+	return false
 }
 
 // isName reports whether an expression is pkg.name.

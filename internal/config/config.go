@@ -17,7 +17,7 @@ import (
 // under keys that end in _s.
 type Config struct {
 	Listen         string        `yaml:"listen"`          // host:port; port 0 chooses a free port
-	Insecure       bool          `yaml:"insecure"`        // allow listening beyond loopback, where anyone who connects may do anything
+	Insecure       bool          `yaml:"insecure"`        // allow listening beyond loopback without keys, where anyone who connects may do anything
 	PublicURL      string        `yaml:"public_url"`      // how browsers reach the server; "": at the host of the request
 	AllowedHosts   []string      `yaml:"allowed_hosts"`   // more names of the server in Host headers; "*" for any
 	AllowedOrigins []string      `yaml:"allowed_origins"` // origins of pages that may use the server with a token; "*" for all

@@ -22,7 +22,7 @@ func Flags() []Flag {
 		{Name: "data", Key: "data", Usage: "the directory that holds everything; created if it is missing"},
 		{Name: "database", Key: "database", Usage: "the postgres:// URL of a database that several servers may share; the directory is then a cache"},
 		{Name: "database-migrate", Key: "database_migrate", Usage: "bring the schema of the database up to date at the start", Bool: true, On: true},
-		{Name: "insecure", Key: "insecure", Usage: "allow listening beyond this machine, where anyone who connects may do anything", Bool: true},
+		{Name: "insecure", Key: "insecure", Usage: "allow listening beyond this machine without keys, where anyone who connects may do anything", Bool: true},
 		{Name: "shutdown-grace", Key: "shutdown_grace_s", Usage: "how many seconds running work may finish once the server stops"},
 		{Name: "log-level", Key: "log.level", Usage: "debug, info, warn or error"},
 		{Name: "log-format", Key: "log.format", Usage: "text, json, or auto: text on a terminal"},

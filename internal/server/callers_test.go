@@ -1,6 +1,7 @@
 package server
 
 import (
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -190,6 +191,21 @@ var accessTable = map[string]string{
 	"DELETE /api/conversations/{id}":       "1111 44 3334 4 33 +",
 	"POST /api/heartbeat":                  "1111 ++ +3++ + 3+ +",
 	"GET /ws":                              "1111 ++ +3++ + 3+ +",
+	"GET /v1/admin/keys":                   "1111 33 3333 + 33 3",
+	"POST /v1/admin/keys":                  "1111 33 3333 + 33 3",
+	"GET /v1/admin/keys/{key}":             "1111 33 3333 + 33 3",
+	"POST /v1/admin/keys/{key}/revoke":     "1111 33 3333 + 33 3",
+	"POST /v1/admin/keys/{key}/rotate":     "1111 33 3333 + 33 3",
+	"GET /v1/admin/tenants":                "1111 33 3333 + 33 3",
+	"POST /v1/admin/tenants":               "1111 33 3333 + 33 3",
+	"GET /v1/admin/tenants/{tenant}":       "1111 33 3333 + 33 3",
+	"PATCH /v1/admin/tenants/{tenant}":     "1111 33 3333 + 33 3",
+	"DELETE /v1/admin/tenants/{tenant}":    "1111 33 3333 + 33 3",
+	"GET /v1/keys":                         "1111 33 3333 + 33 3",
+	"POST /v1/keys":                        "1111 33 3333 + 33 3",
+	"GET /v1/keys/{key}":                   "1111 33 3333 + 33 3",
+	"POST /v1/keys/{key}/revoke":           "1111 33 3333 + 33 3",
+	"POST /v1/keys/{key}/rotate":           "1111 33 3333 + 33 3",
 	"GET /healthz":                         "+111 ++ ++++ + 33 +",
 	"GET /readyz":                          "+111 ++ ++++ + 33 +",
 	"GET /openapi.json":                    "1111 ++ ++++ + 33 +",
@@ -215,6 +231,7 @@ func TestEveryRouteAsksItsCaller(t *testing.T) {
 	id := s.jobOf("ann")["id"].(string)
 	task, conversation := s.chatOf("ann")
 	callers := s.callers(t)
+	tenant, key := s.managed(callers[10].headers)
 	routes := append(s.routes(), described(t, s.testServer, callers[len(callers)-1].headers...)...)
 	routes = append(routes, "POST /v1/jobs multipart")
 	for i, route := range routes {
@@ -254,6 +271,7 @@ func TestEveryRouteAsksItsCaller(t *testing.T) {
 			of = task
 		}
 		method, path := at(pattern, of)
+		path = strings.NewReplacer("{tenant}", tenant, "{key}", key).Replace(path)
 		for i, c := range callers {
 			headers := append(slices.Clone(c.headers), "Accept", "text/html, */*")
 			status := 0
@@ -267,6 +285,21 @@ func TestEveryRouteAsksItsCaller(t *testing.T) {
 			}
 		}
 	}
+}
+
+// managed makes a tenant, and a key of the tenant shop, that an administrator manages.
+func (s *keyedServer) managed(admin []string) (tenant, key string) {
+	s.t.Helper()
+	for _, name := range []string{"shop", "idle"} {
+		if status, answer := s.call("POST", "/v1/admin/tenants", `{"name":"`+name+`"}`, admin...); status != 201 {
+			s.t.Fatal(status, answer)
+		}
+	}
+	status, made := s.call("POST", "/v1/admin/keys", `{"tenant":"shop","name":"web","scopes":["read"]}`, admin...)
+	if status != 201 {
+		s.t.Fatal(status, made)
+	}
+	return "idle", made["id"].(string)
 }
 
 // cellOf returns the cell of the table for a status. One address sends so many wrong keys here that
@@ -413,5 +446,31 @@ func TestQueuesHideOtherTenants(t *testing.T) {
 				t.Errorf("%s is %v", field, q[field])
 			}
 		}
+	}
+}
+
+// A server listens beyond its machine once it has a key. Without one it refuses to start, and
+// closes what it had opened.
+func TestListeningBeyondTheMachineNeedsAKey(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	s.quit()
+	cfg := s.cfg
+	cfg.Listen = "0.0.0.0:0"
+	log := slog.New(slog.DiscardHandler)
+	if _, err := Open(t.Context(), cfg, log); err == nil || !strings.Contains(err.Error(), "meanwhile key create") {
+		t.Fatalf("without keys: %v", err)
+	}
+	s = serve(t, func(c *config.Config) { c.Data, c.Database = cfg.Data, cfg.Database })
+	if status, made := s.call("POST", "/v1/admin/keys", `{"name":"k","scopes":["read"]}`); status != 201 {
+		t.Fatal(status, made)
+	}
+	s.quit()
+	exposed, err := Open(t.Context(), cfg, log)
+	if err != nil {
+		t.Fatalf("with a key: %v", err)
+	}
+	if err := exposed.Close(); err != nil {
+		t.Error(err)
 	}
 }

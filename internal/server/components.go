@@ -120,6 +120,10 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *componen
 	if err != nil {
 		return nil, databaseError(cfg, err)
 	}
+	// Before the address: nobody may connect to a server that refuses to start.
+	if err := checkExposure(cfg, c.registry); err != nil {
+		return nil, err
+	}
 	c.gate = makeGate(cfg, c.keys.tokens, c.registry, log)
 	c.conns = newConnections(limitConnections(cfg, c.gate, log), log)
 	if c.instruments, err = openInstruments(ctx, cfg, *c.gate, log); err != nil {

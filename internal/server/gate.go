@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 
@@ -24,6 +25,16 @@ func makeGate(cfg config.Config, tokens *gate.Tokens, keys access.Keys, log *slo
 		Bodies:         api.NewBodies(cfg.Bodies.MaxBytes, cfg.Bodies.CallerBytes),
 		Log:            log,
 	}
+}
+
+// checkExposure refuses to listen beyond this machine while no request needs a key. Only the store
+// knows whether there are keys, so the configuration alone is not refused.
+func checkExposure(cfg config.Config, keys access.Keys) error {
+	if cfg.Listen == "" || cfg.Insecure || config.Loopback(cfg.Listen) || keys.On() {
+		return nil
+	}
+	return fmt.Errorf("other machines can reach %s, and while this server has no keys anyone who connects may do anything: "+
+		"make a key first (meanwhile key create), listen on 127.0.0.1, or set insecure (--insecure, or Config.Insecure in Go) if a proxy or firewall in front keeps strangers out", cfg.Listen)
 }
 
 func writeSynced(path string, content []byte) error {
