@@ -136,6 +136,7 @@ func TestEverythingIsMoved(t *testing.T) {
 // A file that is missing or has changed is reported. Its job is moved without it.
 func TestLostFileIsReported(t *testing.T) {
 	t.Parallel()
+	pgtest.InShort(t)
 	in := newInstallation(t, 7, 60)
 	dirs, err := os.ReadDir(in.files())
 	if err != nil || len(dirs) < 3 {

@@ -62,9 +62,11 @@ var shared struct {
 }
 
 // Shared returns the server that all tests of this process share. It does not sync. It starts
-// at the first call and is removed after the process has ended.
+// at the first call and is removed after the process has ended. With -short the test is skipped,
+// unless it has called InShort.
 func Shared(t testing.TB) *Server {
 	t.Helper()
+	skipShort(t)
 	programs := installed(t)
 	shared.once.Do(func() { shared.server, shared.err = start(programs, Options{Fast: true}) })
 	if shared.err != nil {
@@ -73,9 +75,11 @@ func Shared(t testing.TB) *Server {
 	return shared.server
 }
 
-// Start starts a server that is removed when the test ends.
+// Start starts a server that is removed when the test ends. With -short the test is skipped,
+// unless it has called InShort.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
+	skipShort(t)
 	s, err := start(installed(t), o)
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 
 func TestSchemasAreApart(t *testing.T) {
 	t.Parallel()
+	InShort(t)
 	s := Shared(t)
 	if Shared(t) != s {
 		t.Error("Shared started a second server")
@@ -204,6 +205,7 @@ func show(t *testing.T, conn *pgx.Conn, sql string) string {
 // The next test finds the first rows, and nothing that the last one has left or still does.
 func TestPoolLendsSchemasWithTheirFirstRows(t *testing.T) {
 	t.Parallel()
+	InShort(t)
 	p := &Pool{Prepare: func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, `create table counted (n int generated always as identity primary key, what text unique);
 			create table first (n int); insert into first values (7); create table "In Order" (n int)`)

@@ -21,7 +21,8 @@ const superuser = "postgres"
 const binVariable = "MEANWHILE_TEST_POSTGRES"
 
 // Installed reports whether PostgreSQL is installed, for tests that can do something without it.
-func Installed() bool { return findPrograms() != "" }
+// With -short they do only that.
+func Installed() bool { return !testing.Short() && findPrograms() != "" }
 
 // installed returns the directory of PostgreSQL's programs. A test on a machine without them is
 // skipped; in CI it fails.

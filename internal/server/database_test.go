@@ -25,6 +25,7 @@ func serveOn(t *testing.T, database string, change func(*config.Config)) *testSe
 
 func TestServerRunsJobsOnPostgres(t *testing.T) {
 	t.Parallel()
+	pgtest.InShort(t)
 	db := pgtest.Shared(t).Schema(t)
 	s := serveOn(t, db.URL(), nil)
 	if status, text := s.text("GET", "/readyz", ""); status != 200 || text != "ready\n" {

@@ -143,6 +143,7 @@ func (x *inboxTest) rows(table string) (n int) {
 // A job of the inbox exists exactly when the transaction that inserted it is committed.
 func TestInboxFollowsTheTransactionOfItsCaller(t *testing.T) {
 	t.Parallel()
+	pgtest.InShort(t)
 	x := newInboxTest(t)
 	done := newRecorder(true)
 	s := x.serve(done, nil, map[string]func(*config.Queue){"work": nil})

@@ -22,6 +22,7 @@ func chooseStore(t *testing.T, c *config.Config) {
 	if os.Getenv(storeVariable) != "postgres" || c.Database != "" {
 		return
 	}
+	pgtest.InShort(t)
 	url, known := testDatabases.Load(c.Data)
 	if !known {
 		url, _ = testDatabases.LoadOrStore(c.Data, pgtest.Shared(t).Schema(t).URL())

@@ -98,6 +98,7 @@ var quick = pgbus.Options{Ping: 200 * time.Millisecond}
 // A notice of one process reaches the others, once, and not its sender.
 func TestNoticeReachesOtherProcesses(t *testing.T) {
 	t.Parallel()
+	pgtest.InShort(t)
 	db := pgtest.Shared(t).Schema(t)
 	a, b := open(t, db.URL(), quick), open(t, db.URL(), quick)
 	at := [3]*received{newReceived(), newReceived(), newReceived()}

@@ -18,11 +18,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/pgtest"
 )
 
 // Files that one process receives are read and fetched by another.
 func TestFilesPassBetweenProcesses(t *testing.T) {
 	t.Parallel()
+	pgtest.InShort(t)
 	d := database(t)
 	a, b := newProcess(t, d.URL()), newProcess(t, d.URL())
 	var contents []string

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/pgtest"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
@@ -42,6 +43,7 @@ func (d *harness) wantQueued(s *Store, want int64) {
 // keeps the answers that it had.
 func TestLostCommit(t *testing.T) {
 	t.Parallel()
+	pgtest.InShort(t)
 	lost := errors.New("the connection was lost")
 	for name, c := range map[string]struct{ stored, direct bool }{
 		"stored": {true, false}, "not stored": {false, false}, "direct and stored": {true, true}, "direct and not stored": {false, true},
@@ -150,6 +152,7 @@ func TestNothingToWrite(t *testing.T) {
 // A database that confirms commits before they are on disk is refused.
 func TestAsynchronousCommitIsRefused(t *testing.T) {
 	t.Parallel()
+	pgtest.InShort(t)
 	d := newHarness(t)
 	if _, err := d.db.Connect(t).Exec(t.Context(), "alter role "+d.db.Role()+" set synchronous_commit = off"); err != nil {
 		t.Fatal(err)

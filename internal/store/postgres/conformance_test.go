@@ -74,6 +74,7 @@ func (s *schemas) openSeveral(tb testing.TB, place string, n int, o storetest.Op
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
+	pgtest.InShort(t)
 	s := &schemas{}
 	var opened atomic.Int64
 	storetest.Run(t, storetest.Suite{Slow: true, OpenSeveral: s.openSeveral, Open: func(tb testing.TB, place string, o storetest.Options) store.Store {
