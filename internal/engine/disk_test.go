@@ -347,8 +347,9 @@ func TestSlowDiskSweepsNoLease(t *testing.T) {
 			Order:   func(_ job.Lease, o job.Order) { lost.Add(1) },
 		})
 		const jobs = 80
+		var asking sync.WaitGroup
 		for range jobs {
-			all.Go(func() {
+			asking.Go(func() {
 				_, _, err := e.SubmitAndWait(t.Context(), Request{Queue: "q"}, time.Hour)
 				if err != nil {
 					t.Error(err)
@@ -357,7 +358,7 @@ func TestSlowDiskSweepsNoLease(t *testing.T) {
 		}
 		synctest.Wait()
 		stalls.Store(true)
-		time.Sleep(time.Hour)
+		asking.Wait()
 		working.Wait()
 		stop()
 		all.Wait()
