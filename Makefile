@@ -29,7 +29,7 @@ serve: ## Build bin/meanwhile and run the server; ARGS="--listen 127.0.0.1:9000"
 	@exec bin/meanwhile serve $(ARGS)
 
 # By default a program with the race detector sleeps for a second before it exits. A check runs
-# more than forty of them.
+# about fifty of them.
 check: lint compiler ## Before a commit: format, vet, lint, imports, short tests with the race detector
 	GOGC=400 GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 $(GO) test -short -race -vet=off -ldflags=-w $(UNWATCHED) $(TIMEOUT) ./...
 
@@ -37,13 +37,14 @@ test: ## Run the tests that need only Go; others skip where their programs are m
 	$(GO) test $(TIMEOUT) ./...
 
 test-all: needs ## Run every test; as root it first installs curl, tesseract, PHP, nginx, PostgreSQL, Chromium, node and spin with apt
-	$(GO) test $(TIMEOUT) ./...
+	$(GO) test -ldflags=-w $(TIMEOUT) ./...
 
 test-postgres: needs ## Run the tests of the server with its jobs in PostgreSQL
 	MEANWHILE_TEST_STORE=postgres $(GO) test $(TIMEOUT) ./internal/server
 
+# The second of sleep before an exit would be spent fifty times here too, and vet is a part of lint.
 race: needs compiler ## Run every test with the race detector
-	CGO_ENABLED=1 $(GO) test -race $(UNWATCHED) $(TIMEOUT) ./...
+	GORACE=atexit_sleep_ms=100 CGO_ENABLED=1 $(GO) test -race -vet=off -ldflags=-w $(UNWATCHED) $(TIMEOUT) ./...
 
 fuzz: ## Fuzz every parser, FUZZTIME each: a number of inputs (10000x) or a duration (5m)
 	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed 's,/[^/]*:func , ,' | sort | \
