@@ -154,7 +154,7 @@ func TestNoKeyIsOvertakenWithoutBound(t *testing.T) {
 	t.Parallel()
 	seeds, claims := uint64(8), 4000
 	if testing.Short() {
-		seeds = 2
+		seeds, claims = 2, 1500
 	}
 	most := 0
 	for seed := range seeds {
