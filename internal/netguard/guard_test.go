@@ -202,6 +202,15 @@ func TestEachHopIsChecked(t *testing.T) {
 	}
 }
 
+// What is in a URL besides its address is checked on each request, too.
+func TestEachURLIsChecked(t *testing.T) {
+	t.Parallel()
+	r := newReceiver(t, nil)
+	if _, err := get(t, &Guard{Loopback: true}, "http://user:secret@127.0.0.1:"+r.port); codeOf(t, err) != BadURL || r.requests.Load() != 0 {
+		t.Errorf("%v, %d requests", err, r.requests.Load())
+	}
+}
+
 func TestProxiesOfTheEnvironmentAreIgnored(t *testing.T) {
 	proxy := newReceiver(t, nil)
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {

@@ -143,6 +143,8 @@ func (c *components) addMetricSources() {
 		Connections: c.conns.statsNow,
 		Bodies:      c.gate.Bodies.InFlight,
 		Models:      c.modelStates,
+
+		CallbackCircuits: c.sender.OpenCircuits,
 	}
 	if c.store.postgres != nil {
 		c.readDatabase(&sources)

@@ -82,9 +82,10 @@ func TestSourcesAreReadAtEachScrape(t *testing.T) {
 				OldestQueued: 1500 * time.Millisecond,
 			}}, nil
 		},
-		Watchers: func() (int, int) { return 5, 20 },
-		Size:     func(context.Context) (int64, error) { return 4096, nil },
-		Free:     func() (int64, bool) { return 0, false },
+		Watchers:         func() (int, int) { return 5, 20 },
+		Size:             func(context.Context) (int64, error) { return 4096, nil },
+		Free:             func() (int64, bool) { return 0, false },
+		CallbackCircuits: func() int { return 8 },
 		Inbox: func(context.Context) (InboxStats, error) {
 			return InboxStats{Rows: 6, Oldest: 2500 * time.Millisecond, Refused: 3}, nil
 		},
@@ -106,6 +107,7 @@ func TestSourcesAreReadAtEachScrape(t *testing.T) {
 		`meanwhile_jobs_ended_total{queue="chat",state="failed"} 4`,
 		`meanwhile_watchers 5`, `meanwhile_watchers_max 20`, `meanwhile_store_bytes 4096`,
 		`meanwhile_inbox_rows 6`, `meanwhile_inbox_oldest_seconds 2.5`, `meanwhile_inbox_refused_total 3`,
+		`meanwhile_callback_circuits_open 8`,
 		`meanwhile_model_circuit_open{model="m"} 1`, `meanwhile_model_circuit_open{model="n"} 0`,
 		`meanwhile_model_calls{model="m"} 3`, `meanwhile_model_closed_seconds{model="m"} 5`, `meanwhile_model_rate{model="m"} 0.5`,
 		`meanwhile_model_refused_total{model="m"} 7`, `meanwhile_model_closed_seconds{model="n"} 0`,

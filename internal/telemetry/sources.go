@@ -23,6 +23,8 @@ type Sources struct {
 	Connections func() ConnectionStats
 	// Inbox returns the numbers of the rows that are to become jobs.
 	Inbox func(context.Context) (InboxStats, error)
+	// CallbackCircuits returns how many receivers of callbacks fail.
+	CallbackCircuits func() int
 	// Models reports the state of each model's circuit and gate.
 	Models func() []ModelState
 	// Database reports the state of a PostgreSQL database; nil without one.
@@ -90,6 +92,7 @@ var (
 	inboxRows        = newDesc("meanwhile_inbox_rows", "Rows of the inbox that are no jobs yet; at most 100,000 are counted.")
 	inboxOldest      = newDesc("meanwhile_inbox_oldest_seconds", "For how long the first row of the inbox has waited; 0 when none waits.")
 	inboxRefused     = newDesc("meanwhile_inbox_refused_total", "Rows of the inbox that this server has refused.")
+	callbackCircuits = newDesc("meanwhile_callback_circuits_open", "Receivers of callbacks that are asked by one delivery at a time, because they keep failing.")
 	modelCalls       = newDesc("meanwhile_model_calls", "Calls to a model now.", "model")
 	modelClosed      = newDesc("meanwhile_model_closed_seconds", "For how long no call to a model begins, because its server asked to wait; else 0.", "model")
 	modelRate        = newDesc("meanwhile_model_rate", "Calls a second that a model's server accepts, as learned from its refusals; 0 while no limit is known.", "model")
@@ -101,7 +104,7 @@ var (
 func (s *Sources) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		queueJobs, queueDepth, queueBytes, queueMaxBytes, queueOldest, queuePaused, queueConcurrency, queueServers, jobsEnded,
-		watchersNow, watchersMax, bodyBytes, bodyMaxBytes, connsOpen, connsMax, connsClosed, connsRefused, noDescriptors, storeBytes, diskFree, inboxRows, inboxOldest, inboxRefused, circuitOpen, modelCalls, modelClosed, modelRate, modelRefused,
+		watchersNow, watchersMax, bodyBytes, bodyMaxBytes, connsOpen, connsMax, connsClosed, connsRefused, noDescriptors, storeBytes, diskFree, inboxRows, inboxOldest, inboxRefused, callbackCircuits, circuitOpen, modelCalls, modelClosed, modelRate, modelRefused,
 	} {
 		to <- d
 	}
@@ -159,6 +162,9 @@ func (s *Sources) Collect(to chan<- prometheus.Metric) {
 			gauge(inboxOldest, n.Oldest.Seconds())
 			to <- prometheus.MustNewConstMetric(inboxRefused, prometheus.CounterValue, float64(n.Refused))
 		}
+	}
+	if s.CallbackCircuits != nil {
+		gauge(callbackCircuits, float64(s.CallbackCircuits()))
 	}
 	if s.Models != nil {
 		for _, m := range s.Models() {

@@ -123,6 +123,17 @@ func (p *permit) release() {
 	}
 }
 
+func (cs *circuits) countOpen() (n int) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for _, c := range cs.failing {
+		if c.open > 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // tidyLocked makes room for one more destination.
 func (cs *circuits) tidyLocked(now time.Time) {
 	if len(cs.failing) < maxCircuits {

@@ -193,6 +193,9 @@ func TestDeadReceiver(t *testing.T) {
 	if f, _ := attempt(t, e, other); f.Code != codeDisconnected {
 		t.Errorf("the same receiver of another tenant: %+v", f)
 	}
+	if n := e.OpenCircuits(); n != 1 {
+		t.Errorf("%d circuits are open", n)
+	}
 	// There is a probe after one second, then after two, four and so on: on a slow machine a few.
 	if asked.Load() > 2*openAfter+20 || sentBack < 9_900 {
 		t.Errorf("the receiver was asked %d times, and %d deliveries were sent back", asked.Load(), sentBack)

@@ -83,6 +83,9 @@ func New(c Config) *Executor {
 // Close closes idle connections. No attempt may be running.
 func (e *Executor) Close() { e.transport.CloseIdleConnections() }
 
+// OpenCircuits returns how many receivers are asked by one delivery at a time, because they fail.
+func (e *Executor) OpenCircuits() int { return e.circuits.countOpen() }
+
 // Kind is "callback".
 func (e *Executor) Kind() string { return "callback" }
 
