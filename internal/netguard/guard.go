@@ -13,6 +13,7 @@ package netguard
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -179,19 +180,21 @@ func (g *Guard) resolve(ctx context.Context, host string, port uint16) ([]netip.
 		return nil, unreachableHost(host, err)
 	}
 	var permitted []netip.AddrPort
-	var refusal error
+	// The same error as for a name that does not exist: which names exist inside, and which
+	// addresses they have, is nobody's business.
+	refusal := unreachableHost(host, nil)
 	for _, addr := range addrs {
 		at := netip.AddrPortFrom(addr, port)
-		if err := g.checkAddress(host, at, plain); err != nil {
-			refusal = err
-		} else if len(permitted) < maxAddresses {
+		err := g.checkAddress(host, at, plain)
+		if err == nil && len(permitted) < maxAddresses {
 			permitted = append(permitted, at)
+		}
+		if e, ok := errors.AsType[*Error](err); ok && e.Code != RefusedAddress {
+			refusal = e // the address is public, and asked in the wrong way
 		}
 	}
 	if len(permitted) == 0 {
-		// The same error as for a name that does not exist: which names exist inside, and which
-		// addresses they have, is nobody's business.
-		return nil, unreachableHost(host, refusal)
+		return nil, refusal
 	}
 	return permitted, nil
 }

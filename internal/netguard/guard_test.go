@@ -231,14 +231,14 @@ func TestProxiesOfTheEnvironmentAreIgnored(t *testing.T) {
 func TestTLSIsCheckedWhenItIsDialled(t *testing.T) {
 	t.Parallel()
 	g := &Guard{Allow: allowNames(t, "203.0.113.0/24"), Resolver: &answers{list: [][]string{{"93.184.216.34"}}}}
-	if _, err := g.resolve(t.Context(), "app.example.com", 8443); codeOf(t, err) != NoAddress {
+	if _, err := g.resolve(t.Context(), "app.example.com", 8443); codeOf(t, err) != NeedsHTTPS {
 		t.Errorf("without TLS: %v", err)
 	}
 	ctx := context.WithValue(t.Context(), withTLS{}, true)
 	if got, err := g.resolve(ctx, "app.example.com", 8443); err != nil || len(got) != 1 {
 		t.Errorf("with TLS: %v, %v", got, err)
 	}
-	if _, err := g.resolve(ctx, "app.example.com", 25); codeOf(t, err) != NoAddress {
+	if _, err := g.resolve(ctx, "app.example.com", 25); codeOf(t, err) != RefusedPort {
 		t.Errorf("at the port of mail: %v", err)
 	}
 }
