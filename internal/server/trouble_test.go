@@ -162,9 +162,14 @@ func (r *inTrouble) outlives(begin func() (end func())) {
 // began is answered only when its outcome is known, so each client waits for a moment only.
 func (r *inTrouble) untilRefused() {
 	r.Helper()
+	r.untilRefusedBy(0)
+}
+
+func (r *inTrouble) untilRefusedBy(server int) {
+	r.Helper()
 	client := &http.Client{Timeout: time.Second}
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
-		res, err := client.Post(r.servers[0].URL()+"/v1/jobs", "application/json", strings.NewReader(`{"queue":"sim","input":{}}`))
+		res, err := client.Post(r.servers[server].URL()+"/v1/jobs", "application/json", strings.NewReader(`{"queue":"sim","input":{}}`))
 		if err != nil {
 			continue
 		}
