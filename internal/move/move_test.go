@@ -27,6 +27,10 @@ var tokenKeys = [][]byte{[]byte("an older key"), []byte("a newer key")}
 
 // begin opens the source and the import.
 func (in *installation) begin(d pgtest.Database, o postgres.ImportOptions) (*postgres.Import, Source, error) {
+	return in.beginAt(d.URL(), o)
+}
+
+func (in *installation) beginAt(url string, o postgres.ImportOptions) (*postgres.Import, Source, error) {
 	s, err := sqlite.OpenSnapshot(context.Background(), in.path(), in.now, nil)
 	if err != nil {
 		in.tb.Fatal(err)
@@ -37,7 +41,7 @@ func (in *installation) begin(d pgtest.Database, o postgres.ImportOptions) (*pos
 		in.tb.Fatal(err)
 	}
 	o.SaveBytes = cmp.Or(o.SaveBytes, saveBytes)
-	to, err := postgres.OpenImport(context.Background(), d.URL(), postgres.Source{State: state, Place: in.dir}, o)
+	to, err := postgres.OpenImport(context.Background(), url, postgres.Source{State: state, Place: in.dir}, o)
 	if err == nil {
 		in.tb.Cleanup(to.Close)
 	}
@@ -47,7 +51,12 @@ func (in *installation) begin(d pgtest.Database, o postgres.ImportOptions) (*pos
 // move copies the rest of the installation, and ends the import.
 func (in *installation) move(d pgtest.Database) Copied {
 	in.tb.Helper()
-	to, from, err := in.begin(d, postgres.ImportOptions{})
+	return in.moveTo(d.URL(), postgres.ImportOptions{})
+}
+
+func (in *installation) moveTo(url string, o postgres.ImportOptions) Copied {
+	in.tb.Helper()
+	to, from, err := in.beginAt(url, o)
 	if err != nil {
 		in.tb.Fatal(err)
 	}
@@ -129,6 +138,22 @@ func TestEverythingIsMoved(t *testing.T) {
 		or sha256 <> sha256(coalesce((select string_agg(data, '' order by n) from file_chunks c where c.file = f.id), ''))`).Scan(&wrong)
 	if err != nil || wrong > 0 {
 		t.Errorf("%d files differ; %v", wrong, err)
+	}
+	in.wantMoved(t, d)
+}
+
+// A pooler that gives every transaction another connection, and knows no prepared statements, changes
+// nothing.
+func TestMoveThroughTransactionPooler(t *testing.T) {
+	t.Parallel()
+	in := newInstallation(t, rand.Uint64(), 200)
+	d := pgtest.Shared(t).Database(t)
+	if _, err := postgres.Up(t.Context(), d.Connect(t)); err != nil {
+		t.Fatal(err)
+	}
+	copied := in.moveTo(d.Pooler(t), postgres.ImportOptions{Unprepared: true})
+	if copied.Jobs < 100 || len(copied.Lost) > 0 {
+		t.Errorf("%+v", copied)
 	}
 	in.wantMoved(t, d)
 }
