@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -17,6 +18,7 @@ type Client struct {
 	transport    http.RoundTripper
 	ownTransport *http.Transport // the transport that Close closes; nil when the caller supplied one
 	user         string
+	key          string // "" for none
 	agent        string
 	retries      int
 	timeout      time.Duration
@@ -36,6 +38,10 @@ func WithTransport(rt http.RoundTripper) Option { return func(c *Client) { c.tra
 // user is "local".
 func WithUser(user string) Option { return func(c *Client) { c.user = user } }
 
+// WithKey sends an API key of 'meanwhile key create', in the header Authorization. A server
+// that has keys refuses every call without one.
+func WithKey(key string) Option { return func(c *Client) { c.key = key } }
+
 // WithUserAgent sets the header User-Agent. The default is "meanwhile-go".
 func WithUserAgent(agent string) Option { return func(c *Client) { c.agent = agent } }
 
@@ -54,7 +60,7 @@ func WithRetryHook(f func(Retry)) Option { return func(c *Client) { c.onRetry = 
 
 // New creates a client for the server at baseURL, such as "http://127.0.0.1:8080" or
 // "https://example.com/meanwhile". It does not connect. It returns an error for an
-// invalid URL, and for a user or user agent that is not a valid header value.
+// invalid URL, and for a user, key or user agent that is not a valid header value.
 func New(baseURL string, options ...Option) (*Client, error) {
 	base, err := parseBaseURL(baseURL)
 	if err != nil {
@@ -69,6 +75,9 @@ func New(baseURL string, options ...Option) (*Client, error) {
 	}
 	if err := checkHeaderValue("user agent", c.agent); err != nil {
 		return nil, err
+	}
+	if err := checkHeaderValue("key", c.key); err != nil {
+		return nil, errors.New("client: the key cannot be sent: it has a control character, or begins or ends with a space")
 	}
 	if c.transport == nil {
 		c.ownTransport = newTransport()

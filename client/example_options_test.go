@@ -40,6 +40,15 @@ func ExampleWithUser() {
 	// X-User-ID: ann
 }
 
+// The server has keys. A program reads its key from a place that others cannot read.
+func ExampleWithKey() {
+	server := headerServer("Authorization")
+	defer server.Close()
+	askExample(server, client.WithKey("mw_k2vq5hw3mzt7_Zm9yIHRoZSBleGFtcGxlIG9ubHksIG5vdCBhIGtleSE"))
+	// Output:
+	// Authorization: Bearer mw_k2vq5hw3mzt7_Zm9yIHRoZSBleGFtcGxlIG9ubHksIG5vdCBhIGtleSE
+}
+
 // Name the program, for the log of a proxy.
 func ExampleWithUserAgent() {
 	server := headerServer("User-Agent")

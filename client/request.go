@@ -158,6 +158,9 @@ func (c *Client) header(k *call) http.Header {
 	}
 	set("User-Agent", c.agent)
 	set("X-User-Id", c.user)
+	if c.key != "" {
+		set("Authorization", "Bearer "+c.key)
+	}
 	set("Accept", k.accept)
 	set("Idempotency-Key", k.key)
 	set("Last-Event-Id", k.lastEventID)

@@ -304,6 +304,9 @@ func TestInvalidHeaderValueIsNotSent(t *testing.T) {
 		if _, err := New("http://server.test", WithUserAgent(text)); err == nil {
 			t.Errorf("the user agent %q was accepted", text)
 		}
+		if _, err := New("http://server.test", WithKey(text+"secret"+text)); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("the key of %q: %v", text, err)
+		}
 		withNetwork(t, func(t *testing.T, _ *network, c *Client) {
 			begun := time.Now()
 			_, err := c.Submit(t.Context(), Submission{Queue: "sim", IdempotencyKey: text})

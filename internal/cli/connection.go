@@ -32,6 +32,8 @@ func (c *connection) addFlags(cmd *cobra.Command) {
 func (c *connection) newClient(env *Env, more ...client.Option) (*client.Client, error) {
 	options := []client.Option{
 		client.WithUser(cmp.Or(c.user, env.getenv("MEANWHILE_USER"))),
+		// Not a flag: other users of the machine can read those.
+		client.WithKey(env.getenv("MEANWHILE_KEY")),
 		client.WithUserAgent("meanwhile-cli"),
 	}
 	cl, err := client.New(cmp.Or(c.server, env.getenv("MEANWHILE_SERVER"), defaultServer), append(options, more...)...)

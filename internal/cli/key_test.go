@@ -95,6 +95,28 @@ func TestKeyCommands(t *testing.T) {
 	}
 }
 
+// The commands that call a server send the key of the environment.
+func TestCommandsSendKey(t *testing.T) {
+	t.Parallel()
+	cfg := config.Default()
+	cfg.Listen, cfg.Data = "127.0.0.1:0", t.TempDir()
+	url := startServer(t, cfg)
+	made := newTestEnv("")
+	if code := made.run(t, "key", "create", "--name", "web", "--role", "submitter", "--act-as", "--data", cfg.Data); code != exitOK {
+		t.Fatal(code)
+	}
+	without := newTestEnv(url)
+	if code := without.run(t, "list"); code != exitError {
+		t.Error("without a key:", code)
+	}
+	without.wantErr(t, "this server asks for a key")
+	with := newTestEnv(url)
+	with.Environ = append(with.Environ, "MEANWHILE_KEY="+strings.TrimSpace(made.out.String()))
+	if code := with.run(t, "submit", "sim", "{}", "--wait"); code != exitOK {
+		t.Errorf("with a key: %d: %s", code, &with.err)
+	}
+}
+
 func TestTenantCommands(t *testing.T) {
 	t.Parallel()
 	for name, place := range accessPlaces(t) {
