@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/access"
+	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/pgtest"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
@@ -178,5 +180,28 @@ func TestKeysAreBackedUp(t *testing.T) {
 	}
 	if strings.Contains(string(access.EncodeKey(k)), text[len(text)-20:]) {
 		t.Error("the copy has the secret")
+	}
+}
+
+// A move carries keys and tenants into the database.
+func TestKeysAreMoved(t *testing.T) {
+	onlySQLite(t)
+	t.Parallel()
+	s := serve(t, nil)
+	text := s.newKey(`{"name":"web","role":"admin"}`)
+	s.newTenant(`{"name":"shop","limits":{"waiting":7}}`)
+	s.quit()
+	db := pgtest.Shared(t).Schema(t)
+	if _, err := s.moveTo(db.URL()); err != nil {
+		t.Fatal(err)
+	}
+	moved := serve(t, func(c *config.Config) { c.Database = db.URL() })
+	id, secret, _ := access.ParseKeyText(text)
+	k, ok := moved.components.registry.Find(id)
+	if tenant := moved.components.registry.Tenant("shop"); !ok || !k.Matches(secret) || tenant == nil || tenant.Limits.Waiting != 7 || !moved.components.registry.On() {
+		t.Errorf("in the database are %v and %v", k, tenant)
+	}
+	if err := CheckDatabase(t.Context(), moved.cfg, func(defect string) { t.Error(defect) }); err != nil {
+		t.Error(err)
 	}
 }
