@@ -44,6 +44,9 @@ func runRandomly(t *testing.T, s Suite, stores int, n checks, steps func(*machin
 	limit := n.full
 	if testing.Short() {
 		limit = n.short
+		if s.Slow {
+			limit = 1
+		}
 	}
 	// The flag belongs to all tests of the process, which run in parallel: only read it. A
 	// number on the command line replaces the limit.

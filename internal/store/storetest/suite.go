@@ -29,7 +29,7 @@ type Suite struct {
 	// commit that they lose, and an opening forgets the turns of tenants and of keys without jobs.
 	ForgetsTurns bool
 	// Slow is set when an opening takes long. With -short, the suite then checks one rule of each
-	// topic.
+	// topic and one random history.
 	Slow bool
 }
 
