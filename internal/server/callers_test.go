@@ -75,7 +75,7 @@ func (l *keyList) revoke(id string) {
 type keyedServer struct {
 	*testServer
 	keys *keyList
-	app  string // a key of shop that acts as users, with the scopes of an operator
+	app  string // a key of shop that acts as users, with the scopes of an operator and webhooks
 }
 
 func serveKeyed(t *testing.T, change func(*config.Config)) *keyedServer {
@@ -85,7 +85,7 @@ func serveKeyed(t *testing.T, change func(*config.Config)) *keyedServer {
 		srv.components.gate.Keys = s.keys
 		return nil
 	})
-	_, s.app = s.keys.add(t, "shop", "operator", func(k *access.Key) { k.ActAs = true })
+	_, s.app = s.keys.add(t, "shop", "operator", func(k *access.Key) { k.ActAs, k.Scopes = true, k.Scopes|access.Webhooks })
 	return s
 }
 
@@ -123,7 +123,7 @@ func (s *keyedServer) callers(t *testing.T) (list []callerOfTable) {
 		return as(key)
 	}
 	_, admin := s.keys.add(t, "", "admin", nil)
-	_, others := s.keys.add(t, "other", "operator", nil)
+	_, others := s.keys.add(t, "other", "operator", func(k *access.Key) { k.Scopes |= access.Webhooks })
 	_, token, _ := strings.Cut(s.jobOf("ann")["urls"].(map[string]any)["watch"].(string), "token=")
 	_, minted := s.call("POST", "/v1/tokens", `{}`, as(s.app, "X-User-ID", "bob")...)
 	bobs, _ := minted["token"].(string)
@@ -160,62 +160,74 @@ type callerOfTable struct {
 //
 // + is let in; 1, 3 and 4 are the statuses 401, 403 and 404.
 var accessTable = map[string]string{
-	"POST /v1/jobs":                        "1111 ++ 33++ + 3+ +",
-	"POST /v1/jobs multipart":              "1111 ++ 33++ + 3+ +",
-	"GET /v1/jobs":                         "1111 ++ ++++ + 3+ +",
-	"POST /v1/jobs/batch":                  "1111 ++ 33++ + 33 +",
-	"GET /v1/jobs/{id}":                    "1111 44 ++++ + 44 +",
-	"DELETE /v1/jobs/{id}":                 "1111 44 333+ + 33 +",
-	"GET /v1/jobs/{id}/output":             "1111 44 +3++ + 44 +",
-	"GET /v1/jobs/{id}/events":             "1111 44 +3++ + 44 +",
-	"GET /v1/jobs/{id}/result":             "1111 44 +3++ + 44 +",
-	"GET /v1/jobs/{id}/files/{name}":       "1111 44 +3++ + 33 +",
-	"POST /v1/jobs/{id}/cancel":            "1111 44 33++ + 44 +",
-	"POST /v1/jobs/{id}/retry":             "1111 44 333+ + 33 +",
-	"POST /v1/jobs/cancel":                 "1111 ++ 33++ + 33 +",
-	"POST /v1/jobs/retry":                  "1111 ++ 333+ + 33 +",
-	"POST /v1/jobs/delete":                 "1111 ++ 333+ + 33 +",
-	"GET /v1/watch":                        "1111 ++ +3++ + ++ +",
-	"POST /v1/tokens":                      "1111 3+ 3333 3 3+ +",
-	"GET /v1/queues":                       "1111 ++ ++++ + 33 +",
-	"GET /v1/queues/{queue}":               "1111 ++ ++++ + 33 +",
-	"POST /v1/queues/{queue}/pause":        "1111 33 3333 + 33 3",
-	"POST /v1/queues/{queue}/resume":       "1111 33 3333 + 33 3",
-	"POST /api/chat":                       "1111 ++ 33++ + 3+ +",
-	"GET /api/chat/status/{task}":          "1111 44 4344 4 34 +",
-	"POST /api/chat/cancel/{task}":         "1111 44 3344 4 34 +",
-	"GET /api/conversations":               "1111 ++ +3++ + 3+ +",
-	"POST /api/conversations":              "1111 ++ 33++ + 3+ +",
-	"GET /api/conversations/{id}":          "1111 44 4344 4 34 +",
-	"GET /api/conversations/{id}/messages": "1111 44 4344 4 34 +",
-	"DELETE /api/conversations/{id}":       "1111 44 3334 4 33 +",
-	"POST /api/heartbeat":                  "1111 ++ +3++ + 3+ +",
-	"GET /ws":                              "1111 ++ +3++ + 3+ +",
-	"GET /v1/admin/keys":                   "1111 33 3333 + 33 3",
-	"POST /v1/admin/keys":                  "1111 33 3333 + 33 3",
-	"GET /v1/admin/keys/{key}":             "1111 33 3333 + 33 3",
-	"POST /v1/admin/keys/{key}/revoke":     "1111 33 3333 + 33 3",
-	"POST /v1/admin/keys/{key}/rotate":     "1111 33 3333 + 33 3",
-	"GET /v1/admin/tenants":                "1111 33 3333 + 33 3",
-	"POST /v1/admin/tenants":               "1111 33 3333 + 33 3",
-	"GET /v1/admin/tenants/{tenant}":       "1111 33 3333 + 33 3",
-	"PATCH /v1/admin/tenants/{tenant}":     "1111 33 3333 + 33 3",
-	"DELETE /v1/admin/tenants/{tenant}":    "1111 33 3333 + 33 3",
-	"GET /v1/keys":                         "1111 33 3333 + 33 3",
-	"POST /v1/keys":                        "1111 33 3333 + 33 3",
-	"GET /v1/keys/{key}":                   "1111 33 3333 + 33 3",
-	"POST /v1/keys/{key}/revoke":           "1111 33 3333 + 33 3",
-	"POST /v1/keys/{key}/rotate":           "1111 33 3333 + 33 3",
-	"GET /healthz":                         "+111 ++ ++++ + 33 +",
-	"GET /readyz":                          "+111 ++ ++++ + 33 +",
-	"GET /openapi.json":                    "1111 ++ ++++ + 33 +",
-	"GET /docs":                            "1111 ++ ++++ + 33 +",
-	"GET /":                                "1111 33 3333 + 33 3",
-	"GET /metrics":                         "1111 33 3333 + 33 3",
+	"POST /v1/jobs":                                       "1111 ++ 33++ + 3+ +",
+	"POST /v1/jobs multipart":                             "1111 ++ 33++ + 3+ +",
+	"GET /v1/jobs":                                        "1111 ++ ++++ + 3+ +",
+	"POST /v1/jobs/batch":                                 "1111 ++ 33++ + 33 +",
+	"GET /v1/jobs/{id}":                                   "1111 44 ++++ + 44 +",
+	"DELETE /v1/jobs/{id}":                                "1111 44 333+ + 33 +",
+	"GET /v1/jobs/{id}/output":                            "1111 44 +3++ + 44 +",
+	"GET /v1/jobs/{id}/events":                            "1111 44 +3++ + 44 +",
+	"GET /v1/jobs/{id}/result":                            "1111 44 +3++ + 44 +",
+	"GET /v1/jobs/{id}/files/{name}":                      "1111 44 +3++ + 33 +",
+	"POST /v1/jobs/{id}/cancel":                           "1111 44 33++ + 44 +",
+	"POST /v1/jobs/{id}/retry":                            "1111 44 333+ + 33 +",
+	"POST /v1/jobs/cancel":                                "1111 ++ 33++ + 33 +",
+	"POST /v1/jobs/retry":                                 "1111 ++ 333+ + 33 +",
+	"POST /v1/jobs/delete":                                "1111 ++ 333+ + 33 +",
+	"GET /v1/watch":                                       "1111 ++ +3++ + ++ +",
+	"POST /v1/tokens":                                     "1111 3+ 3333 3 3+ +",
+	"GET /v1/queues":                                      "1111 ++ ++++ + 33 +",
+	"GET /v1/queues/{queue}":                              "1111 ++ ++++ + 33 +",
+	"POST /v1/queues/{queue}/pause":                       "1111 33 3333 + 33 3",
+	"POST /v1/queues/{queue}/resume":                      "1111 33 3333 + 33 3",
+	"POST /api/chat":                                      "1111 ++ 33++ + 3+ +",
+	"GET /api/chat/status/{task}":                         "1111 44 4344 4 34 +",
+	"POST /api/chat/cancel/{task}":                        "1111 44 3344 4 34 +",
+	"GET /api/conversations":                              "1111 ++ +3++ + 3+ +",
+	"POST /api/conversations":                             "1111 ++ 33++ + 3+ +",
+	"GET /api/conversations/{id}":                         "1111 44 4344 4 34 +",
+	"GET /api/conversations/{id}/messages":                "1111 44 4344 4 34 +",
+	"DELETE /api/conversations/{id}":                      "1111 44 3334 4 33 +",
+	"POST /api/heartbeat":                                 "1111 ++ +3++ + 3+ +",
+	"GET /ws":                                             "1111 ++ +3++ + 3+ +",
+	"GET /v1/admin/keys":                                  "1111 33 3333 + 33 3",
+	"POST /v1/admin/keys":                                 "1111 33 3333 + 33 3",
+	"GET /v1/admin/keys/{key}":                            "1111 33 3333 + 33 3",
+	"POST /v1/admin/keys/{key}/revoke":                    "1111 33 3333 + 33 3",
+	"POST /v1/admin/keys/{key}/rotate":                    "1111 33 3333 + 33 3",
+	"GET /v1/admin/tenants":                               "1111 33 3333 + 33 3",
+	"POST /v1/admin/tenants":                              "1111 33 3333 + 33 3",
+	"GET /v1/admin/tenants/{tenant}":                      "1111 33 3333 + 33 3",
+	"PATCH /v1/admin/tenants/{tenant}":                    "1111 33 3333 + 33 3",
+	"DELETE /v1/admin/tenants/{tenant}":                   "1111 33 3333 + 33 3",
+	"GET /v1/keys":                                        "1111 33 3333 + 33 3",
+	"POST /v1/keys":                                       "1111 33 3333 + 33 3",
+	"GET /v1/keys/{key}":                                  "1111 33 3333 + 33 3",
+	"POST /v1/keys/{key}/revoke":                          "1111 33 3333 + 33 3",
+	"POST /v1/keys/{key}/rotate":                          "1111 33 3333 + 33 3",
+	"POST /v1/webhook_endpoints":                          "1111 ++ 3333 + 33 +",
+	"GET /v1/webhook_endpoints":                           "1111 ++ 3333 + 33 +",
+	"GET /v1/webhook_event_types":                         "1111 ++ 3333 + 33 +",
+	"GET /v1/webhook_endpoints/{endpoint}":                "1111 4+ 3333 + 33 +",
+	"POST /v1/webhook_endpoints/{endpoint}":               "1111 4+ 3333 + 33 +",
+	"POST /v1/webhook_endpoints/{endpoint}/rotate_secret": "1111 4+ 3333 + 33 +",
+	"POST /v1/webhook_endpoints/{endpoint}/test":          "1111 4+ 3333 + 33 +",
+	"POST /v1/webhook_endpoints/{endpoint}/disable":       "1111 4+ 3333 + 33 +",
+	"POST /v1/webhook_endpoints/{endpoint}/enable":        "1111 4+ 3333 + 33 +",
+	"DELETE /v1/webhook_endpoints/{endpoint}":             "1111 4+ 3333 4 33 4",
+	"GET /healthz":                                        "+111 ++ ++++ + 33 +",
+	"GET /readyz":                                         "+111 ++ ++++ + 33 +",
+	"GET /openapi.json":                                   "1111 ++ ++++ + 33 +",
+	"GET /docs":                                           "1111 ++ ++++ + 33 +",
+	"GET /":                                               "1111 33 3333 + 33 3",
+	"GET /metrics":                                        "1111 33 3333 + 33 3",
 }
 
 // tableBodies are the bodies of the calls that need one.
 var tableBodies = map[string]string{
+	"POST /v1/webhook_endpoints/{endpoint}":      `{"name":"other"}`,
+	"POST /v1/webhook_endpoints/{endpoint}/test": `{"event_type":"job.succeeded"}`,
 	"POST /v1/jobs":        `{"queue":"sim","input":{}}`,
 	"POST /v1/jobs/batch":  `{"jobs":[{"queue":"sim","input":{}}]}`,
 	"POST /v1/jobs/cancel": `{"key":"none"}`,
@@ -232,6 +244,7 @@ func TestEveryRouteAsksItsCaller(t *testing.T) {
 	task, conversation := s.chatOf("ann")
 	callers := s.callers(t)
 	tenant, key := s.managed(callers[10].headers)
+	endpoint := s.endpoint()
 	routes := append(s.routes(), described(t, s.testServer, callers[len(callers)-1].headers...)...)
 	routes = append(routes, "POST /v1/jobs multipart")
 	for i, route := range routes {
@@ -271,7 +284,7 @@ func TestEveryRouteAsksItsCaller(t *testing.T) {
 			of = task
 		}
 		method, path := at(pattern, of)
-		path = strings.NewReplacer("{tenant}", tenant, "{key}", key).Replace(path)
+		path = strings.NewReplacer("{tenant}", tenant, "{key}", key, "{endpoint}", endpoint).Replace(path)
 		for i, c := range callers {
 			headers := append(slices.Clone(c.headers), "Accept", "text/html, */*")
 			status := 0
@@ -300,6 +313,16 @@ func (s *keyedServer) managed(admin []string) (tenant, key string) {
 		s.t.Fatal(status, made)
 	}
 	return "idle", made["id"].(string)
+}
+
+// endpoint makes a webhook endpoint of the tenant shop.
+func (s *keyedServer) endpoint() (id string) {
+	s.t.Helper()
+	status, made := s.call("POST", "/v1/webhook_endpoints", `{"name":"e","url":"https://example.com/hook","event_types":["job.succeeded"]}`, as(s.app)...)
+	if status != 201 && status != 200 {
+		s.t.Fatal(status, made)
+	}
+	return made["id"].(string)
 }
 
 // cellOf returns the cell of the table for a status. One address sends so many wrong keys here that
