@@ -65,7 +65,8 @@ type components struct {
 	certificate *certificate             // of the listener; nil for plain HTTP
 
 	keys             *tokenKeys
-	registry         *registry  // of API keys and tenants
+	registry         *registry // of API keys and tenants
+	purger           *purger
 	gate             *gate.Gate // for every listener
 	conns            *connections
 	files            files.Store    // of jobs
@@ -98,6 +99,7 @@ type httpAPI interface {
 // failure it closes those that it has opened.
 func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *components, err error) {
 	c := &components{cfg: cfg, log: log, embedded: newEmbedded(log)}
+	c.purger = &purger{c: c, grace: purgeGrace}
 	c.streams, c.endStreams = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {

@@ -213,6 +213,7 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	keys := startTask(c.keys.follow)
 	registry := startTask(c.registry.follow)
 	commandLine := startTask(c.serveAdmin)
+	purger := startTask(c.purger.run)
 	files := startTask(c.removeStaleFiles)
 	inbox := startTask(c.runInbox)
 	callbacks := startTask(c.callbacks.Run)
@@ -243,9 +244,10 @@ func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	reported := callbacks.stop()
 	c.endStreams() // or the HTTP server would wait for long-polls and streams
 	served := errors.Join(apis.stop(), commandLine.stop())
+	purged := purger.stop()
 	c.withdrawLimits()
 	committed := engine.stop()
-	err = errors.Join(err, resealed, taken, worked, reported, served, committed, metrics.stop(), keys.stop(), registry.stop(), files.stop(), alive.stop(), certificate.stop(), c.close())
+	err = errors.Join(err, resealed, taken, worked, reported, served, purged, committed, metrics.stop(), keys.stop(), registry.stop(), files.stop(), alive.stop(), certificate.stop(), c.close())
 	c.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String())
 	return err
 }

@@ -212,6 +212,9 @@ type RowReader interface {
 	Tally(ctx context.Context, owner job.Owner, name string) (job.Counts, error)
 	// Rows lists the rows of a set by id.
 	Rows(ctx context.Context, of RowSet, page RowPage) ([]Row, error)
+	// TenantRows lists up to limit rows of all owners of a tenant, of any kind and in any order,
+	// without their bodies. It returns fewer than limit only if there are no more.
+	TenantRows(ctx context.Context, tenant string, limit int) ([]Row, error)
 }
 
 // RunningFilter selects running jobs.

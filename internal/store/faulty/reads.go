@@ -170,6 +170,14 @@ func (s *Store) Rows(ctx context.Context, set store.RowSet, page store.RowPage) 
 	return rows, err
 }
 
+// TenantRows is [store.RowReader.TenantRows], and fails as planned.
+func (s *Store) TenantRows(ctx context.Context, tenant string, limit int) (rows []store.Row, err error) {
+	if err = s.readFault("TenantRows"); err == nil {
+		rows, err = s.inner.TenantRows(ctx, tenant, limit)
+	}
+	return rows, err
+}
+
 // WithFiles is [store.UpkeepReader.WithFiles], and fails as planned.
 func (s *Store) WithFiles(ctx context.Context, after string, limit int) (ids []job.ID, next string, err error) {
 	if err = s.readFault("WithFiles"); err == nil {

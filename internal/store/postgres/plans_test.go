@@ -54,7 +54,7 @@ func withManyJobs(tb testing.TB, n int) pgtest.Database {
 func usualReads() []*statement {
 	all := []*statement{
 		readJob, readInput, readResult, readTurn, readPosition, readIdempotent, readOutput, readText, readNextDue, readWithFiles, readAbandonable,
-		readVersions, readAllRunning, readLapsed, readCancelled, readRunningOf, readLeases, readRow, readRowsUp, readRowsDown, readRowsLast, readTally, readListed,
+		readVersions, readAllRunning, readLapsed, readCancelled, readRunningOf, readLeases, readRow, readRowsUp, readRowsDown, readRowsLast, readTenant, readTally, readListed,
 	}
 	for _, x := range []*listIndex{listOfTenant, listByQueue, listByKey, listByCode} {
 		all = append(all, x.jobs.fill, x.ended.fill)

@@ -15,6 +15,7 @@ var (
 	readRowsUp   = &statement{"read_rows_up", "select id, body" + rowsOfSet + " and id > $5 order by id limit $6::bigint"}
 	readRowsDown = &statement{"read_rows_down", "select id, body" + rowsOfSet + " and id < $5 order by id desc limit $6::bigint"}
 	readRowsLast = &statement{"read_rows_last", "select id, body" + rowsOfSet + " order by id desc limit $5::bigint"}
+	readTenant   = &statement{"read_tenant_rows", "select usr, kind, parent, id from records where tenant = $1 order by usr, kind, parent, id limit $2::bigint"}
 	readTally    = &statement{"read_tally", `select scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes
 		from tallies where tenant = $1 and usr = $2 and name = $3`}
 )
@@ -48,6 +49,16 @@ func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (
 		rows = append(rows, rowOf(of, id, body))
 		return err
 	}, params...)
+	return rows, err
+}
+
+// TenantRows lists the side rows of a tenant; see [store.RowReader].
+func (s *Store) TenantRows(ctx context.Context, tenant string, limit int) (rows []store.Row, err error) {
+	err = s.read(ctx, readTenant, func(r *record) error {
+		of := store.RowSet{Owner: job.Owner{Tenant: tenant, User: r.text()}, Kind: r.text(), Parent: r.text()}
+		rows = append(rows, rowOf(of, r.text(), nil))
+		return nil
+	}, []byte(tenant), intParam(int64(limit)))
 	return rows, err
 }
 

@@ -87,6 +87,7 @@ type reader struct {
 	text                     *query
 	sideRow                  *query
 	sideRowsUp, sideRowsDown *query
+	tenantRows               *query
 	nextReady, nextExpiry    *query
 	storedBytes              *query
 	withFiles, abandonable   *query
@@ -125,6 +126,7 @@ func (r *reader) connect() error {
 		{&r.result, "SELECT content_type, length(body), substr(body, 1, 36), CASE WHEN " + plainLength + " <= ? THEN body END FROM results WHERE n = ?"},
 		{&r.output, outputSQL},
 		{&r.tally, tallySQL},
+		{&r.tenantRows, "SELECT usr, kind, parent, id FROM records WHERE tenant = ? LIMIT ?"},
 		{&r.allKept, "SELECT tenant, usr, bytes FROM owners"},
 		{&r.version, versionSQL},
 		{&r.outputEnd, outputEndSQL},

@@ -95,6 +95,18 @@ func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (
 	return rows, err
 }
 
+// TenantRows lists the side rows of a tenant; see [store.RowReader].
+func (s *Store) TenantRows(ctx context.Context, tenant string, limit int) (rows []store.Row, err error) {
+	err = s.readRows(ctx, func(r *reader) error {
+		return r.tenantRows.text(tenant).int(int64(limit)).each(func(c column) error {
+			of := store.RowSet{Owner: job.Owner{Tenant: tenant, User: c.text(0)}, Kind: c.text(1), Parent: c.text(2)}
+			rows = append(rows, rowOf(of, c.text(3), nil))
+			return nil
+		})
+	})
+	return rows, err
+}
+
 func rowOf(set store.RowSet, id string, body []byte) store.Row {
 	return store.Row{Owner: set.Owner, Kind: set.Kind, Parent: set.Parent, ID: id, Body: body}
 }

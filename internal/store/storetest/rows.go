@@ -24,6 +24,7 @@ func rowRules() []rule {
 		{"rows are listed by id in both directions from a cursor", rowsPaged},
 		{"rows of different kinds and parents do not mix", rowsApart},
 		{"rows of different owners do not mix in reads, conditions and removals", rowsOfOwners},
+		{"the rows of a tenant are listed, whoever owns them", rowsOfTenant},
 		{"bodies and names of any text are kept", rowsKept},
 		{"a submit's rows apply with it", rowsOfSubmit},
 		{"what an owner keeps is counted, and no longer when it is gone", rowsCounted},
@@ -227,6 +228,36 @@ func rowsInOneBatch(w *harness) {
 	wantEqual(w, "the third one's refusal", third.Err, nil)
 	w.wantCode(job.Conflict, s.Err)
 	wantEqual(w, "the conflict of the submit", string(s.Conflict), "3")
+}
+
+func rowsOfTenant(w *harness) {
+	for i := range 12 {
+		owner := mine
+		if i%2 == 1 {
+			owner = theirs
+		}
+		r := store.Row{Owner: owner, Kind: fmt.Sprint("kind", i%3), Parent: fmt.Sprint(i % 4), ID: fmt.Sprint(i), Body: []byte("x")}
+		other := r
+		other.Owner.Tenant = elsewhere.Tenant
+		w.do(newWrite(r, other))
+	}
+	for left := 12; left > 0; {
+		rows, err := w.store.TenantRows(w.ctx, mine.Tenant, 5)
+		if err != nil || len(rows) != min(left, 5) {
+			w.Fatalf("of %d rows %d are listed, %v", left, len(rows), err)
+		}
+		for i := range rows {
+			if rows[i].Owner.Tenant != mine.Tenant || rows[i].Body != nil {
+				w.Errorf("listed is %+v", rows[i])
+			}
+			rows[i].Action = store.Remove
+		}
+		w.do(newWrite(rows...))
+		left -= len(rows)
+	}
+	if rows, err := w.store.TenantRows(w.ctx, elsewhere.Tenant, 100); err != nil || len(rows) != 12 {
+		w.Errorf("of the other tenant are %d rows, %v", len(rows), err)
+	}
 }
 
 func rowsPaged(w *harness) {
