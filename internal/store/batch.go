@@ -385,6 +385,8 @@ type Prune struct {
 	Limit    int
 	MaxBytes int64         // of input, output and result, with Early also of files; 0 for no bound
 	MaxTime  time.Duration // how long the prune may delay its batch; 0 for no bound
+	// Jobs are kept while a job that their last end made has not ended; see [AtEnd].
+
 	// Early deletes ended jobs before their time, because the store holds too much.
 	Early bool
 

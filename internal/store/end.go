@@ -27,7 +27,8 @@ type End struct {
 // AtEnd is a pure function of its argument, because a store calls it again when it repeats
 // a transaction. The ids of the jobs that it makes must then be the same, and no other job
 // of any owner may have such an id: derive them from the id and the revision of the ended
-// job. An id begins with a time. Take the time of the end, because lists by time read more
+// job. The ids depend neither on Result nor on Text and Entries: a [Prune] calls AtEnd without
+// them, and keeps an ended job while a job that its end made has not ended. An id begins with a time. Take the time of the end, because lists by time read more
 // rows otherwise.
 //
 // When the job's log is damaged, Text and Entries return the part before the damage.

@@ -51,6 +51,12 @@ func DecodeTally(raw []byte) string {
 	return x.Tally
 }
 
+// HasRefs reports whether the fields that [EncodeExtra] has encoded may have references. It is
+// true for some without any.
+func HasRefs(raw []byte) bool {
+	return bytes.Contains(raw, []byte(`"r":`)) || bytes.Contains(raw, []byte(`"rs":`))
+}
+
 // refs returns the references: a single one and several ones are stored differently.
 func (x *extra) refs() []string {
 	if x.Ref != "" {

@@ -20,6 +20,7 @@ type Job struct {
 	FileCount      int
 	Turn           int64  // of a queued or parked job; see package fairqueue
 	IdempotencyKey string // the key that created the job; "" for none
+	HasRefs        bool   // set by [RetentionTx.Prunable]: the job may have references
 	Deleted        bool   // a running job that was deleted: it is removed when its attempt ends
 	// Damaged means that the record cannot be read completely: the job has the fields that can be
 	// read. Resource is then that of the lane in which a queued job waits. The first op that meets

@@ -189,7 +189,11 @@ func (t *memTx) SaveReady(j *Job, lane string) error {
 }
 
 func (t *memTx) Prunable(after int64, limit int) ([]*Job, error) {
-	return t.all(func(j *Job) bool { return j.N > after }, func(a, b *Job) int { return cmp.Compare(a.N, b.N) }, limit)
+	list, err := t.all(func(j *Job) bool { return j.N > after }, func(a, b *Job) int { return cmp.Compare(a.N, b.N) }, limit)
+	for _, j := range list {
+		j.HasRefs = len(j.Refs) > 0
+	}
+	return list, err
 }
 
 func (t *memTx) BodyBytes(j *Job) (int64, error) { return int64(len(t.bodies[j.ID])), nil }

@@ -57,6 +57,12 @@ func (p *pruneRun) chunk() (more bool, err error) {
 		if !j.State.Ended() || !p.op.Early && j.ExpiresAt.After(p.now) {
 			continue
 		}
+		if awaited, err := p.awaitsFollowUp(j); awaited || err != nil {
+			if err != nil {
+				return false, err
+			}
+			continue
+		}
 		if p.outOfBytes() {
 			// The next prune begins with this job.
 			p.op.Next = FormatCursor(j.N - 1)
@@ -74,6 +80,29 @@ func (p *pruneRun) chunk() (more bool, err error) {
 	p.op.Next = FormatCursor(p.last)
 	p.limitLeft -= len(jobs)
 	return !p.done(), nil
+}
+
+// awaitsFollowUp reports whether a job that the last end of this one made has not ended. The ids
+// of such jobs depend neither on output nor on results; see [store.AtEnd].
+func (p *pruneRun) awaitsFollowUp(j *Job) (bool, error) {
+	if !j.HasRefs || p.atEnd == nil {
+		return false, nil
+	}
+	full, err := p.find(j.Owner, j.ID)
+	if err != nil || full == nil || full.Damaged {
+		return false, err
+	}
+	end := store.End{Job: full.Job, Text: func(int) string { return "" }, Entries: func(int) []job.Entry { return nil }}
+	for _, op := range p.atEnd(end).Jobs {
+		made, err := p.find(op.Job.Owner, op.Job.ID)
+		if err != nil {
+			return false, err
+		}
+		if made != nil && !made.State.Ended() {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (p *pruneRun) removeJob(j *Job) error {

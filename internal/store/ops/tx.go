@@ -116,8 +116,8 @@ type LineTx interface {
 type RetentionTx interface {
 	// Prunable reads the first jobs with an N above after, by N. It may leave out unfinished jobs,
 	// and returns fewer than limit jobs only if there are no more. Of a job these fields are set: N,
-	// ID, Owner, State, IdempotencyKey, Tally, FileCount, InputBytes, OutputBytes, CreatedAt and
-	// ExpiresAt.
+	// ID, Owner, State, IdempotencyKey, Tally, FileCount, InputBytes, OutputBytes, CreatedAt,
+	// ExpiresAt and HasRefs.
 	Prunable(after int64, limit int) ([]*Job, error)
 	// BodyBytes is the size of a job's input and result.
 	BodyBytes(j *Job) (int64, error)

@@ -30,7 +30,8 @@ var (
 	selectDue      = &statement{"select_due", unfinishedSQL + "where due <= $1::bigint order by due, n limit $2::bigint"}
 	selectExpired  = &statement{"select_expired", unfinishedSQL + "where queue_by <= $1::bigint order by queue_by, n limit $2::bigint"}
 	selectPrunable = &statement{"select_prunable", `select n, id, tenant, usr, state, idem, tally, files, in_bytes, cursor, out_bytes, created, expires, bytes,
-		coalesce((select length(body) from inputs i where i.n = ended.n), 0) + coalesce((select length(body) from results r where r.n = ended.n), 0)
+		coalesce((select length(body) from inputs i where i.n = ended.n), 0) + coalesce((select length(body) from results r where r.n = ended.n), 0),
+		coalesce(position('"r":'::bytea in extra) > 0 or position('"rs":'::bytea in extra) > 0, false)::int
 		from ended where n > $1::bigint order by n limit $2::bigint`}
 )
 
@@ -177,6 +178,7 @@ func (t *tx) Prunable(after int64, limit int) (list []*ops.Job, err error) {
 		j.InputBytes, j.Cursor, j.OutputBytes = r.int(), r.int(), r.int()
 		j.CreatedAt, j.ExpiresAt = r.time(), r.time()
 		p := &prunable{bytes: r.int(), bodyBytes: r.int()}
+		j.HasRefs = r.int() == 1
 		t.prunable[j.N] = p
 		list = append(list, j)
 	}, intParam(after), intParam(int64(limit)))

@@ -16,7 +16,8 @@ func (t *tx) Prunable(after int64, limit int) (jobs []*ops.Job, err error) {
 			ID: c.id(8), Owner: job.Owner{Tenant: c.text(1), User: c.text(2)}, State: job.State(c.int(3)),
 			ExpiresAt: c.time(4), CreatedAt: c.time(6), OutputBytes: c.int(7), InputBytes: c.int(10),
 		}}
-		j.Tally = codec.DecodeTally(c.bytes(11))
+		extra := c.bytes(11)
+		j.Tally, j.HasRefs = codec.DecodeTally(extra), codec.HasRefs(extra)
 		jobs = append(jobs, j)
 		return nil
 	})

@@ -12,6 +12,7 @@ func retentionRules() []rule {
 	return []rule{
 		{"an early prune deletes ended jobs before their time, the oldest first", long(earlyOldest)},
 		{"an early prune keeps unfinished jobs", long(earlyKeepsUnfinished)},
+		{"a prune keeps a job until the jobs that its end made have ended", keepsParents},
 		{"an early prune keeps idempotency keys for their time", earlyKeys},
 		{"a prune stops after about MaxBytes, and the next one continues after its cursor", long(pruneBytes)},
 		{"an early prune counts files as deleted bytes", long(earlyFiles)},
@@ -64,6 +65,33 @@ func earlyKeepsUnfinished(w *harness) {
 	for _, id := range ids {
 		w.job(id)
 	}
+}
+
+func keepsParents(w *harness) {
+	parent := w.running(withRef("job:made"), withRef("put:p"))
+	w.do(newFinish(parent.Lease(), job.Succeeded))
+	other := w.running(withRef("put:q"))
+	w.do(newFinish(other.Lease(), job.Succeeded))
+	w.advance(day)
+	for _, early := range []bool{false, true} {
+		w.do(&store.Prune{Limit: 100, Early: early})
+		w.job(parent.Job.ID)
+	}
+	w.wantGone(mine, other.Job.ID)
+	made := w.claimOne("made")
+	w.do(&store.Prune{Limit: 100, Early: true})
+	w.job(parent.Job.ID)
+	w.do(newFinish(made.Lease(), job.Failed))
+	w.do(&store.Prune{Limit: 100, Early: true})
+	w.wantGone(mine, parent.Job.ID)
+	wantEqual(w, "the row that the end made", len(w.rows(endKind, "p")), 1)
+
+	// A delete removes the parent, and what its end made goes on.
+	parent = w.running(withRef("job:made"))
+	w.do(newFinish(parent.Lease(), job.Succeeded))
+	w.do(newDelete(parent.Job.ID))
+	w.wantGone(mine, parent.Job.ID)
+	w.do(newFinish(w.claimOne("made").Lease(), job.Succeeded))
 }
 
 func earlyKeys(w *harness) {
