@@ -19,6 +19,7 @@ type clients struct {
 	// set once
 	rec      *record
 	hist     *history
+	receiver *receiver      // of the callbacks of all jobs
 	holders  *holders       // nil without the queue "work"
 	noRetry  *client.Client // without retries: a call without an answer leaves the outcome unknown
 	retrying *client.Client // retries through restarts
@@ -35,7 +36,11 @@ func newClients(transport http.RoundTripper, rec *record) (*clients, error) {
 		return nil, err
 	}
 	retrying, err := client.New(baseURL, client.WithTransport(transport), client.WithRetries(100))
-	return &clients{rec: rec, hist: newHistory(), noRetry: noRetry, retrying: retrying, slots: make(chan struct{}, 64)}, err
+	if err != nil {
+		return nil, err
+	}
+	receiver, err := newReceiver()
+	return &clients{rec: rec, hist: newHistory(), receiver: receiver, noRetry: noRetry, retrying: retrying, slots: make(chan struct{}, 64)}, err
 }
 
 // once sends each request once. net/http sends a request with an idempotency key again by itself
@@ -78,6 +83,7 @@ const maxFailures = 2
 type taskSource struct {
 	rng     *rand.Rand
 	name    string // of the client in its round; part of its idempotency keys
+	url     string // of the receiver of callbacks
 	hasWork bool   // half of the tasks are of the queue "work"
 	n       int
 }
@@ -97,6 +103,7 @@ func (s *taskSource) next() task {
 		MaxAttempts:    maxFailures + 1, // a kill is a lost attempt, which does not count as failed
 		Retry:          client.RetryPolicy{Backoff: 20 * time.Millisecond, BackoffMax: 100 * time.Millisecond},
 		Metadata:       map[string]string{"client": s.name},
+		Callback:       &client.Callback{URL: s.url},
 	}
 	if s.rng.IntN(10) == 0 {
 		t.sub.Delay = time.Duration(s.rng.IntN(400)) * time.Millisecond

@@ -134,7 +134,7 @@ func (h *harness) round(runCtx context.Context, n int) error {
 	defer stopLoad()
 	scripts := make([]*taskSource, h.clientCount)
 	for i := range scripts {
-		scripts[i] = &taskSource{rng: rand.New(rand.NewPCG(rng.Uint64(), uint64(i))), name: fmt.Sprintf("r%d-c%d", n, i)}
+		scripts[i] = &taskSource{url: h.clients.receiver.url, rng: rand.New(rand.NewPCG(rng.Uint64(), uint64(i))), name: fmt.Sprintf("r%d-c%d", n, i)}
 	}
 	loadDone := make(chan struct{})
 	go func() {

@@ -82,7 +82,7 @@ func (r *clusterRun) round(runCtx context.Context, n int) error {
 	defer stopLoad()
 	scripts := make([]*taskSource, r.clientCount)
 	for i := range scripts {
-		scripts[i] = &taskSource{rng: rand.New(rand.NewPCG(rng.Uint64(), uint64(i))), name: fmt.Sprintf("r%d-c%d", n, i), hasWork: true}
+		scripts[i] = &taskSource{url: r.clients.receiver.url, rng: rand.New(rand.NewPCG(rng.Uint64(), uint64(i))), name: fmt.Sprintf("r%d-c%d", n, i), hasWork: true}
 	}
 	loadDone := make(chan struct{})
 	began := time.Now()

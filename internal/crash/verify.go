@@ -123,6 +123,7 @@ func (c *clients) verifyAll(ctx context.Context) {
 		}
 	})
 	c.checkList(ctx)
+	c.verifyDeliveries(ctx)
 	jobs, calls, violations := c.hist.verify()
 	for _, v := range violations {
 		c.rec.addViolation("%s", v)
@@ -149,7 +150,9 @@ func (c *clients) checkList(ctx context.Context) {
 		if listed[j.ID] {
 			c.rec.addViolation("%s is listed twice", j.ID)
 		}
-		listed[j.ID] = true
+		if j.Queue != callbackQueue {
+			listed[j.ID] = true
+		}
 	}
 	known := c.rec.jobsWhere(func(*jobRecord) bool { return true })
 	for _, k := range known {
