@@ -143,6 +143,7 @@ func (c *components) addMetricSources() {
 		Connections: c.conns.statsNow,
 		Bodies:      c.gate.Bodies.InFlight,
 		Models:      c.modelStates,
+		Endpoints:   func() telemetry.EndpointStats { return telemetry.EndpointStats(c.callbacks.Stats()) },
 
 		CallbackCircuits: c.sender.OpenCircuits,
 	}

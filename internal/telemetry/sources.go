@@ -25,6 +25,8 @@ type Sources struct {
 	Inbox func(context.Context) (InboxStats, error)
 	// CallbackCircuits returns how many receivers of callbacks fail.
 	CallbackCircuits func() int
+	// Endpoints counts the webhook endpoints.
+	Endpoints func() EndpointStats
 	// Models reports the state of each model's circuit and gate.
 	Models func() []ModelState
 	// Database reports the state of a PostgreSQL database; nil without one.
@@ -40,6 +42,9 @@ type ModelState struct {
 	RatePerS    float64       // calls a second that its server accepts; 0 while no limit is known
 	Refused     int64         // calls that its server refused
 }
+
+// EndpointStats are the numbers of webhook endpoints. Failing ones are enabled too.
+type EndpointStats struct{ Enabled, Failing, Disabled int }
 
 // InboxStats are the numbers of the inbox.
 type InboxStats struct {
@@ -93,6 +98,7 @@ var (
 	inboxOldest      = newDesc("meanwhile_inbox_oldest_seconds", "For how long the first row of the inbox has waited; 0 when none waits.")
 	inboxRefused     = newDesc("meanwhile_inbox_refused_total", "Rows of the inbox that this server has refused.")
 	callbackCircuits = newDesc("meanwhile_callback_circuits_open", "Receivers of callbacks that are asked by one delivery at a time, because they keep failing.")
+	webhookEndpoints = newDesc("meanwhile_webhook_endpoints", "Webhook endpoints by their state; those that fail are enabled too.", "state")
 	modelCalls       = newDesc("meanwhile_model_calls", "Calls to a model now.", "model")
 	modelClosed      = newDesc("meanwhile_model_closed_seconds", "For how long no call to a model begins, because its server asked to wait; else 0.", "model")
 	modelRate        = newDesc("meanwhile_model_rate", "Calls a second that a model's server accepts, as learned from its refusals; 0 while no limit is known.", "model")
@@ -104,7 +110,7 @@ var (
 func (s *Sources) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		queueJobs, queueDepth, queueBytes, queueMaxBytes, queueOldest, queuePaused, queueConcurrency, queueServers, jobsEnded,
-		watchersNow, watchersMax, bodyBytes, bodyMaxBytes, connsOpen, connsMax, connsClosed, connsRefused, noDescriptors, storeBytes, diskFree, inboxRows, inboxOldest, inboxRefused, callbackCircuits, circuitOpen, modelCalls, modelClosed, modelRate, modelRefused,
+		watchersNow, watchersMax, bodyBytes, bodyMaxBytes, connsOpen, connsMax, connsClosed, connsRefused, noDescriptors, storeBytes, diskFree, inboxRows, inboxOldest, inboxRefused, webhookEndpoints, callbackCircuits, circuitOpen, modelCalls, modelClosed, modelRate, modelRefused,
 	} {
 		to <- d
 	}
@@ -165,6 +171,12 @@ func (s *Sources) Collect(to chan<- prometheus.Metric) {
 	}
 	if s.CallbackCircuits != nil {
 		gauge(callbackCircuits, float64(s.CallbackCircuits()))
+	}
+	if s.Endpoints != nil {
+		n := s.Endpoints()
+		gauge(webhookEndpoints, float64(n.Enabled), "enabled")
+		gauge(webhookEndpoints, float64(n.Failing), "failing")
+		gauge(webhookEndpoints, float64(n.Disabled), "disabled")
 	}
 	if s.Models != nil {
 		for _, m := range s.Models() {
