@@ -16,7 +16,7 @@ const All = "all"
 
 // Names returns the names of all benches, in the order in which they run.
 func Names() []string {
-	return append(defaultNames(), "idle", "watchers", "isolation", "streams", "fairness", "retention", "backlog")
+	return append(defaultNames(), "idle", "watchers", "isolation", "streams", "fairness", "callbacks", "retention", "backlog")
 }
 
 // DatabaseNames returns the names of the benches that need a database.
@@ -198,6 +198,8 @@ func (o *Options) ownServerBenches(name string) []func(context.Context, *Figure)
 		return []func(context.Context, *Figure) error{o.outputIsolation, o.listIsolation, o.commandIsolation}
 	case "streams":
 		return []func(context.Context, *Figure) error{o.streams}
+	case "callbacks":
+		return []func(context.Context, *Figure) error{o.callbacks, o.callbackDelays}
 	case "fairness":
 		return []func(context.Context, *Figure) error{o.fairness}
 	case "retention":
