@@ -152,9 +152,9 @@ func (p *cluster) startProcess(t *testing.T, c engine.Config) *process {
 }
 
 // kill ends a process as kill -9 does: none of its writes reaches the store any more.
-func (m *process) kill() {
-	m.link.killed.Store(true)
-	m.stop()
+func (p *process) kill() {
+	p.link.killed.Store(true)
+	p.stop()
 }
 
 // lossyBus is a bus that loses a share of the notices at random.

@@ -287,7 +287,7 @@ func TestEveryRouteAsksItsCaller(t *testing.T) {
 		path = strings.NewReplacer("{tenant}", tenant, "{key}", key, "{endpoint}", endpoint).Replace(path)
 		for i, c := range callers {
 			headers := append(slices.Clone(c.headers), "Accept", "text/html, */*")
-			status := 0
+			var status int
 			if multipart {
 				status, _ = s.submitFiles(`{"queue":"shelf"}`, map[string]string{"x": "1"}, headers...)
 			} else {

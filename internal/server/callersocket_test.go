@@ -61,8 +61,8 @@ func TestEveryMessageAsksItsCaller(t *testing.T) {
 	t.Parallel()
 	s := serveKeyed(t, filesQueue)
 	j := s.jobOf("ann")
-	id, task := j["id"].(string), ""
-	task, _ = s.chatOf("ann")
+	id := j["id"].(string)
+	task, _ := s.chatOf("ann")
 	_, watch, _ := strings.Cut(j["urls"].(map[string]any)["watch"].(string), "token=")
 	callers := s.callers(t)[4:]
 	for _, row := range []struct{ path, message, cells string }{

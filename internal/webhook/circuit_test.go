@@ -148,16 +148,21 @@ func TestFewDestinationsAreRemembered(t *testing.T) {
 func TestTenantSlots(t *testing.T) {
 	t.Parallel()
 	s := newTenantSlots(2)
-	if !s.take("a") || !s.take("a") || s.take("a") || !s.take("b") {
-		t.Error("the slots are not two for each tenant")
+	for i, tenant := range []string{"a", "a", "a", "b"} {
+		if taken, want := s.take(tenant), i != 2; taken != want {
+			t.Errorf("slot %d, of the tenant %s: %v, want two for each tenant", i, tenant, taken)
+		}
 	}
 	s.release("a")
 	s.release("b")
 	if !s.take("a") || s.take("a") || len(s.taken) != 1 {
 		t.Errorf("after a release the slots are %v", s.taken)
 	}
-	if none := newTenantSlots(0); !none.take("a") || !none.take("a") {
-		t.Error("there is a limit")
+	none := newTenantSlots(0)
+	for range 2 {
+		if !none.take("a") {
+			t.Error("there is a limit")
+		}
 	}
 }
 
