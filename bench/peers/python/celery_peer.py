@@ -34,6 +34,7 @@ def echo(text):
 def submit(pipe):
     """Submit bursts of jobs, as the pipe asks for, and send their durations."""
     text = "x" * 500
+    pipe.send("ready")
     while burst := pipe.recv():
         until, jobs = burst
         samples = []
@@ -57,6 +58,8 @@ def main():
         ours, theirs = context.Pipe()
         context.Process(target=submit, args=(theirs,), daemon=True).start()
         pipes.append(ours)
+    for pipe in pipes:
+        pipe.recv()  # its process has loaded everything
     results = redis.Redis.from_url(url + "/1")
     submitted = 0
 
