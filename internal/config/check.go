@@ -43,6 +43,7 @@ func (l *loader) check(cfg *Config) {
 	l.checkCallbacks(cfg.Callbacks)
 	l.checkModels(cfg.Models)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queues)) {
+		l.must(name != job.CallbackQueue, "queues."+name, "this is the queue of deliveries, which the server makes itself: give this one another name")
 		l.checkQueue(cfg.Queues[name], "queues."+name, cfg)
 	}
 }
@@ -88,6 +89,11 @@ func (l *loader) checkQueue(q Queue, key string, cfg *Config) {
 	l.between(q.PerKey.Running, 0, maxRunning, key+".per_key.running")
 	l.between(q.PerKey.Waiting, 0, maxWaiting, key+".per_key.waiting")
 	l.between(q.MaxAttempts, 1, job.MaxAttempts, key+".max_attempts")
+	if q.Callback != "" {
+		allow, _ := netguard.ParseAllow(cfg.Callbacks.Allow) // checkCallbacks reports the error
+		_, err := (&netguard.Guard{Allow: allow, Loopback: Loopback(cfg.Listen)}).CheckURL(q.Callback)
+		l.must(err == nil, key+".callback", "nothing would be sent there: %v", err)
+	}
 	l.checkTimeouts(q.Timeouts, key+".timeouts")
 	l.oneOf(string(q.Retry.AfterOutput), key+".retry.after_output", string(job.RestartAfterOutput), string(job.FailAfterOutput))
 	l.must(q.Retry.Backoff <= q.Retry.BackoffMax, key+".retry.backoff_s",

@@ -24,6 +24,7 @@ func CheckQueue(name string, q Queue) error {
 	l := loader{where: map[string]string{}}
 	key := "queues." + name
 	l.must(validQueueName(name), key, queueNameRule, job.MaxQueueName)
+	l.must(name != job.CallbackQueue, key, "this is the queue of deliveries, which the server makes itself: give this one another name")
 	for _, d := range []time.Duration{q.Retry.Backoff, q.Retry.BackoffMax, q.Retry.For} {
 		l.must(0 <= d && d <= job.MaxDuration, key+".retry", "a time must be 0 to %v, not %v", job.MaxDuration, d)
 	}

@@ -16,6 +16,7 @@ type Queue struct {
 	PerKey      PerKey       `yaml:"per_key"`
 	MaxInput    int64        `yaml:"max_input_bytes"` // maximum size of a job's input
 	MaxAttempts int          `yaml:"max_attempts"`    // how often a job may fail
+	Callback    string       `yaml:"callback"`        // where the ends of jobs are sent that name no callback; "" for nowhere
 	Timeouts    job.Timeouts `yaml:"timeouts"`        // by [job.Clock.Key]; 0 turns a clock off
 	Retry       Retry        `yaml:"retry"`
 	Limits      Limits       `yaml:"limits"`

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/webhook"
 )
@@ -150,6 +151,30 @@ func TestEveryKindOfSubmitTakesACallback(t *testing.T) {
 	if list := s.deliveries(""); len(list) != 3 {
 		t.Errorf("%d deliveries, want none of the event that was not asked for: %v", len(list), list)
 	}
+}
+
+func TestQueueHasACallbackForJobsThatNameNone(t *testing.T) {
+	t.Parallel()
+	r := newReceiver(t)
+	s := serve(t, func(c *config.Config) {
+		for name, q := range c.Queues {
+			q.Callback = r.URL + "/" + name
+			c.Queues[name] = q
+		}
+	})
+	s.call("POST", "/v1/jobs", `{"queue":"sim","input":{}}`)
+	if got := r.next(); got.path != "/sim" {
+		t.Errorf("got %+v", got)
+	}
+	s.call("POST", "/v1/jobs", `{"queue":"sim","input":{},"callback":"`+r.URL+`/own"}`)
+	if got := r.next(); got.path != "/own" {
+		t.Errorf("got %+v", got)
+	}
+	s.call("POST", "/api/chat", `{"query":"hello"}`)
+	if got := r.next(); got.path != "/chat" || got.event.Type != "job.succeeded" {
+		t.Errorf("got %+v", got)
+	}
+	r.none()
 }
 
 func TestBadCallbackIsRefusedBeforeAnythingIsStored(t *testing.T) {

@@ -111,6 +111,7 @@ func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engin
 			KeyRunning:  q.PerKey.Running,
 			KeyWaiting:  q.PerKey.Waiting,
 			MaxAttempts: q.MaxAttempts,
+			Callback:    callbackOf(q),
 			MaxInput:    int(q.MaxInput),
 			Ceilings:    q.Ceilings(),
 			Policy:      q.Policy(),
@@ -129,6 +130,14 @@ func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engin
 		list = append(list, queue)
 	}
 	return list
+}
+
+// callbackOf returns the receiver of the ends of a queue's jobs; nil for none.
+func callbackOf(q config.Queue) *job.Callback {
+	if q.Callback == "" {
+		return nil
+	}
+	return &job.Callback{URL: q.Callback, Events: job.AllEvents}
 }
 
 // checkOf returns the check of an executor's jobs.
