@@ -25,7 +25,6 @@ type line struct {
 
 	// Of the goroutine that sends.
 	out       []byte
-	prepared  map[*statement]bool
 	sameMoves bool // the database has the last known move, as of a batch on this connection
 
 	reading  sync.Mutex         // held by the goroutine that reads
@@ -33,8 +32,9 @@ type line struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	sent []*exchange // sent and not answered, the oldest first
-	err  error       // why the line is closed
+	prepared map[*statement]bool
+	sent     []*exchange // sent and not answered, the oldest first
+	err      error       // why the line is closed
 }
 
 // exchange is statements that are sent together, and their answers.
@@ -113,8 +113,8 @@ func (l *line) run(ctx context.Context, calls []call) error {
 // send sends statements. The caller must then await the exchange. after may be nil.
 func (l *line) send(ctx context.Context, calls []call, after func(error) error) *exchange {
 	x := &exchange{calls: calls, done: make(chan struct{}), after: after}
-	out, err := l.encode(calls)
 	l.mu.Lock()
+	out, err := l.encodeLocked(calls)
 	if err == nil {
 		err = l.err
 	}
@@ -145,8 +145,8 @@ const syncBytes = 5 // the message behind the last statement
 // maxKeptBuffer is how much memory for messages a line keeps, in bytes.
 const maxKeptBuffer = 1 << 20
 
-// encode writes the messages of statements into the buffer of the line.
-func (l *line) encode(calls []call) ([]byte, error) {
+// encodeLocked writes the messages of statements into the buffer of the line. The caller has locked mu.
+func (l *line) encodeLocked(calls []call) ([]byte, error) {
 	out := l.out[:0]
 	var err error
 	for i := range calls {
@@ -222,20 +222,12 @@ func (l *line) readNext() {
 		l.sent = l.sent[1:]
 		x.finish(failed)
 	}
-	if failed != nil && x.prepares() && l.err == nil {
-		// The server has not prepared what came behind the error.
-		l.err = failed
-		_ = l.conn.Close()
-	}
-}
-
-func (x *exchange) prepares() bool {
+	// The server has not prepared what came behind an error.
 	for i := range x.calls {
 		if x.calls[i].prepare {
-			return true
+			delete(l.prepared, x.calls[i].s)
 		}
 	}
-	return false
 }
 
 // broke closes the line after an error of its connection.
@@ -255,6 +247,8 @@ func (l *line) read(x *exchange) (failed, err error) {
 			return failed, err
 		}
 		switch m := message.(type) {
+		case *pgproto3.ParseComplete:
+			x.calls[at].prepare = false
 		case *pgproto3.DataRow:
 			if c := &x.calls[at]; c.each != nil {
 				r.values, r.at = m.Values, 0
