@@ -24,7 +24,6 @@ type Caller struct {
 
 	anonymous bool // the server has keys, and the request has no key and no token
 	vouched   bool // a program around the server has admitted the request, whatever keys there are
-	named     bool // the request names its user
 	speaks    bool // without a key: the peer may name users
 	budget    api.Caller
 }
