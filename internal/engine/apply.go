@@ -110,6 +110,7 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 		}
 		t.certain = t.certain && errors.Is(err, store.ErrNotCommitted)
 		if errors.Is(err, store.ErrOutdated) {
+			time.Sleep(minBackoff)
 			e.awaitOutcomes(ctx)
 			continue
 		}

@@ -53,8 +53,12 @@ func TestRegistriesOfOneStoreChangeKeysAtTheSameTime(t *testing.T) {
 					t.Error(err)
 				}
 				err := r.Change(t.Context(), newKeyNamed(fmt.Sprintf("shared-%d", n), &id))
-				if _, taken := names.LoadOrStore(n, id); err == nil && taken || err != nil && job.CodeOf(err) != job.Conflict {
-					t.Errorf("the name shared-%d: %v", n, err)
+				if err != nil {
+					if job.CodeOf(err) != job.Conflict {
+						t.Errorf("the name shared-%d: %v", n, err)
+					}
+				} else if _, taken := names.LoadOrStore(n, id); taken {
+					t.Errorf("the name shared-%d was made twice", n)
 				}
 			}
 		})

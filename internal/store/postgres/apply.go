@@ -229,8 +229,9 @@ func (s *Store) applyDirect(ctx context.Context, b *store.Batch) (synced func() 
 		s.lastSeq, s.lastAt = s.lastSeq+1, roundTime(t.now)
 	}
 	s.known.keep(t)
-	if !t.locked {
-		// Many small batches of output would cost more than they win.
+	if !t.locked || s.writer.pooled {
+		// Many small batches of output would cost more than they win. A pooler may give the next
+		// transaction of a connection to another one of its own while this one is not answered.
 		err := synced()
 		return func() error { return err }, nil
 	}

@@ -31,8 +31,9 @@ var (
 	// A guard divides by zero when what it checks does not hold. That no other process has made a
 	// move, the primary key of moves guards: each direct batch makes the next one. guardMoves finds a
 	// database that was restored while there was no connection.
-	guardMoves = &statement{"guard_moves", "select 1 / coalesce((select (seq = $1::bigint and at = $2::bigint)::int from moves order by seq desc limit 1), 0)"}
-	guardIDs   = &statement{"guard_ids", "select 1 / (not exists (" + selectUsedIDs.sql + "))::int"}
+	guardMoves  = &statement{"guard_moves", "select 1 / coalesce((select (seq = $1::bigint and at = $2::bigint)::int from moves order by seq desc limit 1), 0)"}
+	guardTokens = &statement{"guard_tokens", "select 1 / (not exists (select from jobs where token = any($1::uuid[])))::int"}
+	guardIDs    = &statement{"guard_ids", "select 1 / (not exists (" + selectUsedIDs.sql + "))::int"}
 	// endKnown is endJobs for jobs that were not read.
 	endKnown = &statement{"end_known", "with moved as (delete from jobs j using " + unnest("i"+movedLetters+endLetters+knownLetters) +
 		" u (n, " + movedNames + ", " + endNames + ", known_token, known_revision, known_cursor) where j.n = u.n and j.n = any($1::bigint[])" +
@@ -171,8 +172,26 @@ func (t *tx) assume(b *store.Batch) {
 	}
 }
 
-// addGuard adds the guard of the ids of new jobs.
+// addGuard adds the guards of the ids of new jobs, and of the tokens that the batch does not write:
+// where it does, their index is the guard.
 func (t *tx) addGuard(b *store.Batch) {
+	tokens := newTable("u")
+	add := func(token job.Token) {
+		if !token.IsZero() && t.tokens[token] == nil {
+			tokens.uuid(token)
+		}
+	}
+	for _, op := range b.Claims {
+		for _, token := range op.Tokens {
+			add(token)
+		}
+	}
+	for _, op := range b.Submits {
+		add(op.Token)
+	}
+	if !tokens.empty() {
+		t.reads.add(guardTokens, nil, tokens.params()...)
+	}
 	ids := newTable("ttu")
 	for _, op := range b.Submits {
 		if o := op.Job.Owner; isStorable(o.Tenant + o.User) {

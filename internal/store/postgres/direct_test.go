@@ -276,3 +276,25 @@ func TestRefusalIsRead(t *testing.T) {
 		t.Errorf("a finish with the next entries after those of another process answers %v", finish.Err)
 	}
 }
+
+// A claim repeats a token that another process has given a job, and gets that job, also when no job
+// is left for the token.
+func TestRepeatedTokenIsFound(t *testing.T) {
+	t.Parallel()
+	d := newHarness(t)
+	other := d.another()
+	d.apply(newSubmit())
+	first := &store.Claim{Queue: "q", Tokens: []job.Token{job.NewToken()}, LeaseFor: time.Minute}
+	d.applyTo(other, first)
+	if len(first.Claimed) != 1 {
+		t.Fatalf("%d jobs", len(first.Claimed))
+	}
+	AlwaysRead(d.Store)
+	d.apply(newSubmit()) // follows the move
+	d.Store.options.alwaysRead = false
+	again := &store.Claim{Queue: "q", Tokens: []job.Token{job.NewToken(), first.Tokens[0]}, LeaseFor: time.Minute}
+	d.apply(again)
+	if len(again.Claimed) != 2 {
+		t.Errorf("the claim got %d jobs, want the one of its token and another", len(again.Claimed))
+	}
+}
