@@ -24,8 +24,10 @@ func versionRow(tenant string, version int64, action store.Action) store.Row {
 // nextVersion returns the rows that replace a version by the next one.
 func nextVersion(tenant string, version int64) []store.Row {
 	next := versionRow(tenant, version+1, store.Insert)
-	if version == 0 { // the tenant has no endpoints yet
-		return []store.Row{next}
+	if version == 0 {
+		// The tenant has no endpoints yet. The row 0 stays, so that a process that has not heard of the
+		// versions after it does not begin again.
+		return []store.Row{versionRow(tenant, 0, store.Insert), next}
 	}
 	return []store.Row{versionRow(tenant, version, store.Require), versionRow(tenant, version, store.Remove), next}
 }
