@@ -57,8 +57,8 @@ func (g *guard) callerWithoutKey(r *http.Request) (*Caller, error) {
 // hasKeys reports whether requests need a key.
 func (g *Gate) hasKeys() bool { return g.Keys != nil && g.Keys.On() }
 
-// callerOfKey checks a key, and returns its caller. A revoked or expired key is told so only to
-// who has its secret.
+// callerOfKey checks a key, and returns its caller. Only a request with the right secret learns that
+// its key is revoked or has expired.
 func (g *guard) callerOfKey(r *http.Request, text, user string) (*Caller, error) {
 	key := g.findKey(text)
 	if key == nil {
